@@ -1,0 +1,240 @@
+//! What a certificate says, for logs, checks and error messages.
+//!
+//! Reads what others wrote: every input is answered with a value or an error, never a panic, and
+//! no text that comes from a certificate carries control characters into a terminal.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use x509_parser::{
+    certificate::X509Certificate,
+    error::X509Error,
+    extensions::{ExtendedKeyUsage, GeneralName},
+    prelude::FromDer,
+    time::ASN1Time,
+};
+
+/// The last second that X.509 can write: 9999-12-31T23:59:59Z.
+pub(crate) const LAST_SECOND: u64 = 253_402_300_799;
+
+/// The parts of a certificate by which a person recognises it and judges its fitness.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateSummary {
+    /// The distinguished name of the holder, such as `CN=worker`.
+    pub subject: String,
+    /// The distinguished name of the CA that signed it.
+    pub issuer: String,
+    /// In upper-case hex, as `openssl x509 -serial` prints it.
+    pub serial: String,
+    /// The first second at which it is valid. Dates before 1970 read as 1970.
+    pub not_before: SystemTime,
+    /// The last second at which it is valid. Dates before 1970 read as 1970.
+    pub not_after: SystemTime,
+    /// The DNS names that it is valid for; a wildcard is written `*.example.com`.
+    pub dns_names: Vec<String>,
+    /// The IP addresses that it is valid for.
+    pub ip_addresses: Vec<IpAddr>,
+    /// The extended key usages. Empty when the certificate does not restrict its use.
+    pub usages: Vec<Usage>,
+    /// Whether it may sign other certificates.
+    pub is_ca: bool,
+}
+
+/// What the key of a certificate may be used for (extended key usage).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Usage {
+    /// To be a TLS server.
+    ServerAuth,
+    /// To be a TLS client.
+    ClientAuth,
+    /// For anything.
+    Any,
+    /// Something else than TLS, as a dotted object identifier or a name.
+    Other(String),
+}
+
+impl CertificateSummary {
+    /// Reads one certificate in DER.
+    ///
+    /// # Errors
+    /// [`CertificateError`], when these bytes are not exactly one X.509 certificate.
+    pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
+        let certificate = parse(der)?;
+        let extension = |name| move |source| CertificateError::Extension { name, source };
+
+        let names = certificate
+            .subject_alternative_name()
+            .map_err(extension("subjectAltName"))?
+            .map(|extension| extension.value.general_names.as_slice())
+            .unwrap_or_default();
+        let (dns_names, ip_addresses) = read_names(names)?;
+        let usages = certificate
+            .extended_key_usage()
+            .map_err(extension("extendedKeyUsage"))?
+            .map(|extension| read_usages(extension.value))
+            .unwrap_or_default();
+        let is_ca = certificate
+            .basic_constraints()
+            .map_err(extension("basicConstraints"))?
+            .is_some_and(|extension| extension.value.ca);
+
+        Ok(Self {
+            subject: printable(&certificate.subject().to_string()),
+            issuer: printable(&certificate.issuer().to_string()),
+            serial: serial_text(certificate.raw_serial()),
+            not_before: system_time(certificate.validity().not_before),
+            not_after: system_time(certificate.validity().not_after),
+            dns_names,
+            ip_addresses,
+            usages,
+            is_ca,
+        })
+    }
+
+    /// Whether a peer that checks the extended key usage lets the holder be a TLS client.
+    #[must_use]
+    pub fn permits_client(&self) -> bool {
+        self.permits(&Usage::ClientAuth)
+    }
+
+    /// Whether a peer that checks the extended key usage lets the holder be a TLS server.
+    #[must_use]
+    pub fn permits_server(&self) -> bool {
+        self.permits(&Usage::ServerAuth)
+    }
+
+    fn permits(&self, usage: &Usage) -> bool {
+        self.usages.is_empty() || self.usages.contains(usage) || self.usages.contains(&Usage::Any)
+    }
+}
+
+/// The public key of a certificate in DER, as a `SubjectPublicKeyInfo` in DER (RFC 5280 section
+/// 4.1). Works for certificates of version 1 too, which `openssl x509 -req` makes without
+/// extensions, and which rustls does not parse.
+///
+/// # Errors
+/// [`CertificateError`], when these bytes are not exactly one X.509 certificate.
+pub fn public_key(der: &[u8]) -> Result<Vec<u8>, CertificateError> {
+    Ok(parse(der)?.public_key().raw.to_vec())
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
+    let (rest, certificate) =
+        X509Certificate::from_der(der).map_err(|error| CertificateError::Parse {
+            source: match error {
+                x509_parser::nom::Err::Error(error) | x509_parser::nom::Err::Failure(error) => {
+                    error
+                }
+                x509_parser::nom::Err::Incomplete(_) => X509Error::InvalidCertificate,
+            },
+        })?;
+    if rest.is_empty() {
+        Ok(certificate)
+    } else {
+        Err(CertificateError::TrailingBytes { count: rest.len() })
+    }
+}
+
+/// Bytes that are not a certificate that can be described.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificateError {
+    /// The structure is wrong.
+    #[error("not an X.509 certificate in DER")]
+    Parse {
+        /// What the parser stumbled over.
+        #[source]
+        source: X509Error,
+    },
+    /// The certificate is followed by something else.
+    #[error("{count} bytes follow the certificate")]
+    TrailingBytes {
+        /// How many.
+        count: usize,
+    },
+    /// An extension is there twice, or is malformed.
+    #[error("the certificate's extension `{name}` is malformed")]
+    Extension {
+        /// Its name in RFC 5280.
+        name: &'static str,
+        /// What the parser stumbled over.
+        #[source]
+        source: X509Error,
+    },
+}
+
+fn read_names(names: &[GeneralName<'_>]) -> Result<(Vec<String>, Vec<IpAddr>), CertificateError> {
+    let mut dns_names = Vec::new();
+    let mut ip_addresses = Vec::new();
+    for name in names {
+        match name {
+            GeneralName::DNSName(name) => dns_names.push(printable(name)),
+            GeneralName::IPAddress(octets) => ip_addresses.push(read_address(octets)?),
+            // E-mail addresses, URIs and the like play no part in TLS.
+            _ => {}
+        }
+    }
+    Ok((dns_names, ip_addresses))
+}
+
+fn read_address(octets: &[u8]) -> Result<IpAddr, CertificateError> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(octets).map(IpAddr::from);
+    v4.or(v6).map_err(|_| CertificateError::Extension {
+        name: "subjectAltName",
+        source: X509Error::InvalidAttributes,
+    })
+}
+
+fn read_usages(usage: &ExtendedKeyUsage<'_>) -> Vec<Usage> {
+    let other = |name: &str| Usage::Other(name.to_owned());
+    let known = [
+        (usage.server_auth, Usage::ServerAuth),
+        (usage.client_auth, Usage::ClientAuth),
+        (usage.any, Usage::Any),
+        (usage.code_signing, other("codeSigning")),
+        (usage.email_protection, other("emailProtection")),
+        (usage.time_stamping, other("timeStamping")),
+        (usage.ocsp_signing, other("OCSPSigning")),
+    ];
+    let known = known
+        .into_iter()
+        .filter_map(|(set, usage)| set.then_some(usage));
+    let unknown = usage.other.iter().map(|oid| other(&oid.to_id_string()));
+    known.chain(unknown).collect()
+}
+
+fn serial_text(raw: &[u8]) -> String {
+    // DER puts a zero before a number whose first bit is set; it is not part of the number.
+    let digits = match raw {
+        [0, rest @ ..] if !rest.is_empty() => rest,
+        all => all,
+    };
+    upper_hex(digits)
+}
+
+pub(crate) fn upper_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// Kept within what every formatter of dates can write.
+fn system_time(time: ASN1Time) -> SystemTime {
+    let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
+    UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND))
+}
+
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            printable.extend(character.escape_default());
+        } else {
+            printable.push(character);
+        }
+    }
+    printable
+}
+
+#[cfg(test)]
+mod tests;

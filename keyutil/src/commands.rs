@@ -1,0 +1,7 @@
+//! One file per subcommand.
+
+pub mod jwks;
+pub mod key;
+pub mod namespace;
+pub mod pki;
+pub mod token;

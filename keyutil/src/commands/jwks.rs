@@ -1,0 +1,113 @@
+//! `keyutil jwks …`
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::SocketAddr,
+    path::PathBuf,
+    time::SystemTime,
+};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use keyutil::{
+    credentials::Watch,
+    jwt::{self, SigningKey, keyring::Keyring, serve},
+    program,
+};
+use tokio::net::TcpListener;
+use tracing::info;
+
+use super::key::Folder;
+
+#[derive(Subcommand)]
+pub enum Jwks {
+    /// Answer the server's fetches, and follow the key set when it changes
+    Serve(Serve),
+    /// Print the key set
+    Print(Print),
+}
+
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    folder: Folder,
+
+    /// Address to listen at; port 0 takes a free one, which the log names
+    #[arg(
+        long,
+        env = "KEYUTIL_JWKS_LISTEN",
+        default_value = "127.0.0.1:8090",
+        value_name = "ADDRESS:PORT"
+    )]
+    listen: SocketAddr,
+
+    /// Make keys first, if there are none
+    #[arg(long)]
+    generate: bool,
+}
+
+#[derive(Args)]
+pub struct Print {
+    #[command(flatten)]
+    folder: Folder,
+
+    /// Print the set of this one private key instead, PEM, P-256 or RSA
+    #[arg(long, value_name = "FILE")]
+    signing_key: Option<PathBuf>,
+}
+
+pub async fn run(command: Jwks) -> anyhow::Result<()> {
+    match command {
+        Jwks::Serve(arguments) => run_serve(arguments).await,
+        Jwks::Print(arguments) => print(arguments),
+    }
+}
+
+async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
+    let ring = Keyring::at(arguments.folder.dir);
+    if arguments.generate && !ring.exists() {
+        let made = ring.generate(false, SystemTime::now())?;
+        info!(
+            signs = made.current.kid(),
+            next = made.next.kid(),
+            "made the first keys"
+        );
+    }
+    let document = serve::follow(ring.jwks_path()).context(
+        "there is no key set to serve; `--generate` or `keyutil key generate` makes one",
+    )?;
+    let listener = TcpListener::bind(arguments.listen)
+        .await
+        .with_context(|| format!("failed to listen at `{}`", arguments.listen))?;
+    info!(
+        url = %format_args!("http://{}{}", listener.local_addr()?, serve::WELL_KNOWN_PATH),
+        kids = document.current().kids().join(", "),
+        "serving the key set"
+    );
+    let _watch = Watch::start(vec![Box::new(document.clone())]);
+    let interrupted = async {
+        let _ = program::interrupted().await;
+    };
+    serve::serve(listener, document, interrupted)
+        .await
+        .context("failed to serve the key set")
+}
+
+fn print(arguments: Print) -> anyhow::Result<()> {
+    let jwks = match arguments.signing_key {
+        None => Keyring::at(arguments.folder.dir).jwks()?,
+        Some(path) => {
+            let failed = || format!("failed to use the signing key `{}`", path.display());
+            let pem = fs::read(&path).with_context(failed)?;
+            let key = SigningKey::from_pem(&pem).with_context(failed)?;
+            jwt::Jwks::publishing([&key])?
+        }
+    };
+    let mut out = io::stdout().lock();
+    out.write_all(&jwks.document())?;
+    if !jwks.document().ends_with(b"\n") {
+        writeln!(out)?;
+    }
+    Ok(())
+}

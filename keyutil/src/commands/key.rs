@@ -1,0 +1,53 @@
+//! `keyutil key …`
+
+use std::{path::PathBuf, time::SystemTime};
+
+use clap::{Args, Subcommand};
+use keyutil::jwt::keyring::Keyring;
+
+#[derive(Subcommand)]
+pub enum Key {
+    /// Make a new pair of keys: one that signs, and one that is published and waits to be next
+    Generate(Generate),
+}
+
+#[derive(Args)]
+pub struct Generate {
+    #[command(flatten)]
+    folder: Folder,
+
+    /// Replace the keys that are there: every token they signed becomes worthless
+    #[arg(long)]
+    force: bool,
+}
+
+/// Where the ring is.
+#[derive(Args)]
+pub struct Folder {
+    /// Folder of the signing keys
+    #[arg(
+        long,
+        env = "KEYUTIL_SIGNING_DIR",
+        default_value = "certs/signing",
+        value_name = "DIR"
+    )]
+    pub dir: PathBuf,
+}
+
+pub fn run(command: Key) -> anyhow::Result<()> {
+    let Key::Generate(Generate { folder, force }) = command;
+    let ring = Keyring::at(folder.dir);
+    let made = ring.generate(force, SystemTime::now())?;
+    println!(
+        "signs now    {}  {}",
+        made.current.kid(),
+        ring.current_path().display()
+    );
+    println!(
+        "signs next   {}  {}",
+        made.next.kid(),
+        ring.next_path().display()
+    );
+    println!("to publish   both  {}", ring.jwks_path().display());
+    Ok(())
+}

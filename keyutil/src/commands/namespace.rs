@@ -1,0 +1,52 @@
+//! `keyutil namespace …`
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use keyutil::{
+    ConnectArgs, connect,
+    jwt::{Permission, Role},
+    namespace::{self, Registered},
+    settings::Settings,
+};
+
+#[derive(Subcommand)]
+pub enum Namespace {
+    /// Register the namespace, and wait until it can be used; one that exists is left as it is
+    ///
+    /// Where the token is minted here and `--permissions` is not given, it is minted with
+    /// `<namespace>:admin`.
+    Register(Register),
+}
+
+#[derive(Args)]
+pub struct Register {
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    /// How long the histories of finished workflows are kept, at least 1 day
+    #[arg(long, default_value = "3days", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    retention: Duration,
+}
+
+pub async fn run(command: Namespace) -> anyhow::Result<()> {
+    let Namespace::Register(Register {
+        mut connect,
+        retention,
+    }) = command;
+    let claims = &mut connect.token.claims;
+    if connect.token.signing_key.is_some() && claims.permissions.is_none() {
+        let admin = Permission {
+            namespace: connect.namespace.trim().to_owned(),
+            role: Role::Admin,
+        };
+        claims.permissions = Some(admin.to_string());
+    }
+    let name = connect.namespace.trim().to_owned();
+    let opened = connect::open(Settings::new(&connect, "keyutil")?)?;
+    match namespace::register(&opened, &name, retention).await? {
+        Registered::Created => println!("Namespace registered: {name}"),
+        Registered::Existed => println!("Namespace exists already: {name}"),
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! `keyutil token …`
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use keyutil::{
+    args::ClaimsArgs,
+    jwt::{
+        inspect::{self, Unverified},
+        keyring::read_signing_key,
+        permission,
+    },
+    program::Usage,
+    settings::Problems,
+};
+use secrecy::ExposeSecret;
+
+#[derive(Subcommand)]
+pub enum Token {
+    /// Mint a token and print it, and nothing else
+    Mint(Mint),
+    /// Show what a token says, and whether it would be accepted
+    Inspect(Inspect),
+}
+
+#[derive(Args)]
+pub struct Mint {
+    /// Private key to mint with, PEM, P-256 or RSA
+    #[arg(
+        long,
+        env = "KEYUTIL_SIGNING_KEY_PATH",
+        default_value = "certs/signing/current.pem",
+        value_name = "FILE"
+    )]
+    signing_key: PathBuf,
+
+    /// Namespace that the token is for
+    #[arg(short, long, env = "TEMPORAL_NAMESPACE", default_value = "default")]
+    namespace: String,
+
+    #[command(flatten)]
+    claims: ClaimsArgs,
+
+    /// Print a line for the shell that sets TEMPORAL_API_KEY, which the Temporal CLI reads
+    #[arg(long)]
+    export: bool,
+}
+
+#[derive(Args)]
+pub struct Inspect {
+    /// The token itself; `-` or nothing reads it from standard input. Others can read the
+    /// arguments of a process
+    #[arg(conflicts_with = "file")]
+    token: Option<String>,
+
+    /// File with the token
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// Verify the signature with this key set: a file, or an `http://` or `https://` URL
+    #[arg(long, value_name = "FILE|URL")]
+    jwks: Option<String>,
+
+    /// Verify that the token is for this audience
+    #[arg(long, value_name = "NAME", requires = "jwks")]
+    audience: Option<String>,
+
+    /// Check the permissions against this namespace
+    #[arg(short, long)]
+    namespace: Option<String>,
+}
+
+pub async fn run(command: Token) -> anyhow::Result<()> {
+    match command {
+        Token::Mint(arguments) => mint(arguments),
+        Token::Inspect(arguments) => run_inspect(arguments).await,
+    }
+}
+
+fn mint(arguments: Mint) -> anyhow::Result<()> {
+    let mut problems = Problems::default();
+    let namespace = arguments.namespace.trim();
+    let template = arguments
+        .claims
+        .template(namespace, "keyutil", &mut problems);
+    problems.into_result()?;
+    for warning in permission::lint(&template.permissions, None) {
+        eprintln!("warning: {warning}");
+    }
+    let key = read_signing_key(&arguments.signing_key).with_context(|| {
+        format!(
+            "no token can be minted with `{}`",
+            arguments.signing_key.display()
+        )
+    })?;
+    let token = key.mint(&template.at(SystemTime::now()))?;
+    if arguments.export {
+        // A token is base64url and dots: nothing in it that a shell would touch.
+        println!("export TEMPORAL_API_KEY={}", token.expose_secret());
+    } else {
+        println!("{}", token.expose_secret());
+    }
+    Ok(())
+}
+
+async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
+    let text = read_token(&arguments)?;
+    let raw = text.trim();
+    let raw = raw.strip_prefix("Bearer ").unwrap_or(raw).trim();
+    if raw.is_empty() {
+        return Err(Usage("there is no token to inspect: the input is empty".to_owned()).into());
+    }
+    let token = Unverified::parse(raw)?;
+    println!("header     {}", serde_json::to_string(&token.header)?);
+    println!("claims     {}", serde_json::to_string(&token.claims)?);
+    println!("lifetime   {}", token.lifetime_in_words(SystemTime::now()));
+    for warning in token.lint(arguments.namespace.as_deref()) {
+        println!("warning    {warning}");
+    }
+    let Some(source) = &arguments.jwks else {
+        println!(
+            "signature  not verified: give `--jwks` for that, and do not rely on what stands above"
+        );
+        return Ok(());
+    };
+    let key_set = read_key_set(source).await?;
+    match inspect::verify(raw, &key_set, arguments.audience.as_deref()) {
+        Ok(()) => {
+            println!(
+                "signature  verified with the key `{}`",
+                token.kid().unwrap_or_default()
+            );
+            Ok(())
+        }
+        Err(error) => {
+            println!("signature  REFUSED");
+            Err(error).context("the token would be refused")
+        }
+    }
+}
+
+fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
+    match (&arguments.token, &arguments.file) {
+        (Some(token), _) if token != "-" => Ok(token.clone()),
+        (_, Some(path)) => fs::read_to_string(path)
+            .with_context(|| format!("failed to read token file `{}`", path.display())),
+        _ => {
+            let mut text = String::new();
+            // More than any header may have.
+            io::stdin()
+                .take(1 << 20)
+                .read_to_string(&mut text)
+                .context("failed to read the token from standard input")?;
+            Ok(text)
+        }
+    }
+}
+
+async fn read_key_set(source: &str) -> anyhow::Result<Vec<u8>> {
+    if !source.starts_with("http://") && !source.starts_with("https://") {
+        return fs::read(source).with_context(|| format!("failed to read key set `{source}`"));
+    }
+    let failed = || format!("failed to fetch key set `{source}`");
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()?;
+    let answer = client.get(source).send().await.with_context(failed)?;
+    let status = answer.status();
+    let body = answer.bytes().await.with_context(failed)?;
+    if !status.is_success() {
+        bail!("failed to fetch key set `{source}`: the answer is {status}");
+    }
+    Ok(body.into())
+}

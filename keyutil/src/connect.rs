@@ -1,0 +1,532 @@
+//! From settings to a Temporal client that stays authorized.
+//!
+//! A successful connect proves nothing, because the server answers `GetSystemInfo` without a
+//! token. So [`connect`] ends with a call that takes permission: `DescribeNamespace` of its own
+//! namespace.
+
+use std::{
+    error::Error as _,
+    fmt,
+    time::{Duration, Instant, SystemTime},
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use temporalio_client::{Client, ClientOptions, ConnectionOptions, RetryOptions};
+use tonic::{Code, Status, service::interceptor::InterceptedService};
+use tracing::{info, warn};
+use url::Url;
+
+use crate::{
+    args::ConnectArgs,
+    chain::{causes, chain},
+    credentials::{TokenSource, Watch},
+    explain::{Refusal, Sent},
+    jwt::Role,
+    namespace,
+    settings::{Problems, Settings},
+    transport::{AuthorizedChannel, Bearer, DialError, RotatingChannel, Security, bearer, bridge},
+};
+
+/// A Temporal client whose credentials are followed for as long as this lives.
+pub struct Connection {
+    client: Client,
+    channel: AuthorizedChannel,
+    target: String,
+    _watch: Watch,
+}
+
+impl Connection {
+    /// The SDK's client, for workers and starters.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The channel below the client, for calls that the SDK has no method for.
+    pub fn channel(&self) -> AuthorizedChannel {
+        self.channel.clone()
+    }
+
+    /// `host:port` of the server.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("target", &self.target)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects, and comes back when the server has answered an authorized call in the namespace.
+/// `program` is the subject of minted tokens where the arguments name none.
+///
+/// # Errors
+/// [`ConnectError`]. A server that is still starting is waited for, up to `--connect-timeout`;
+/// what waiting cannot cure ends it at once.
+pub async fn connect(args: &ConnectArgs, program: &str) -> Result<Connection, ConnectError> {
+    let opened = open(Settings::new(args, program)?)?;
+    opened.wait_until_authorized().await?;
+    let connection = opened.into_client().await?;
+    info!(
+        target = connection.target,
+        namespace = args.namespace,
+        "connected and authorized"
+    );
+    Ok(connection)
+}
+
+/// A channel with its credentials followed, before anything was sent on it.
+#[derive(Debug)]
+pub struct Opened {
+    settings: OpenedSettings,
+    channel: RotatingChannel,
+    bearer: Bearer,
+    watch: Watch,
+}
+
+#[derive(Debug)]
+struct OpenedSettings {
+    namespace: String,
+    compression: Option<tonic::codec::CompressionEncoding>,
+    connect_timeout: Duration,
+}
+
+/// Makes the channel. Nothing is dialled before the first call; the files are looked at from now
+/// on. Needs a tokio runtime.
+///
+/// # Errors
+/// [`ConnectError::Address`], for a host that makes no URI.
+pub fn open(settings: Settings) -> Result<Opened, ConnectError> {
+    for warning in &settings.warnings {
+        warn!("{warning}");
+    }
+    let watch = Watch::start(settings.watched());
+    Ok(Opened {
+        channel: RotatingChannel::new(settings.dial).map_err(ConnectError::Address)?,
+        bearer: Bearer::new(settings.token),
+        settings: OpenedSettings {
+            namespace: settings.namespace,
+            compression: settings.compression,
+            connect_timeout: settings.connect_timeout,
+        },
+        watch,
+    })
+}
+
+impl Opened {
+    /// What calls go through.
+    pub fn channel(&self) -> AuthorizedChannel {
+        InterceptedService::new(self.channel.clone(), self.bearer.clone())
+    }
+
+    /// The channel without the token.
+    pub fn bare_channel(&self) -> &RotatingChannel {
+        &self.channel
+    }
+
+    /// Asks until the answer is yes, or one that waiting cannot change, or the time is up.
+    ///
+    /// # Errors
+    /// [`ConnectError`], with the reason of the last attempt.
+    pub async fn wait_until_authorized(&self) -> Result<(), ConnectError> {
+        self.patiently(async || self.probe().await).await
+    }
+
+    /// Repeats an attempt until it succeeds, or fails in a way that waiting cannot cure, or the
+    /// time is up.
+    pub(crate) async fn patiently<T>(
+        &self,
+        attempt: impl AsyncFn() -> Result<T, ConnectError>,
+    ) -> Result<T, ConnectError> {
+        let started = Instant::now();
+        let mut pauses = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(1))
+            .without_max_times()
+            .with_jitter()
+            .build();
+        let mut announced = false;
+        loop {
+            let remaining = self
+                .settings
+                .connect_timeout
+                .saturating_sub(started.elapsed());
+            let error = match tokio::time::timeout(remaining, attempt()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) => error,
+                Err(_) => self.no_answer(started.elapsed()),
+            };
+            let pause = pauses.next().unwrap_or(Duration::from_secs(1));
+            // A namespace that was just registered is known everywhere after two refreshes of the
+            // server's cache, `system.namespaceCacheRefreshInterval` of 2 s each.
+            let fresh = started.elapsed() < Duration::from_secs(4);
+            let hopeless = !error.may_pass(fresh);
+            if hopeless || started.elapsed() + pause >= self.settings.connect_timeout {
+                return Err(error.after(started.elapsed()));
+            }
+            if !announced {
+                announced = true;
+                info!(
+                    reason = chain(&error),
+                    limit = %humantime::format_duration(self.settings.connect_timeout),
+                    "waiting for the server"
+                );
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// One authorized call in the namespace.
+    ///
+    /// # Errors
+    /// [`ConnectError`], with the refusal or failure explained.
+    pub async fn probe(&self) -> Result<(), ConnectError> {
+        let namespace = &self.settings.namespace;
+        namespace::describe(self.channel(), namespace)
+            .await
+            .map_err(|status| self.explain(status, namespace, Role::Read))
+    }
+
+    /// What a failed call in `namespace` that takes `needed` means.
+    pub fn explain(&self, status: Status, namespace: &str, needed: Role) -> ConnectError {
+        let target = self.channel.dial().target();
+        let namespace = namespace.to_owned();
+        match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => {
+                let token = self.bearer.source().and_then(TokenSource::current);
+                let sent = match &token {
+                    None => Sent::Nothing,
+                    Some(token) => token
+                        .content()
+                        .map_or(Sent::Opaque, |content| Sent::Token(content, None)),
+                };
+                let refusal = Refusal {
+                    token: sent,
+                    namespace: &namespace,
+                    needed,
+                    key_set: None,
+                    audience: None,
+                };
+                ConnectError::Refused {
+                    explanation: refusal.explain(SystemTime::now()).to_string(),
+                    target,
+                    namespace,
+                    status,
+                }
+            }
+            Code::NotFound => ConnectError::NoNamespace { target, namespace },
+            Code::Unavailable if status.message().starts_with(bearer::NOT_SENT) => {
+                ConnectError::NoToken {
+                    reason: status.message().to_owned(),
+                }
+            }
+            _ => match self.dial_error(&status) {
+                Some(source) => self.connection_failed(source),
+                None => ConnectError::Call { target, status },
+            },
+        }
+    }
+
+    fn dial_error(&self, status: &Status) -> Option<DialError> {
+        let source = status.source()?;
+        if let Some(error) = causes(source).find_map(|cause| cause.downcast_ref::<DialError>()) {
+            return Some(error.clone());
+        }
+        // After the handshake our error is below HTTP/2, which keeps its text alone.
+        causes(source).find(|cause| cause.is::<tonic::transport::Error>())?;
+        self.channel.dial().journal().last_failure()
+    }
+
+    fn connection_failed(&self, source: DialError) -> ConnectError {
+        let dial = self.channel.dial();
+        let target = dial.target();
+        if source.client_certificate_alert().is_some() {
+            let presented = match dial.security() {
+                Security::Tls {
+                    identity: Some(identity),
+                    ..
+                } => {
+                    let leaf = identity.current();
+                    format!(
+                        "serial {}, issued by `{}`",
+                        leaf.leaf().serial,
+                        leaf.leaf().issuer
+                    )
+                }
+                _ => "none".to_owned(),
+            };
+            return ConnectError::ClientCertificate {
+                target,
+                presented,
+                source,
+            };
+        }
+        if source.server_certificate_error().is_some() {
+            let trusted = match dial.security() {
+                Security::Tls { trust, .. } => trust.current().in_words(),
+                Security::Plaintext { .. } => String::new(),
+            };
+            return ConnectError::ServerCertificate {
+                target,
+                trusted,
+                source,
+            };
+        }
+        ConnectError::Unreachable {
+            target,
+            waited: None,
+            source,
+        }
+    }
+
+    fn no_answer(&self, waited: Duration) -> ConnectError {
+        match self.channel.dial().journal().last_failure() {
+            Some(source) => self.connection_failed(source),
+            None => ConnectError::Unreachable {
+                target: self.channel.dial().target(),
+                waited: None,
+                source: DialError::TimedOut { after: waited },
+            },
+        }
+    }
+
+    async fn into_client(self) -> Result<Connection, ConnectError> {
+        let target = self.channel.dial().target();
+        let service = bridge::service(self.channel(), &target, self.settings.compression);
+        // The SDK needs a URL and dials none: every call goes to the service.
+        let url = Url::parse(&format!("http://{target}")).map_err(ConnectError::Url)?;
+        let options = ConnectionOptions::new(url)
+            .identity(identity())
+            .service_override(service)
+            // Refused by the SDK together with `service_override`.
+            .dns_load_balancing(None)
+            .retry_options(
+                // The SDK's own limits are 10 attempts and 10 s: less than a server's restart.
+                RetryOptions::builder()
+                    .max_elapsed_time(Some(Duration::from_secs(60)))
+                    .max_retries(0)
+                    .build(),
+            )
+            .build();
+        let connection = temporalio_client::Connection::connect(options)
+            .await
+            .map_err(|source| ConnectError::Sdk(Box::new(source)))?;
+        let channel = self.channel();
+        let client = Client::new(
+            connection,
+            ClientOptions::new(self.settings.namespace).build(),
+        )
+        .map_err(|source| ConnectError::Sdk(Box::new(source)))?;
+        Ok(Connection {
+            client,
+            channel,
+            target,
+            _watch: self.watch,
+        })
+    }
+}
+
+/// `pid@host`, as the other SDKs have it: what people look for in the Web UI.
+fn identity() -> String {
+    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
+    format!("{}@{host}", std::process::id())
+}
+
+/// Why there is no authorized connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The arguments, or the files that they name.
+    #[error(transparent)]
+    Settings(#[from] Problems),
+    /// Host and port make no URI.
+    #[error("the address makes no URI")]
+    Address(#[source] http::Error),
+    /// Host and port make no URL.
+    #[error("the address makes no URL")]
+    Url(#[source] url::ParseError),
+    /// No connection.
+    #[error("failed to connect to `{target}`{}", Waited(*waited))]
+    Unreachable {
+        /// `host:port`.
+        target: String,
+        /// For how long it was tried.
+        waited: Option<Duration>,
+        /// Why the last attempt failed.
+        #[source]
+        source: DialError,
+    },
+    /// The server's certificate is not what it must be.
+    #[error("failed to verify the certificate of `{target}`, trusting {trusted}")]
+    ServerCertificate {
+        /// `host:port`.
+        target: String,
+        /// The CAs that it was verified with.
+        trusted: String,
+        /// What is wrong with it.
+        #[source]
+        source: DialError,
+    },
+    /// Ours is not.
+    #[error("`{target}` refused the client certificate (presented: {presented})")]
+    ClientCertificate {
+        /// `host:port`.
+        target: String,
+        /// Serial and issuer, or none.
+        presented: String,
+        /// The alert.
+        #[source]
+        source: DialError,
+    },
+    /// There is no token to send.
+    #[error("{reason}")]
+    NoToken {
+        /// From the token source.
+        reason: String,
+    },
+    /// The token does not do.
+    #[error(
+        "`{target}` refused a call in namespace `{namespace}` with `{:?}: {}`: {explanation}",
+        status.code(),
+        status.message()
+    )]
+    Refused {
+        /// `host:port`.
+        target: String,
+        /// Of the call.
+        namespace: String,
+        /// What can be seen from this side.
+        explanation: String,
+        /// The answer.
+        status: Status,
+    },
+    /// The token does, and the namespace is not there.
+    #[error("namespace `{namespace}` does not exist on `{target}`")]
+    NoNamespace {
+        /// `host:port`.
+        target: String,
+        /// Of the call.
+        namespace: String,
+    },
+    /// Some other answer.
+    #[error("`{target}` answered with `{:?}: {}`", status.code(), status.message())]
+    Call {
+        /// `host:port`.
+        target: String,
+        /// The answer.
+        status: Status,
+    },
+    /// The SDK's own part of connecting failed.
+    #[error("the Temporal SDK failed to connect")]
+    Sdk(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ConnectError {
+    /// Whether waiting may cure it. A namespace that is missing may appear while `fresh`.
+    fn may_pass(&self, fresh: bool) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => source.may_pass(),
+            Self::NoToken { .. } => true,
+            Self::NoNamespace { .. } => fresh,
+            Self::Call { status, .. } => matches!(
+                status.code(),
+                Code::Unavailable
+                    | Code::Unknown
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+            ),
+            _ => false,
+        }
+    }
+
+    fn after(mut self, elapsed: Duration) -> Self {
+        if let Self::Unreachable { waited, .. } = &mut self {
+            *waited = Some(elapsed);
+        }
+        self
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Unreachable { source, .. } if source.is_plaintext_server() => {
+                "the server answered without TLS: leave out the TLS options and the token, or use \
+                 `--tls=false` for a server on this machine"
+                    .to_owned()
+            }
+            Self::Unreachable {
+                source: DialError::Resolve { .. },
+                ..
+            } => "check the host name in `--address` (TEMPORAL_ADDRESS)".to_owned(),
+            Self::Unreachable {
+                source: DialError::TimedOut { .. },
+                ..
+            } => "something accepts the connection or drops it, and says nothing: check the port, \
+                 and the firewalls and proxies on the way"
+                .to_owned(),
+            Self::Unreachable { .. } => {
+                "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is right"
+                    .to_owned()
+            }
+            Self::ServerCertificate { source, .. } => server_certificate_hint(source),
+            Self::ClientCertificate { presented, .. } if presented == "none" => {
+                "this server wants a client certificate: give `--tls-cert-path` and \
+                 `--tls-key-path`"
+                    .to_owned()
+            }
+            Self::ClientCertificate { .. } => {
+                "have the certificate issued by a CA that the server trusts for clients \
+                 (`clientCaFiles`), with the extended key usage `clientAuth`, and valid by the \
+                 server's clock"
+                    .to_owned()
+            }
+            Self::Refused { .. } => {
+                "look at the token with `keyutil token inspect`, and give it `--jwks` with what \
+                 the server reads to have it verified"
+                    .to_owned()
+            }
+            Self::NoNamespace { namespace, .. } => format!(
+                "register it with `keyutil namespace register --namespace {namespace}`; names are \
+                 compared with upper and lower case"
+            ),
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+fn server_certificate_hint(source: &DialError) -> String {
+    use tokio_rustls::rustls::CertificateError as E;
+    match source.server_certificate_error() {
+        Some(E::NotValidForName | E::NotValidForNameContext { .. }) => {
+            "give the name that the certificate is for with `--tls-server-name` \
+             (TEMPORAL_TLS_SERVER_NAME), or connect by that name"
+        }
+        Some(E::Expired | E::ExpiredContext { .. }) => {
+            "have the server's certificate renewed, or set the clock of this machine"
+        }
+        Some(E::NotValidYet | E::NotValidYetContext { .. }) => {
+            "set the clock of this machine, or wait: the server's certificate is not valid yet"
+        }
+        _ => {
+            "name the CA that issued the server's certificate with `--tls-ca-path` \
+             (TEMPORAL_TLS_SERVER_CA_CERT_PATH)"
+        }
+    }
+    .to_owned()
+}
+
+struct Waited(Option<Duration>);
+
+impl fmt::Display for Waited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(waited) if waited >= Duration::from_secs(1) => {
+                write!(f, " within {}s", waited.as_secs())
+            }
+            _ => Ok(()),
+        }
+    }
+}

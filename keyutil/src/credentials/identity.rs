@@ -1,0 +1,187 @@
+//! The client certificate and its key, checked as a pair.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
+
+use tokio_rustls::rustls::{
+    self,
+    crypto::aws_lc_rs,
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    sign::CertifiedKey,
+};
+
+use super::reload::{Credential, LoadError, Reloading};
+use crate::{
+    certificate::{self, CertificateError, CertificateSummary},
+    files::without_byte_order_mark,
+};
+
+/// What this process presents in a TLS handshake: a chain, leaf first, and the leaf's key.
+pub struct Identity {
+    certified: Arc<CertifiedKey>,
+    leaf: CertificateSummary,
+}
+
+impl Identity {
+    /// Loads the pair, and keeps following the files.
+    ///
+    /// # Errors
+    /// [`LoadError`], for files that are missing, broken, do not belong together, or hold a
+    /// certificate that is not valid now.
+    pub fn follow(certificate: PathBuf, key: PathBuf) -> Result<Reloading<Self>, LoadError> {
+        Reloading::load(vec![certificate, key], |contents| {
+            Ok(Self::parse(&contents[0], &contents[1], SystemTime::now())?)
+        })
+    }
+
+    /// Reads a PEM chain and a PEM key: PKCS#8, PKCS#1 or SEC1; RSA, EC or Ed25519.
+    ///
+    /// # Errors
+    /// [`IdentityError`] says which of the two is wrong, and how.
+    pub fn parse(chain: &[u8], key: &[u8], now: SystemTime) -> Result<Self, IdentityError> {
+        let chain = certificates(chain).map_err(IdentityError::Certificate)?;
+        let [leaf, rest @ ..] = &chain[..] else {
+            return Err(IdentityError::NoCertificate);
+        };
+        let key = private_key(key)?;
+        let summary = CertificateSummary::from_der(leaf).map_err(IdentityError::Leaf)?;
+        let signing_key = aws_lc_rs::default_provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(IdentityError::UnusableKey)?;
+        let public_key = signing_key.public_key();
+        let belongs = |certificate: &CertificateDer<'_>| {
+            let of_certificate = certificate::public_key(certificate).ok();
+            of_certificate.as_deref() == public_key.as_deref()
+        };
+        if !belongs(leaf) {
+            return Err(if rest.iter().any(belongs) {
+                IdentityError::Order
+            } else {
+                IdentityError::Mismatch
+            });
+        }
+        let certified = CertifiedKey::new(chain.clone(), signing_key);
+        if summary.not_after < now {
+            return Err(IdentityError::Expired {
+                serial: summary.serial,
+                at: humantime::format_rfc3339_seconds(summary.not_after).to_string(),
+            });
+        }
+        if summary.not_before > now {
+            return Err(IdentityError::NotYetValid {
+                serial: summary.serial,
+                from: humantime::format_rfc3339_seconds(summary.not_before).to_string(),
+            });
+        }
+        Ok(Self {
+            certified: Arc::new(certified),
+            leaf: summary,
+        })
+    }
+
+    /// For the rustls config of one connection.
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        self.certified.clone()
+    }
+
+    /// The certificate that the server sees.
+    pub fn leaf(&self) -> &CertificateSummary {
+        &self.leaf
+    }
+}
+
+/// Every certificate of a PEM file.
+pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
+    CertificateDer::pem_slice_iter(without_byte_order_mark(text)).collect()
+}
+
+fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    let text = without_byte_order_mark(text);
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| {
+        let encrypted = |line: &[u8]| {
+            line.starts_with(b"-----BEGIN ENCRYPTED") || line.starts_with(b"Proc-Type: 4,ENCRYPTED")
+        };
+        if text.split(|byte| *byte == b'\n').any(encrypted) {
+            IdentityError::EncryptedKey
+        } else {
+            IdentityError::Key(error)
+        }
+    })
+}
+
+impl Credential for Identity {
+    const KIND: &'static str = "client certificate";
+
+    fn identify(&self) -> String {
+        format!(
+            "serial {}, issued by `{}`",
+            self.leaf.serial, self.leaf.issuer
+        )
+    }
+
+    fn expires_at(&self) -> Option<SystemTime> {
+        Some(self.leaf.not_after)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("leaf", &self.leaf)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A certificate and key that cannot be presented. Never holds a part of the key.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The certificate file has a broken block.
+    #[error("the certificate file is not PEM")]
+    Certificate(#[source] pem::Error),
+    /// The certificate file has no block.
+    #[error("the certificate file has no `CERTIFICATE` block")]
+    NoCertificate,
+    /// The first block is no certificate.
+    #[error("the first block of the certificate file is not an X.509 certificate")]
+    Leaf(#[source] CertificateError),
+    /// The key file has no usable block.
+    #[error("the key file has no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block")]
+    Key(#[source] pem::Error),
+    /// The key is protected by a passphrase.
+    #[error(
+        "the key is encrypted: write it without a passphrase, `openssl pkey -in <file> -out <new file>`"
+    )]
+    EncryptedKey,
+    /// The crypto library knows no such key.
+    #[error(
+        "the key is of a kind that TLS cannot use: it must be RSA, P-256, P-384, P-521 or Ed25519"
+    )]
+    UnusableKey(#[source] rustls::Error),
+    /// Key and certificate are not a pair.
+    #[error("the key does not belong to the certificate")]
+    Mismatch,
+    /// The pair is there, behind something else.
+    #[error(
+        "the certificates are in the wrong order: the one that belongs to the key must come first, then its issuer"
+    )]
+    Order,
+    /// Too late.
+    #[error("the certificate with serial {serial} expired at {at}")]
+    Expired {
+        /// Of the leaf.
+        serial: String,
+        /// RFC 3339.
+        at: String,
+    },
+    /// Too early.
+    #[error("the certificate with serial {serial} is not valid before {from}")]
+    NotYetValid {
+        /// Of the leaf.
+        serial: String,
+        /// RFC 3339.
+        from: String,
+    },
+}

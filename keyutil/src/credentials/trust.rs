@@ -1,0 +1,147 @@
+//! What the server's certificate is verified with: a bundle of CAs, or the system's own.
+
+use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
+
+use tokio_rustls::rustls::{self, RootCertStore, pki_types::pem};
+
+use super::{
+    identity::certificates,
+    reload::{Credential, LoadError, Reloading},
+};
+use crate::certificate::{CertificateError, CertificateSummary};
+
+/// A set of CA certificates, each of which may have signed the server's.
+pub struct Trust {
+    roots: Arc<RootCertStore>,
+    authorities: Vec<CertificateSummary>,
+}
+
+impl Trust {
+    /// Loads a PEM bundle, and keeps following the file.
+    ///
+    /// # Errors
+    /// [`LoadError`], for a file that is missing, empty or broken in any of its certificates.
+    pub fn follow(bundle: PathBuf) -> Result<Reloading<Self>, LoadError> {
+        Reloading::load(vec![bundle], |contents| Ok(Self::parse(&contents[0])?))
+    }
+
+    /// Reads a PEM bundle.
+    ///
+    /// # Errors
+    /// [`TrustError`] says which certificate is wrong. One that is broken spoils the bundle: a
+    /// bundle that was cut short must not be taken for a smaller one.
+    pub fn parse(bundle: &[u8]) -> Result<Self, TrustError> {
+        let certificates = certificates(bundle).map_err(TrustError::Pem)?;
+        if certificates.is_empty() {
+            return Err(TrustError::Empty);
+        }
+        let mut roots = RootCertStore::empty();
+        let mut authorities = Vec::new();
+        for (index, certificate) in certificates.into_iter().enumerate() {
+            let number = index + 1;
+            authorities.push(
+                CertificateSummary::from_der(&certificate)
+                    .map_err(|source| TrustError::NotX509 { number, source })?,
+            );
+            roots
+                .add(certificate)
+                .map_err(|source| TrustError::Unusable { number, source })?;
+        }
+        Ok(Self {
+            roots: Arc::new(roots),
+            authorities,
+        })
+    }
+
+    /// The CAs that this machine trusts: those of the operating system, or of `SSL_CERT_FILE`.
+    ///
+    /// # Errors
+    /// [`TrustError::NoSystemRoots`], on a machine without any.
+    pub fn system() -> Result<Self, TrustError> {
+        let found = rustls_native_certs::load_native_certs();
+        let mut roots = RootCertStore::empty();
+        // Every system store has a few certificates that are too old to parse.
+        let (usable, _) = roots.add_parsable_certificates(found.certs);
+        if usable == 0 {
+            return Err(TrustError::NoSystemRoots);
+        }
+        Ok(Self {
+            roots: Arc::new(roots),
+            authorities: Vec::new(),
+        })
+    }
+
+    /// For the rustls config of one connection.
+    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
+        self.roots.clone()
+    }
+
+    /// What is trusted, in words.
+    pub fn in_words(&self) -> String {
+        if self.authorities.is_empty() {
+            return "the CAs of this machine".to_owned();
+        }
+        let names: Vec<_> = self
+            .authorities
+            .iter()
+            .map(|authority| format!("`{}` (serial {})", authority.subject, authority.serial))
+            .collect();
+        names.join(", ")
+    }
+}
+
+impl Credential for Trust {
+    const KIND: &'static str = "server CA";
+
+    fn identify(&self) -> String {
+        self.in_words()
+    }
+
+    /// The last one to expire: until then something in the bundle is of use.
+    fn expires_at(&self) -> Option<SystemTime> {
+        self.authorities
+            .iter()
+            .map(|authority| authority.not_after)
+            .max()
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Trust").field(&self.in_words()).finish()
+    }
+}
+
+/// A bundle that nothing can be verified with.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A broken block.
+    #[error("the CA file is not PEM")]
+    Pem(#[source] pem::Error),
+    /// No block.
+    #[error("the CA file has no `CERTIFICATE` block")]
+    Empty,
+    /// A block that is something else.
+    #[error("certificate {number} of the CA file is not an X.509 certificate")]
+    NotX509 {
+        /// Counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        #[source]
+        source: CertificateError,
+    },
+    /// A certificate that cannot be an anchor.
+    #[error("certificate {number} of the CA file cannot be used to verify others")]
+    Unusable {
+        /// Counted from 1.
+        number: usize,
+        /// Why.
+        #[source]
+        source: rustls::Error,
+    },
+    /// No CA file was named, and the machine has none either.
+    #[error(
+        "this machine has no CA certificates: install `ca-certificates`, or name a file with `--tls-ca-path`"
+    )]
+    NoSystemRoots,
+}

@@ -1,0 +1,273 @@
+//! Why the server refused a call.
+//!
+//! Every refusal reads `PERMISSION_DENIED: Request unauthorized.`, whatever its cause, so the
+//! explanation has to come from this side: from what the token says, and from what is known of
+//! the server.
+
+use std::time::SystemTime;
+
+use crate::jwt::{
+    Permission, Role,
+    inspect::{self, Unverified, VerifyError},
+};
+
+/// A call that was refused, and what is known of both sides.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal<'a> {
+    /// The token that the call bore.
+    pub token: Sent<'a>,
+    /// The namespace of the call.
+    pub namespace: &'a str,
+    /// What the call takes, by `common/api/metadata.go` of the server.
+    pub needed: Role,
+    /// The key set that the server reads, if it is at hand.
+    pub key_set: Option<&'a [u8]>,
+    /// The audience that the server expects, if it is known.
+    pub audience: Option<&'a str>,
+}
+
+/// What a call had in its `authorization` header.
+#[derive(Clone, Copy, Debug)]
+pub enum Sent<'a> {
+    /// No header at all.
+    Nothing,
+    /// Something that cannot be read from outside.
+    Opaque,
+    /// A token, with its text where that is at hand to verify.
+    Token(&'a Unverified, Option<&'a str>),
+}
+
+/// What explains a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Explanation {
+    /// Each of these alone is enough.
+    Because(Vec<String>),
+    /// The token looks right, so it must be one of these, the likeliest first.
+    Perhaps(Vec<String>),
+}
+
+impl Refusal<'_> {
+    /// The causes that can be seen from this side at `now`, in sentences.
+    pub fn explain(&self, now: SystemTime) -> Explanation {
+        let (token, text) = match self.token {
+            Sent::Nothing => {
+                return Explanation::Because(vec![
+                    "no token was sent, and this server asks for one".to_owned(),
+                ]);
+            }
+            Sent::Opaque => {
+                return Explanation::Perhaps(vec![
+                    "the API key is not valid, or not for this namespace".to_owned(),
+                ]);
+            }
+            Sent::Token(token, text) => (token, text),
+        };
+        let certain = [
+            self.times(token, now),
+            self.form(token),
+            self.permissions(token),
+            self.audience(token),
+            text.and_then(|text| self.signature(text))
+                .into_iter()
+                .collect(),
+        ]
+        .concat();
+        if certain.is_empty() {
+            Explanation::Perhaps(self.suspects(token))
+        } else {
+            Explanation::Because(certain)
+        }
+    }
+
+    fn times(&self, token: &Unverified, now: SystemTime) -> Vec<String> {
+        let words = token.lifetime_in_words(now);
+        if words.starts_with("valid") || words.starts_with("never") {
+            Vec::new()
+        } else {
+            vec![format!("the token is out of its time: {words}")]
+        }
+    }
+
+    /// What the server does not even read.
+    fn form(&self, token: &Unverified) -> Vec<String> {
+        let mut causes = Vec::new();
+        if !matches!(token.header["alg"].as_str(), Some("ES256" | "RS256")) {
+            causes.push("the token is signed neither with ES256 nor with RS256".to_owned());
+        }
+        if token.kid().is_none() {
+            causes.push("the token has no `kid`".to_owned());
+        }
+        if token.subject().is_none() {
+            causes.push("the token has no `sub`".to_owned());
+        }
+        causes
+    }
+
+    fn permissions(&self, token: &Unverified) -> Vec<String> {
+        let entries = token.permissions();
+        let granted = entries
+            .iter()
+            .filter_map(|text| text.parse::<Permission>().ok())
+            .any(|permission| permission.grants(self.namespace, self.needed));
+        if granted {
+            return Vec::new();
+        }
+        let held = if entries.is_empty() {
+            "no permissions".to_owned()
+        } else {
+            format!("the permissions `{}`", entries.join("`, `"))
+        };
+        let mut cause = format!(
+            "the token has {held}, and the call takes `{}:{}`",
+            self.namespace, self.needed
+        );
+        if let Some(warning) = token.lint(Some(self.namespace)).last() {
+            cause = format!("{cause} ({warning})");
+        }
+        vec![cause]
+    }
+
+    fn audience(&self, token: &Unverified) -> Vec<String> {
+        let found = token.audiences();
+        match self.audience {
+            Some(expected) if !found.contains(&expected) => vec![format!(
+                "the token is for the audience `{}`, and the server expects `{expected}`",
+                if found.is_empty() {
+                    "none".to_owned()
+                } else {
+                    found.join("`, `")
+                }
+            )],
+            _ => Vec::new(),
+        }
+    }
+
+    fn signature(&self, text: &str) -> Option<String> {
+        // Times and audience are told by the other checks, in more words.
+        match inspect::verify(text, self.key_set?, None).err()? {
+            error @ (VerifyError::UnknownKid { .. }
+            | VerifyError::Signature
+            | VerifyError::Jwks(_)
+            | VerifyError::Key(_)) => Some(error.to_string()),
+            _ => None,
+        }
+    }
+
+    fn suspects(&self, token: &Unverified) -> Vec<String> {
+        let mut suspects = Vec::new();
+        let kid = token.kid().unwrap_or("none");
+        if self.key_set.is_none() {
+            suspects.push(format!(
+                "the server does not know the key `{kid}`: it is not in the JWKS that the server \
+                 reads, or was put there less than one `refreshInterval` ago"
+            ));
+        } else {
+            suspects.push(format!(
+                "the server has not fetched the JWKS since the key `{kid}` was put there"
+            ));
+        }
+        if self.audience.is_none() {
+            let audience = token.audiences();
+            suspects.push(if audience.is_empty() {
+                "the server expects an audience, and the token has none".to_owned()
+            } else {
+                format!(
+                    "the server expects another audience than `{}`",
+                    audience.join("`, `")
+                )
+            });
+        }
+        suspects.push(
+            "the clock of this machine differs from the server's by more than tokens are dated \
+             back, 60s"
+                .to_owned(),
+        );
+        suspects
+    }
+}
+
+impl std::fmt::Display for Explanation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Because(causes) => f.write_str(&causes.join("; ")),
+            Self::Perhaps(suspects) => {
+                write!(
+                    f,
+                    "the token looks right from here, so perhaps: {}",
+                    suspects.join("; or ")
+                )
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn explain(header: Value, claims: Value) -> String {
+        let token = Unverified { header, claims };
+        let refusal = Refusal {
+            token: Sent::Token(&token, None),
+            namespace: "default",
+            needed: Role::Read,
+            key_set: None,
+            audience: Some("temporal"),
+        };
+        refusal
+            .explain(UNIX_EPOCH + Duration::from_secs(1000))
+            .to_string()
+    }
+
+    #[test]
+    fn each_cause_is_seen() {
+        let header = json!({"alg": "ES256", "kid": "k"});
+        let good = json!({
+            "sub": "s", "exp": 2000, "aud": "temporal", "permissions": ["default:write"]
+        });
+        let with = |name: &str, value: Value| {
+            let mut claims = good.clone();
+            claims[name] = value;
+            claims
+        };
+        for (header, claims, words) in [
+            (header.clone(), good.clone(), "the token looks right"),
+            (header.clone(), good.clone(), "does not know the key `k`"),
+            (
+                header.clone(),
+                with("exp", json!(900)),
+                "expired 1m 40s ago",
+            ),
+            (header.clone(), with("nbf", json!(1100)), "not valid yet"),
+            (
+                header.clone(),
+                with("aud", json!("x")),
+                "the server expects `temporal`",
+            ),
+            (
+                header.clone(),
+                with("permissions", json!(["other:write"])),
+                "takes `default:read`",
+            ),
+            (
+                header.clone(),
+                with("permissions", json!(["default:worker"])),
+                "alone allows nothing",
+            ),
+            (
+                header.clone(),
+                with("permissions", json!("default:write")),
+                "no permissions",
+            ),
+            (header, with("sub", Value::Null), "no `sub`"),
+            (json!({"alg": "none"}), good.clone(), "neither with ES256"),
+        ] {
+            let found = explain(header, claims);
+            assert!(found.contains(words), "{words}: {found}");
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Tokens and the keys that sign them.
+//!
+//! | what | file |
+//! |---|---|
+//! | `<namespace>:<role>`, parsed and linted | `permission.rs` |
+//! | what a token says, and for how long | `claims.rs` |
+//! | the private key, and its RFC 7638 name | `key.rs` |
+//! | next → current → previous, on disk | `keyring.rs` |
+//! | the public document | `jwks.rs` |
+//! | the endpoint that publishes it | `serve.rs` |
+//!
+//! Only this room names the JWT library.
+
+pub mod claims;
+pub mod inspect;
+pub mod jwks;
+pub mod key;
+pub mod keyring;
+pub mod permission;
+pub mod serve;
+
+pub use claims::{Claims, ClaimsTemplate};
+pub use jwks::Jwks;
+pub use key::SigningKey;
+pub use permission::{Permission, Role};

@@ -1,0 +1,136 @@
+//! What a token says, and for how long it says it.
+//!
+//! The server checks `exp`, `iat` and `nbf` in whole seconds and without leeway (golang-jwt 4.5,
+//! `map_claims.go`), so `iat` and `nbf` are dated back by [`BACKDATED`].
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+
+use super::Permission;
+
+/// How far `iat` and `nbf` lie before the moment of minting: the clock of this machine may be
+/// ahead of the server's by that much.
+pub const BACKDATED: Duration = Duration::from_secs(60);
+
+/// The shortest token life that leaves time to renew: `exp` is cut to whole seconds.
+pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
+
+/// The longest token life that is accepted. A token cannot be revoked, only outlived.
+pub const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The claims of RFC 7519 that the server looks at, and `permissions`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Claims {
+    /// Who bears the token. The server refuses a token without it.
+    pub sub: String,
+    /// Issued at, in seconds since 1970.
+    pub iat: u64,
+    /// Not valid before, in seconds since 1970.
+    pub nbf: u64,
+    /// Expires at, in seconds since 1970.
+    pub exp: u64,
+    /// For whom the token is meant; checked when the server has an audience configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aud: Option<String>,
+    /// What the bearer may do: an array of `<namespace>:<role>`.
+    pub permissions: Vec<Permission>,
+}
+
+/// Everything about a token that stays the same when it is minted again.
+#[derive(Clone, Debug)]
+pub struct ClaimsTemplate {
+    /// `sub`.
+    pub subject: String,
+    /// `aud`, when the server expects one.
+    pub audience: Option<String>,
+    /// `permissions`.
+    pub permissions: Vec<Permission>,
+    /// From minting to `exp`.
+    pub lifetime: Duration,
+}
+
+impl ClaimsTemplate {
+    /// The claims of a token minted at `now`.
+    pub fn at(&self, now: SystemTime) -> Claims {
+        let issued = seconds(now - BACKDATED);
+        Claims {
+            sub: self.subject.clone(),
+            iat: issued,
+            nbf: issued,
+            exp: seconds(now + self.lifetime),
+            aud: self.audience.clone(),
+            permissions: self.permissions.clone(),
+        }
+    }
+}
+
+/// When to renew something that is valid until `expires_at`: at two thirds of the life that is
+/// left, so that a failed attempt leaves a third of it to try again.
+///
+/// What has expired already is due now.
+pub fn renew_at(now: SystemTime, expires_at: SystemTime) -> SystemTime {
+    let left = expires_at.duration_since(now).unwrap_or_default();
+    now + left * 2 / 3
+}
+
+/// Seconds since 1970, cut; 0 for anything before.
+pub fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn claims_are_whole_seconds_and_dated_back() {
+        let template = ClaimsTemplate {
+            subject: "worker".into(),
+            audience: None,
+            permissions: vec![Permission::write("default")],
+            lifetime: Duration::from_secs(300),
+        };
+        let claims = template.at(at(1_000_000) + Duration::from_millis(999));
+        assert_eq!(
+            serde_json::to_value(claims).unwrap(),
+            serde_json::json!({
+                "sub": "worker",
+                "iat": 999_940, "nbf": 999_940, "exp": 1_000_300,
+                "permissions": ["default:write"],
+            })
+        );
+    }
+
+    #[test]
+    fn renewal_is_due_at_two_thirds() {
+        for (now, expires, due) in [
+            (1000, 1300, 1200),
+            (1000, 1003, 1002),
+            (1000, 1000, 1000),
+            (1000, 900, 1000),
+        ] {
+            assert_eq!(renew_at(at(now), at(expires)), at(due), "{now} {expires}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn renewal_is_never_before_now_nor_after_expiry(
+            now in 0u64..4_000_000_000,
+            expires in 0u64..4_000_000_000,
+        ) {
+            let due = renew_at(at(now), at(expires));
+            prop_assert!(due >= at(now));
+            prop_assert!(due <= at(expires).max(at(now)));
+        }
+    }
+}

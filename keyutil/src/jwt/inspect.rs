@@ -1,0 +1,404 @@
+//! What a token says, read without trusting it; and whether the server would trust it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
+use serde_json::Value;
+
+use super::{
+    Permission,
+    jwks::{self, JwksError},
+    permission,
+};
+
+/// The two readable parts of a token in the compact form of RFC 7515. The signature is not looked
+/// at, so nothing here can be relied on for a decision.
+#[derive(Clone, Debug)]
+pub struct Unverified {
+    /// The JOSE header.
+    pub header: Value,
+    /// The claims.
+    pub claims: Value,
+}
+
+impl Unverified {
+    /// Takes a token apart. It must have no white space around it.
+    ///
+    /// # Errors
+    /// [`NotAToken`], which never holds a part of the text.
+    pub fn parse(token: &str) -> Result<Self, NotAToken> {
+        let parts: Vec<&str> = token.split('.').collect();
+        let [header, claims, signature] = parts[..] else {
+            return Err(NotAToken::Parts(parts.len()));
+        };
+        if BASE64_URL_SAFE_NO_PAD.decode(signature).is_err() {
+            return Err(NotAToken::Part("signature"));
+        }
+        Ok(Self {
+            header: object(header, "header")?,
+            claims: object(claims, "claims")?,
+        })
+    }
+
+    /// `kid` of the header.
+    pub fn kid(&self) -> Option<&str> {
+        self.header["kid"].as_str()
+    }
+
+    /// `sub`.
+    pub fn subject(&self) -> Option<&str> {
+        self.claims["sub"].as_str()
+    }
+
+    /// `aud`, which may be one or many.
+    pub fn audiences(&self) -> Vec<&str> {
+        match &self.claims["aud"] {
+            Value::String(one) => vec![one],
+            Value::Array(many) => many.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// `exp`, if there is one; then the token is valid before it and not at it.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        self.time("exp")
+    }
+
+    /// The later of `nbf` and `iat`: before it the server refuses the token.
+    pub fn valid_from(&self) -> Option<SystemTime> {
+        self.time("nbf").max(self.time("iat"))
+    }
+
+    /// A NumericDate of RFC 7519, which may have a fraction.
+    fn time(&self, claim: &str) -> Option<SystemTime> {
+        let seconds = self.claims[claim].as_f64()?;
+        let since = Duration::try_from_secs_f64(seconds.max(0.0)).ok()?;
+        UNIX_EPOCH.checked_add(since)
+    }
+
+    /// The entries of `permissions` that are text.
+    pub fn permissions(&self) -> Vec<&str> {
+        let entries = self.claims["permissions"].as_array();
+        entries
+            .map(|entries| entries.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default()
+    }
+
+    /// How long it has to live, in words.
+    pub fn lifetime_in_words(&self, now: SystemTime) -> String {
+        let words = |duration: Duration| {
+            humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+        };
+        if let Some(from) = self.valid_from()
+            && let Ok(early) = from.duration_since(now)
+            && !early.is_zero()
+        {
+            return format!("not valid yet, for another {}", words(early));
+        }
+        match self.expires_at() {
+            None => "never expires: nothing but a change of the signing key ends it".to_owned(),
+            Some(expires) => match expires.duration_since(now) {
+                Ok(left) if !left.is_zero() => format!("valid for another {}", words(left)),
+                Ok(_) => "expired just now".to_owned(),
+                Err(since) => format!("expired {} ago", words(since.duration())),
+            },
+        }
+    }
+
+    /// What the server would refuse or ignore without a word, in sentences.
+    pub fn lint(&self, namespace: Option<&str>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        match self.header["alg"].as_str() {
+            Some("ES256" | "RS256") => {}
+            Some(other) => warnings.push(format!(
+                "`alg` is `{other}`: the server accepts `ES256` and `RS256` alone"
+            )),
+            None => warnings.push("the header has no `alg`".to_owned()),
+        }
+        if self.kid().is_none() {
+            warnings.push(
+                "the header has no `kid`: the server finds the key by it, and refuses a token \
+                 without one"
+                    .to_owned(),
+            );
+        }
+        if self.subject().is_none() {
+            warnings.push("there is no `sub`: the server refuses a token without one".to_owned());
+        }
+        warnings.extend(self.lint_permissions(namespace));
+        warnings
+    }
+
+    fn lint_permissions(&self, namespace: Option<&str>) -> Vec<String> {
+        match &self.claims["permissions"] {
+            Value::Array(_) => {}
+            Value::Null => {}
+            _ => {
+                return vec![
+                    "`permissions` is not an array: the server ignores it, and refuses every call"
+                        .to_owned(),
+                ];
+            }
+        }
+        let mut warnings = Vec::new();
+        let mut known = Vec::new();
+        for text in self.permissions() {
+            match text.parse::<Permission>() {
+                Ok(permission) => known.push(permission),
+                Err(error) => warnings.push(error.to_string()),
+            }
+        }
+        warnings.extend(permission::lint(&known, namespace));
+        warnings
+    }
+}
+
+fn object(part: &str, name: &'static str) -> Result<Value, NotAToken> {
+    let bytes = BASE64_URL_SAFE_NO_PAD
+        .decode(part)
+        .map_err(|_| NotAToken::Part(name))?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(members)) => Ok(Value::Object(members)),
+        _ => Err(NotAToken::Part(name)),
+    }
+}
+
+/// Checks the signature and the times by the rules of the server: `ES256` and `RS256` alone, the
+/// key found by `kid`, no leeway, and the audience when one is named.
+///
+/// # Errors
+/// [`VerifyError`] says which check failed.
+pub fn verify(token: &str, key_set: &[u8], audience: Option<&str>) -> Result<(), VerifyError> {
+    let unverified = Unverified::parse(token)?;
+    let kid = unverified.kid().ok_or(VerifyError::NoKid)?;
+    let algorithm = match unverified.header["alg"].as_str() {
+        Some("ES256") => Algorithm::ES256,
+        Some("RS256") => Algorithm::RS256,
+        other => {
+            return Err(VerifyError::Algorithm {
+                found: other.unwrap_or("none at all").to_owned(),
+            });
+        }
+    };
+    let Some(jwk) = jwks::find(key_set, kid)? else {
+        return Err(VerifyError::UnknownKid {
+            kid: kid.to_owned(),
+            published: jwks::kids(key_set)?.join("`, `"),
+        });
+    };
+    let key = DecodingKey::from_jwk(&jwk).map_err(VerifyError::Key)?;
+    let mut validation = Validation::new(algorithm);
+    validation.leeway = 0;
+    validation.validate_nbf = true;
+    validation.required_spec_claims.clear();
+    match audience {
+        Some(audience) => validation.set_audience(&[audience]),
+        None => validation.validate_aud = false,
+    }
+    jsonwebtoken::decode::<Value>(token, &key, &validation)
+        .map_err(|error| VerifyError::from_library(error, &unverified, audience))?;
+    if audience.is_some() && unverified.audiences().is_empty() {
+        return Err(VerifyError::Audience {
+            found: "none".to_owned(),
+            expected: audience.unwrap_or_default().to_owned(),
+        });
+    }
+    if unverified.subject().is_none() {
+        return Err(VerifyError::NoSubject);
+    }
+    if unverified.valid_from() > Some(SystemTime::now()) {
+        return Err(VerifyError::NotYetValid);
+    }
+    Ok(())
+}
+
+/// Text that is no token in the compact form of RFC 7515.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAToken {
+    /// The wrong number of dots.
+    #[error("not a JWT: it has {0} part(s) where a signed token has three, parted by dots")]
+    Parts(usize),
+    /// A part that is not what it must be.
+    #[error("not a JWT: its {0} is not base64url of what it must be")]
+    Part(&'static str),
+}
+
+/// Why the server would refuse the token.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Not a token.
+    #[error(transparent)]
+    NotAToken(#[from] NotAToken),
+    /// The key set cannot be read.
+    #[error(transparent)]
+    Jwks(#[from] JwksError),
+    /// No `kid` in the header.
+    #[error("the header has no `kid`")]
+    NoKid,
+    /// No `sub` in the claims.
+    #[error("there is no `sub` claim")]
+    NoSubject,
+    /// Another algorithm than the two that the server knows.
+    #[error("the algorithm is `{found}`, and the server accepts `ES256` and `RS256` alone")]
+    Algorithm {
+        /// What the header names.
+        found: String,
+    },
+    /// The key set has other keys.
+    #[error("kid `{kid}` is not in the key set, which has `{published}`")]
+    UnknownKid {
+        /// The kid of the token.
+        kid: String,
+        /// The kids of the set.
+        published: String,
+    },
+    /// The published key cannot be used.
+    #[error("the published key cannot be used")]
+    Key(#[source] jsonwebtoken::errors::Error),
+    /// Signed by another key than the published one.
+    #[error("the signature is not that of the published key")]
+    Signature,
+    /// Too late.
+    #[error("the token has expired")]
+    Expired,
+    /// Too early.
+    #[error("the token is not valid yet")]
+    NotYetValid,
+    /// For somebody else.
+    #[error("the audience is `{found}`, and `{expected}` was expected")]
+    Audience {
+        /// `aud` of the token.
+        found: String,
+        /// What the server wants.
+        expected: String,
+    },
+    /// Something else that the library does not like.
+    #[error("the token is not valid")]
+    Other(#[source] jsonwebtoken::errors::Error),
+}
+
+impl VerifyError {
+    fn from_library(
+        error: jsonwebtoken::errors::Error,
+        token: &Unverified,
+        audience: Option<&str>,
+    ) -> Self {
+        match error.kind() {
+            ErrorKind::InvalidSignature => Self::Signature,
+            ErrorKind::ExpiredSignature => Self::Expired,
+            ErrorKind::ImmatureSignature => Self::NotYetValid,
+            ErrorKind::InvalidAudience => Self::Audience {
+                found: token.audiences().join("`, `"),
+                expected: audience.unwrap_or_default().to_owned(),
+            },
+            _ => Self::Other(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::jwt::{
+        ClaimsTemplate, Jwks, SigningKey,
+        key::{expose, generate_pem},
+    };
+
+    fn key() -> SigningKey {
+        SigningKey::from_pem(expose(&generate_pem().unwrap())).unwrap()
+    }
+
+    fn mint(key: &SigningKey, at: SystemTime, audience: Option<&str>) -> String {
+        let template = ClaimsTemplate {
+            subject: "worker".into(),
+            audience: audience.map(str::to_owned),
+            permissions: vec![Permission::write("default")],
+            lifetime: Duration::from_secs(300),
+        };
+        let token = key.mint(&template.at(at)).unwrap();
+        token.expose_secret().to_owned()
+    }
+
+    #[test]
+    fn a_minted_token_verifies_and_others_do_not() {
+        let (key, other) = (key(), key());
+        let now = SystemTime::now();
+        let hour = Duration::from_secs(3600);
+        let jwks = Jwks::publishing([&key]).unwrap().document();
+        verify(&mint(&key, now, Some("temporal")), &jwks, Some("temporal")).unwrap();
+        verify(&mint(&key, now, None), &jwks, None).unwrap();
+        for (token, audience, words) in [
+            (mint(&other, now, None), None, "is not in the key set"),
+            (mint(&key, now - hour, None), None, "expired"),
+            (mint(&key, now + hour, None), None, "not valid yet"),
+            (
+                mint(&key, now, Some("x")),
+                Some("temporal"),
+                "audience is `x`",
+            ),
+            (mint(&key, now, None), Some("temporal"), "audience"),
+            ("x".to_owned(), None, "1 part"),
+        ] {
+            let error = verify(&token, &jwks, audience).unwrap_err().to_string();
+            assert!(error.contains(words), "{words}: {error}");
+        }
+        let mut forged = mint(&key, now, None);
+        let end = forged.len() - 8;
+        let tail = if forged.ends_with("AAAAAAAA") {
+            "BBBBBBBB"
+        } else {
+            "AAAAAAAA"
+        };
+        forged.replace_range(end.., tail);
+        let error = verify(&forged, &jwks, None).unwrap_err().to_string();
+        assert!(error.contains("signature"), "{error}");
+    }
+
+    #[test]
+    fn lifetimes_read_as_sentences() {
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        for (claims, words) in [
+            (serde_json::json!({"exp": 1300}), "valid for another 5m"),
+            (serde_json::json!({"exp": 940}), "expired 1m ago"),
+            (serde_json::json!({"exp": 1000}), "expired just now"),
+            (
+                serde_json::json!({"nbf": 1010, "exp": 2000}),
+                "not valid yet, for another 10s",
+            ),
+            (serde_json::json!({}), "never expires"),
+            (serde_json::json!({"exp": 1e300}), "never expires"),
+        ] {
+            let token = Unverified {
+                header: serde_json::json!({}),
+                claims,
+            };
+            let found = token.lifetime_in_words(at(1000));
+            assert!(found.starts_with(words), "{words}: {found}");
+        }
+    }
+
+    #[test]
+    fn permissions_that_are_no_array_are_named() {
+        let token = Unverified {
+            header: serde_json::json!({"alg": "HS256"}),
+            claims: serde_json::json!({"permissions": "default:write"}),
+        };
+        let warnings = token.lint(None).join("\n");
+        for words in ["HS256", "no `kid`", "no `sub`", "not an array"] {
+            assert!(warnings.contains(words), "{words}: {warnings}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_text_neither_panics_nor_leaks(text in "[\\PC.]{0,80}") {
+            if let Err(error) = Unverified::parse(&text) {
+                prop_assert!(text.len() < 20 || !error.to_string().contains(&text));
+            }
+        }
+    }
+}

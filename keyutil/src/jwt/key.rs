@@ -1,0 +1,258 @@
+//! The private key that signs tokens, and its public half.
+
+use std::fmt;
+
+use jsonwebtoken::{
+    Algorithm, EncodingKey, Header,
+    jwk::{Jwk, PublicKeyUse, ThumbprintHash},
+};
+use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
+use secrecy::{ExposeSecret, SecretString};
+use tokio_rustls::rustls::pki_types::{
+    PrivateKeyDer,
+    pem::{self, PemObject},
+};
+
+use super::Claims;
+use crate::files::without_byte_order_mark;
+
+/// A key that mints tokens the server accepts: P-256 (ES256) or RSA (RS256).
+///
+/// Other algorithms do not exist for the server (`default_token_key_provider.go`), so other keys
+/// are refused here rather than there.
+pub struct SigningKey {
+    encoding: EncodingKey,
+    algorithm: Algorithm,
+    public: Jwk,
+    kid: String,
+}
+
+impl SigningKey {
+    /// Reads a PEM file: PKCS#8 or SEC1 for P-256, PKCS#8 or PKCS#1 for RSA.
+    ///
+    /// # Errors
+    /// [`KeyError`] says what was found instead.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
+        let pem = without_byte_order_mark(pem);
+        let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+            pem::Error::NoItemsFound if contains(pem, b"ENCRYPTED PRIVATE KEY") => {
+                KeyError::Encrypted
+            }
+            pem::Error::NoItemsFound if contains(pem, b"PUBLIC KEY") => KeyError::Public,
+            other => KeyError::Pem(other),
+        })?;
+        match der {
+            PrivateKeyDer::Sec1(der) => Self::from_p256(
+                &p256::SecretKey::from_sec1_der(der.secret_sec1_der())
+                    .map_err(|_| KeyError::NotP256)?,
+            ),
+            PrivateKeyDer::Pkcs1(_) => Self::from_rsa(pem),
+            PrivateKeyDer::Pkcs8(der) => {
+                match p256::SecretKey::from_pkcs8_der(der.secret_pkcs8_der()) {
+                    Ok(key) => Self::from_p256(&key),
+                    Err(_) => Self::from_rsa(pem),
+                }
+            }
+            _ => Err(KeyError::NotP256),
+        }
+    }
+
+    fn from_p256(key: &p256::SecretKey) -> Result<Self, KeyError> {
+        // The JWT library takes EC keys as PKCS#8 alone, so SEC1 goes through it too.
+        let pkcs8 = key.to_pkcs8_der().map_err(|_| KeyError::NotP256)?;
+        Self::new(EncodingKey::from_ec_der(pkcs8.as_bytes()), Algorithm::ES256)
+    }
+
+    fn from_rsa(pem: &[u8]) -> Result<Self, KeyError> {
+        let encoding = EncodingKey::from_rsa_pem(pem).map_err(|_| KeyError::NotP256)?;
+        Self::new(encoding, Algorithm::RS256)
+    }
+
+    fn new(encoding: EncodingKey, algorithm: Algorithm) -> Result<Self, KeyError> {
+        let mut public =
+            Jwk::from_encoding_key(&encoding, algorithm).map_err(KeyError::Unusable)?;
+        let kid = public
+            .thumbprint(ThumbprintHash::SHA256)
+            .map_err(KeyError::Unusable)?;
+        public.common.key_id = Some(kid.clone());
+        public.common.public_key_use = Some(PublicKeyUse::Signature);
+        let key = Self {
+            encoding,
+            algorithm,
+            public,
+            kid,
+        };
+        // A key of a forbidden size parses and then refuses to sign: learn that now.
+        key.encode(&serde_json::json!({}))
+            .map_err(KeyError::Unusable)?;
+        Ok(key)
+    }
+
+    /// The `kid`: the RFC 7638 SHA-256 thumbprint of the public key, base64url without padding.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// `ES256` or `RS256`.
+    pub fn algorithm(&self) -> &'static str {
+        match self.algorithm {
+            Algorithm::RS256 => "RS256",
+            _ => "ES256",
+        }
+    }
+
+    pub(super) fn public(&self) -> &Jwk {
+        &self.public
+    }
+
+    /// A signed token, in the compact form of RFC 7515.
+    ///
+    /// # Errors
+    /// [`KeyError::Unusable`], when the crypto library refuses to sign.
+    pub fn mint(&self, claims: &Claims) -> Result<SecretString, KeyError> {
+        self.encode(claims)
+            .map(SecretString::from)
+            .map_err(KeyError::Unusable)
+    }
+
+    fn encode(&self, claims: &impl serde::Serialize) -> jsonwebtoken::errors::Result<String> {
+        let mut header = Header::new(self.algorithm);
+        header.kid = Some(self.kid.clone());
+        jsonwebtoken::encode(&header, claims, &self.encoding)
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey")
+            .field("kid", &self.kid)
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new P-256 key, as PKCS#8 PEM.
+///
+/// # Errors
+/// [`KeyError::Generate`], when the operating system gives no random bytes.
+pub fn generate_pem() -> Result<SecretString, KeyError> {
+    use p256::elliptic_curve::Generate;
+    let key = p256::SecretKey::try_generate().map_err(|_| KeyError::Generate)?;
+    let pem = key
+        .to_pkcs8_pem(LineEnding::LF)
+        .map_err(|_| KeyError::Generate)?;
+    Ok(SecretString::from(pem.as_str()))
+}
+
+/// The bytes of a PEM that [`generate_pem`] made, for the one who writes the file.
+pub(super) fn expose(pem: &SecretString) -> &[u8] {
+    pem.expose_secret().as_bytes()
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack
+        .windows(needle.len())
+        .any(|window| window == needle)
+}
+
+/// A signing key that cannot be used. Never holds a part of the key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// Not PEM, or PEM of something else.
+    #[error(
+        "no private key found: expected PEM with a `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block"
+    )]
+    Pem(#[source] pem::Error),
+    /// Protected by a passphrase.
+    #[error(
+        "the private key is encrypted: write it without a passphrase, `openssl pkey -in <file> -out <new file>`"
+    )]
+    Encrypted,
+    /// The public half was given.
+    #[error("this is a public key: signing takes the private one")]
+    Public,
+    /// Another curve, or another kind of key.
+    #[error(
+        "the key is neither P-256 (ES256) nor RSA (RS256), and the server accepts no other: make one with `keyutil key generate`"
+    )]
+    NotP256,
+    /// The crypto library refuses to work with it.
+    #[error("the key cannot sign: an RSA key must have 2048 bits or more")]
+    Unusable(#[source] jsonwebtoken::errors::Error),
+    /// No randomness.
+    #[error("failed to generate a P-256 key: the operating system gave no random bytes")]
+    Generate,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thumbprint_is_that_of_rfc_7638() {
+        // Section 3.1 of the RFC: its RSA key and the thumbprint that it computes.
+        let jwk: Jwk = serde_json::from_value(serde_json::json!({
+            "kty": "RSA",
+            "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
+            "e": "AQAB",
+            "alg": "RS256",
+            "kid": "2011-04-29"
+        }))
+        .unwrap();
+        assert_eq!(
+            jwk.thumbprint(ThumbprintHash::SHA256).unwrap(),
+            "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+        );
+    }
+
+    #[test]
+    fn the_kid_is_the_thumbprint_of_the_public_half() {
+        let key = SigningKey::from_pem(expose(&generate_pem().unwrap())).unwrap();
+        let mut bare = key.public().clone();
+        bare.common = Default::default();
+        assert_eq!(bare.thumbprint(ThumbprintHash::SHA256).unwrap(), key.kid());
+    }
+
+    #[test]
+    fn sec1_and_pkcs8_of_one_key_are_the_same_key() {
+        let secret = {
+            use p256::elliptic_curve::Generate;
+            p256::SecretKey::generate()
+        };
+        let sec1 = secret.to_sec1_pem(LineEnding::LF).unwrap();
+        let pkcs8 = secret.to_pkcs8_pem(LineEnding::CRLF).unwrap();
+        let from_sec1 = SigningKey::from_pem(sec1.as_bytes()).unwrap();
+        let from_pkcs8 = SigningKey::from_pem(pkcs8.as_bytes()).unwrap();
+        assert_eq!(from_sec1.kid(), from_pkcs8.kid());
+    }
+
+    #[test]
+    fn what_is_no_signing_key_is_named() {
+        let encrypted =
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let public = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
+        let garbage = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        for (pem, words) in [
+            ("", "no private key found"),
+            ("not a key", "no private key found"),
+            (encrypted, "encrypted"),
+            (public, "public key"),
+            (garbage, "neither P-256"),
+        ] {
+            let error = SigningKey::from_pem(pem.as_bytes())
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(words), "{pem}: {error}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let pem = generate_pem().unwrap();
+        let key = SigningKey::from_pem(expose(&pem)).unwrap();
+        let shown = format!("{key:?} {pem:?}");
+        let middle = pem.expose_secret().lines().nth(1).unwrap();
+        assert!(!shown.contains(middle), "{shown}");
+        assert!(shown.contains(key.kid()));
+    }
+}

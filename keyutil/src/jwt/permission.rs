@@ -1,0 +1,280 @@
+//! `<namespace>:<role>`, the way the server's default claim mapper reads it.
+//!
+//! The rules are those of `common/authorization/default_jwt_claim_mapper.go` and `roles.go` in
+//! temporal-server 1.31.2. The server drops what it does not understand without a word; here it
+//! is refused, or warned of by [`lint`].
+
+use std::{fmt, str::FromStr};
+
+/// The scope whose roles hold for the whole cluster and for every namespace.
+pub const CLUSTER_SCOPE: &str = "temporal-system";
+
+/// One entry of a token's `permissions` claim.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Permission {
+    /// The namespace, compared by the server exactly, or [`CLUSTER_SCOPE`].
+    pub namespace: String,
+    /// What may be done in it.
+    pub role: Role,
+}
+
+impl Permission {
+    /// The least that a worker or a starter needs in `namespace`.
+    pub fn write(namespace: impl Into<String>) -> Self {
+        Self {
+            namespace: namespace.into(),
+            role: Role::Write,
+        }
+    }
+
+    /// Whether this entry lets its bearer do in `namespace` what takes `needed`.
+    pub fn grants(&self, namespace: &str, needed: Role) -> bool {
+        (self.namespace == namespace || self.namespace == CLUSTER_SCOPE)
+            && self.role.weight() >= needed.weight()
+    }
+}
+
+impl FromStr for Permission {
+    type Err = PermissionError;
+
+    fn from_str(text: &str) -> Result<Self, PermissionError> {
+        let refused = |reason| PermissionError {
+            text: text.to_owned(),
+            reason,
+        };
+        let (namespace, role) = text.split_once(':').ok_or(refused(Reason::NoColon))?;
+        if namespace.is_empty() {
+            return Err(refused(Reason::NoNamespace));
+        }
+        if namespace
+            .chars()
+            .any(|c| c.is_whitespace() || c.is_control())
+        {
+            return Err(refused(Reason::Whitespace));
+        }
+        let role = role.parse().map_err(|()| refused(Reason::UnknownRole))?;
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            role,
+        })
+    }
+}
+
+impl fmt::Display for Permission {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.namespace, self.role)
+    }
+}
+
+impl serde::Serialize for Permission {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A role of `roles.go`. The server compares their weights as numbers, so a heavier role includes
+/// every lighter one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Lighter than everything that an API asks for: sufficient for nothing on its own.
+    Worker,
+    /// Describe, list, query, read histories.
+    Read,
+    /// Start, signal, poll, complete: all that workers and starters do.
+    Write,
+    /// Register, update and delete the namespace itself.
+    Admin,
+}
+
+impl Role {
+    /// The bit of `roles.go`.
+    fn weight(self) -> u8 {
+        match self {
+            Self::Worker => 1,
+            Self::Read => 2,
+            Self::Write => 4,
+            Self::Admin => 8,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        // The server folds the case of the role, and of the role alone.
+        [Self::Worker, Self::Read, Self::Write, Self::Admin]
+            .into_iter()
+            .find(|role| role.name().eq_ignore_ascii_case(text))
+            .ok_or(())
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Text that the server would ignore, or that cannot be meant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a permission: {reason}")]
+pub struct PermissionError {
+    text: String,
+    reason: Reason,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+enum Reason {
+    #[error("write it as `<namespace>:<role>`")]
+    NoColon,
+    #[error("the namespace before the colon is missing")]
+    NoNamespace,
+    #[error("a namespace has no white space or control characters")]
+    Whitespace,
+    #[error(
+        "the role is none of `read`, `write`, `worker`, `admin`, and the server would ignore it"
+    )]
+    UnknownRole,
+}
+
+/// What is allowed but probably not meant, in sentences, for a token that is to be used in
+/// `namespace` (or in none in particular).
+pub fn lint(permissions: &[Permission], namespace: Option<&str>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if permissions.is_empty() {
+        warnings.push("there are no permissions: the server will refuse every call".to_owned());
+    }
+    for permission in permissions {
+        if permission.namespace == "system" {
+            warnings.push(format!(
+                "`{permission}` grants nothing on the cluster since server 1.21: the cluster scope \
+                 is `{CLUSTER_SCOPE}:{}`, and `system` is a namespace like any other",
+                permission.role
+            ));
+        }
+        if permission.role == Role::Worker
+            && !permissions
+                .iter()
+                .any(|other| other.grants(&permission.namespace, Role::Write))
+        {
+            warnings.push(format!(
+                "`{permission}` alone allows nothing, not even to poll: a worker needs `{}:write`",
+                permission.namespace
+            ));
+        }
+    }
+    if let Some(namespace) = namespace
+        && !permissions.is_empty()
+        && !permissions
+            .iter()
+            .any(|permission| permission.grants(namespace, Role::Worker))
+    {
+        let near = permissions
+            .iter()
+            .find(|permission| permission.namespace.eq_ignore_ascii_case(namespace));
+        warnings.push(match near {
+            Some(near) => format!(
+                "`{near}` is not for namespace `{namespace}`: the server compares upper and lower \
+                 case"
+            ),
+            None => format!("nothing here is for namespace `{namespace}`"),
+        });
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_the_server_would_ignore_is_refused() {
+        for (text, reason) in [
+            ("", "write it as"),
+            ("default", "write it as"),
+            (":write", "missing"),
+            ("default:", "none of"),
+            ("default:writer", "none of"),
+            ("default:write:x", "none of"),
+            ("default: write", "none of"),
+            (" default:write", "white space"),
+        ] {
+            let error = text.parse::<Permission>().unwrap_err().to_string();
+            assert!(error.contains(reason), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn roles_fold_case_and_namespaces_do_not() {
+        let permission: Permission = "Payments:WRITE".parse().unwrap();
+        assert_eq!(permission.to_string(), "Payments:write");
+        assert!(permission.grants("Payments", Role::Read));
+        assert!(!permission.grants("payments", Role::Read));
+        assert!(!permission.grants("Payments", Role::Admin));
+    }
+
+    #[test]
+    fn the_cluster_scope_holds_everywhere() {
+        let permission: Permission = "temporal-system:read".parse().unwrap();
+        assert!(permission.grants("anything", Role::Read));
+        assert!(!permission.grants("anything", Role::Write));
+    }
+
+    #[test]
+    fn lint_says_what_is_probably_wrong() {
+        for (permissions, namespace, expected) in [
+            (vec![], None, Some("no permissions")),
+            (vec!["default:write"], Some("default"), None),
+            (vec!["default:worker"], None, Some("alone allows nothing")),
+            (vec!["default:worker", "default:write"], None, None),
+            (vec!["default:worker", "temporal-system:admin"], None, None),
+            (vec!["system:admin"], None, Some("since server 1.21")),
+            (
+                vec!["Default:write"],
+                Some("default"),
+                Some("upper and lower"),
+            ),
+            (
+                vec!["other:write"],
+                Some("default"),
+                Some("nothing here is for"),
+            ),
+            (vec!["temporal-system:read"], Some("default"), None),
+        ] {
+            let parsed: Vec<Permission> = permissions
+                .iter()
+                .map(|text| text.parse().unwrap())
+                .collect();
+            let warnings = lint(&parsed, namespace);
+            match expected {
+                Some(words) => assert!(
+                    warnings.iter().any(|warning| warning.contains(words)),
+                    "{permissions:?}: {warnings:?}"
+                ),
+                None => assert!(warnings.is_empty(), "{permissions:?}: {warnings:?}"),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_never_panics_and_round_trips(text in "\\PC*") {
+            if let Ok(permission) = text.parse::<Permission>() {
+                let again: Permission = permission.to_string().parse().unwrap();
+                prop_assert_eq!(again, permission);
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! A Temporal connection whose credentials rotate while it is in use.
+//!
+//! | what you will see | where |
+//! |---|---|
+//! | flags and environment variables, the same in every program | [`args`] |
+//! | all mistakes in them at once, before any socket is opened | [`settings`] |
+//! | a client that has proved that it is authorized | [`connect`] |
+//! | client certificate, CA and token, replaced while running | [`credentials`] |
+//! | the way of a call: interceptor, channel, TLS | [`transport`] |
+//! | tokens, the keys that sign them, and the JWKS endpoint | [`jwt`] |
+//! | why a call was refused, in words | [`explain`] |
+//! | exit codes, logs, and the one place where errors are printed | [`program`] |
+//! | certificates for development; in production they come from elsewhere | [`pki`] |
+//!
+//! ```no_run
+//! # use clap::Parser;
+//! # async fn example() -> Result<(), keyutil::ConnectError> {
+//! #[derive(clap::Parser)]
+//! struct Args {
+//!     #[command(flatten)]
+//!     connect: keyutil::ConnectArgs,
+//! }
+//!
+//! let connection = keyutil::connect(&Args::parse().connect, "my-service").await?;
+//! let client = connection.client(); // temporalio_client::Client
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod args;
+pub mod certificate;
+mod chain;
+pub mod connect;
+pub mod credentials;
+pub mod explain;
+pub mod files;
+pub mod jwt;
+pub mod namespace;
+pub mod pki;
+pub mod program;
+pub mod settings;
+pub mod transport;
+
+pub use args::ConnectArgs;
+pub use chain::chain;
+pub use connect::{ConnectError, Connection, connect};

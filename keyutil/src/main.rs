@@ -1,0 +1,52 @@
+//! The tool for keys, tokens, certificates and namespaces.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use keyutil::program;
+
+/// Keys, tokens, certificates and namespaces of a Temporal Server with authorization
+#[derive(Parser)]
+#[command(version, after_help = program::EXIT_CODES, subcommand_required = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Pki(commands::pki::PkiArgs),
+    /// The keys that sign tokens
+    #[command(subcommand)]
+    Key(commands::key::Key),
+    /// The public halves of the keys, as the server reads them
+    #[command(subcommand)]
+    Jwks(commands::jwks::Jwks),
+    /// Tokens: make one, look at one
+    #[command(subcommand)]
+    Token(commands::token::Token),
+    /// Namespaces of the server
+    #[command(subcommand)]
+    Namespace(commands::namespace::Namespace),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Arguments = match program::arguments() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    program::start_logging();
+    program::run("keyutil", async {
+        match arguments.command {
+            Command::Pki(command) => commands::pki::run(command),
+            Command::Key(command) => commands::key::run(command),
+            Command::Jwks(command) => commands::jwks::run(command).await,
+            Command::Token(command) => commands::token::run(command).await,
+            Command::Namespace(command) => commands::namespace::run(command).await,
+        }
+    })
+    .await
+}

@@ -1,0 +1,130 @@
+//! `keyutil pki init`: three CAs and a leaf for each party, all new.
+//!
+//! In this order: everything that was asked for is checked, then everything is made in memory, then
+//! nothing is found in the way, and only then the first file is written. The last file written
+//! marks a finished run; when everything is replaced, it is the first to go. So an interrupted run
+//! leaves a set that is seen to be incomplete, never old files that pass for new ones.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use secrecy::ExposeSecret;
+
+use super::{
+    PkiError,
+    plan::{NewFile, Plan},
+};
+use crate::files;
+
+/// What [`init`] is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitOptions {
+    /// The folder to write to.
+    pub dir: PathBuf,
+    /// Replace what is there.
+    pub force: bool,
+    /// How long the CAs are valid.
+    pub authority_lifetime: Duration,
+    /// How long everything else is valid.
+    pub leaf_lifetime: Duration,
+    /// DNS names and IP addresses of the frontend, beside [`Party::names`](super::Party::names).
+    pub frontend_names: Vec<String>,
+    /// The same for the internode certificate.
+    pub internode_names: Vec<String>,
+}
+
+impl InitOptions {
+    /// Ten years.
+    pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * DAY);
+    /// As long as people are used to from public CAs.
+    pub const LEAF_LIFETIME: Duration = Duration::from_secs(90 * DAY);
+
+    /// The defaults, in this folder.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            force: false,
+            authority_lifetime: Self::AUTHORITY_LIFETIME,
+            leaf_lifetime: Self::LEAF_LIFETIME,
+            frontend_names: Vec::new(),
+            internode_names: Vec::new(),
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Initialized {
+    /// In the order of writing.
+    pub files: Vec<Written>,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// Where it is.
+    pub path: PathBuf,
+    /// What it is, for a person.
+    pub description: String,
+    /// The end of its life, if it is a certificate.
+    pub expires_at: Option<SystemTime>,
+}
+
+/// Makes all certificates and keys, and writes them.
+///
+/// # Errors
+/// [`PkiError`]. Whether something was written by then is said for each of its variants.
+pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
+    let plan = Plan::check(options, SystemTime::now())?;
+    let files = plan.make()?;
+    let in_the_way = find(&files)?;
+    if !options.force && !in_the_way.is_empty() {
+        return Err(PkiError::InTheWay {
+            found: in_the_way,
+            expected: files.len(),
+        });
+    }
+    if let Some(mark) = files.last() {
+        // Without `force` it is not there.
+        remove(&mark.written.path)?;
+    }
+    for file in &files {
+        let content = file.content.expose_secret().as_bytes();
+        files::replace(&file.written.path, content, file.mode)?;
+    }
+    let files = files.into_iter().map(|file| file.written).collect();
+    Ok(Initialized { files })
+}
+
+fn find(files: &[NewFile]) -> Result<Vec<PathBuf>, PkiError> {
+    let mut found = Vec::new();
+    for NewFile { written, .. } in files {
+        let path = &written.path;
+        // Not `exists`: a dangling link is in the way, too.
+        match fs::symlink_metadata(path) {
+            Ok(_) => found.push(path.clone()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                let path = path.clone();
+                return Err(PkiError::Inspect { path, source });
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn remove(path: &Path) -> Result<(), PkiError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PkiError::Remove {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+const DAY: u64 = 24 * 60 * 60;

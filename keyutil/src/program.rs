@@ -1,0 +1,135 @@
+//! What the programs of this workspace have in common: arguments, logs, the one place where an
+//! error is printed, and the exit codes.
+
+use std::{future::Future, io::IsTerminal, process::ExitCode};
+
+use clap::{Parser, error::ErrorKind};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    chain, connect::ConnectError, pki::PkiError, settings::Problems, transport::DialError,
+};
+
+/// The exit codes, for `--help`. The numbers are those of `sysexits.h`.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+   0  done
+   1  failed for another reason than these
+  64  the arguments or the files they name are wrong
+  69  the server cannot be reached
+  76  the server's certificate or protocol is wrong
+  77  not permitted: client certificate, token or permission";
+
+const USAGE: u8 = 64;
+const UNAVAILABLE: u8 = 69;
+const PROTOCOL: u8 = 76;
+const NO_PERMISSION: u8 = 77;
+
+/// Reads the arguments; prints help, version or mistakes, and ends the process, as needed.
+///
+/// # Errors
+/// The exit code to end with.
+pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
+    A::try_parse().map_err(|error| {
+        // Nothing is left to do about an error message that cannot be printed.
+        let _ = error.print();
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
+            _ => ExitCode::from(USAGE),
+        }
+    })
+}
+
+/// Logs to standard error, as `RUST_LOG` says.
+pub fn start_logging() {
+    start_logging_at("info,temporalio_sdk_core=warn,temporalio_client=warn");
+}
+
+/// The same, with another filter where `RUST_LOG` is not set.
+pub fn start_logging_at(default_filter: &str) {
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
+    // A second call, from a test in the same process, changes nothing.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+}
+
+/// Runs the program, and prints the error if there is one: the whole chain in one line, and a hint
+/// where there is something to do about it.
+pub async fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    match program.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report(name, &error),
+    }
+}
+
+/// Prints an error as [`run`] does.
+pub fn report(name: &str, error: &anyhow::Error) -> ExitCode {
+    eprintln!("{name}: {}", chain(error.as_ref()));
+    if let Some(hint) = hint(error) {
+        eprintln!("\nhint: {hint}");
+    }
+    ExitCode::from(exit_code(error))
+}
+
+fn hint(error: &anyhow::Error) -> Option<String> {
+    if let Some(hint) = find::<PkiError>(error).and_then(PkiError::hint) {
+        return Some(hint.to_owned());
+    }
+    find::<ConnectError>(error).and_then(ConnectError::hint)
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = find::<Problems>(error).is_some()
+        || find::<Usage>(error).is_some()
+        || find::<PkiError>(error).is_some_and(PkiError::is_usage);
+    if usage {
+        return USAGE;
+    }
+    match find::<ConnectError>(error) {
+        Some(ConnectError::Settings(_) | ConnectError::Address(_) | ConnectError::Url(_)) => USAGE,
+        Some(ConnectError::Unreachable { source, .. }) => match source {
+            DialError::Resolve { .. } | DialError::Connect { .. } | DialError::TimedOut { .. } => {
+                UNAVAILABLE
+            }
+            DialError::TokenInPlaintext { .. } => USAGE,
+            _ => PROTOCOL,
+        },
+        Some(ConnectError::ServerCertificate { .. }) => PROTOCOL,
+        Some(
+            ConnectError::ClientCertificate { .. }
+            | ConnectError::NoToken { .. }
+            | ConnectError::Refused { .. },
+        ) => NO_PERMISSION,
+        Some(ConnectError::Call { .. }) => UNAVAILABLE,
+        Some(ConnectError::NoNamespace { .. } | ConnectError::Sdk(_)) | None => 1,
+    }
+}
+
+fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+    error.chain().find_map(|cause| cause.downcast_ref())
+}
+
+/// Arguments that only the program can judge, and refuses: exit code 64.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Done at the first SIGINT or SIGTERM.
+pub async fn interrupted() -> std::io::Result<&'static str> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| "SIGINT"),
+            _ = terminate.recv() => Ok("SIGTERM"),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await.map(|()| "Ctrl-C")
+}

@@ -1,0 +1,26 @@
+//! How a call leaves the process.
+//!
+//! SDK → `bridge` → `bearer` → `channel` → `stream` → server.
+//!
+//! | what | file |
+//! |---|---|
+//! | the SDK's callback ↔ our channel, raw bytes in and out | `bridge.rs` |
+//! | the token goes into every call: the tonic `Interceptor` | `bearer.rs` |
+//! | a tonic channel that is replaced when identity or trust changes | `channel.rs` |
+//! | name, TCP and TLS, with the credentials of this moment | `dial.rs` |
+//! | the connection, and the TLS alert that ended it | `stream.rs` |
+
+pub mod bearer;
+pub mod bridge;
+pub mod channel;
+pub mod dial;
+mod stream;
+
+use tonic::service::interceptor::InterceptedService;
+
+pub use bearer::Bearer;
+pub use channel::RotatingChannel;
+pub use dial::{Dial, DialError, Security};
+
+/// What every call goes through, ours and the SDK's.
+pub type AuthorizedChannel = InterceptedService<RotatingChannel, Bearer>;

@@ -1,0 +1,87 @@
+//! The token goes into every call.
+
+use std::time::SystemTime;
+
+use tonic::{Request, Status, service::Interceptor};
+
+use crate::{chain, credentials::TokenSource};
+
+/// Puts `authorization: Bearer <token>` into each call, with the token of that moment; or nothing,
+/// where there is no token source.
+#[derive(Clone, Debug)]
+pub struct Bearer {
+    source: Option<TokenSource>,
+}
+
+impl Bearer {
+    /// Takes tokens from this source.
+    pub fn new(source: Option<TokenSource>) -> Self {
+        Self { source }
+    }
+
+    /// The token source.
+    pub fn source(&self) -> Option<&TokenSource> {
+        self.source.as_ref()
+    }
+}
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let Some(source) = &self.source else {
+            return Ok(request);
+        };
+        // `Unavailable`, because the SDK goes on retrying it: the source may recover.
+        let header = source
+            .header(SystemTime::now())
+            .map_err(|error| Status::unavailable(format!("{NOT_SENT}: {}", chain(&error))))?;
+        request.metadata_mut().insert("authorization", header);
+        Ok(request)
+    }
+}
+
+/// How the message of a call begins that never left the process.
+pub(crate) const NOT_SENT: &str = "not sent, there is no valid token";
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::credentials::Token;
+
+    /// A JWT with nothing but an `exp` in it.
+    fn expiring(at: SystemTime) -> String {
+        use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+        let seconds = crate::jwt::claims::seconds(at);
+        let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{seconds}}}"#));
+        format!("e30.{claims}.e30")
+    }
+
+    #[test]
+    fn the_header_is_set_and_sensitive() {
+        let token = Token::parse_api_key("opaque", SystemTime::now()).unwrap();
+        let mut bearer = Bearer::new(Some(TokenSource::Fixed(token)));
+        let request = bearer.call(Request::new(())).unwrap();
+        let header = request.metadata().get("authorization").unwrap();
+        assert_eq!(header, "Bearer opaque");
+        assert!(header.is_sensitive());
+    }
+
+    #[test]
+    fn without_a_source_nothing_is_sent() {
+        let request = Bearer::new(None).call(Request::new(())).unwrap();
+        assert!(request.metadata().is_empty());
+    }
+
+    #[test]
+    fn an_expired_token_stops_the_call_with_the_reason() {
+        let long_ago = SystemTime::now() - Duration::from_secs(3600);
+        let raw = expiring(SystemTime::now() - Duration::from_secs(60));
+        let token = Token::parse(&raw, long_ago).unwrap();
+        let mut bearer = Bearer::new(Some(TokenSource::Fixed(token)));
+        let status = bearer.call(Request::new(())).unwrap_err();
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        assert!(status.message().contains("expired at"), "{status}");
+        assert!(!format!("{status:?}").contains(&raw));
+    }
+}

@@ -1,0 +1,160 @@
+//! The SDK's calls over our channel.
+//!
+//! `ConnectionOptions::service_override` hands over every call of the SDK as service, method,
+//! headers and protobuf bytes. They go through [`tonic::client::Grpc`] with a codec that leaves
+//! the bytes alone.
+
+use std::{error::Error, sync::Arc};
+
+use bytes::{Buf, BufMut, Bytes};
+use http::{HeaderMap, uri::PathAndQuery};
+use temporalio_client::callback_based::{
+    CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse,
+};
+use tonic::{
+    Request, Status, TimeoutExpired,
+    client::Grpc,
+    codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    metadata::MetadataMap,
+};
+
+use super::AuthorizedChannel;
+use crate::chain::{causes, chain};
+
+/// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).
+const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
+
+/// Makes the SDK call through `channel`, with its messages compressed or not. Errors name
+/// `target`.
+pub fn service(
+    channel: AuthorizedChannel,
+    target: &str,
+    compression: Option<CompressionEncoding>,
+) -> CallbackBasedGrpcService {
+    let target: Arc<str> = target.into();
+    CallbackBasedGrpcService {
+        callback: Arc::new(move |request| {
+            Box::pin(carry(request, channel.clone(), target.clone(), compression))
+        }),
+    }
+}
+
+async fn carry(
+    request: GrpcRequest,
+    channel: AuthorizedChannel,
+    target: Arc<str>,
+    compression: Option<CompressionEncoding>,
+) -> Result<GrpcSuccessResponse, Status> {
+    let path: PathAndQuery = format!("/{}/{}", request.service, request.rpc)
+        .parse()
+        .map_err(|_| Status::internal("the SDK named a method that makes no path"))?;
+    let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
+    if let Some(encoding) = compression {
+        grpc = grpc.send_compressed(encoding).accept_compressed(encoding);
+    }
+
+    let headers = without(request.headers, &OWNED_BY_THE_CHANNEL);
+    let mut message = Request::new(request.proto);
+    *message.metadata_mut() = MetadataMap::from_headers(headers);
+    let answer = grpc
+        .unary(message, path, Untouched)
+        .await
+        .map_err(|status| retryable(status, &target))?;
+
+    let (metadata, proto, _) = answer.into_parts();
+    Ok(GrpcSuccessResponse {
+        headers: without(metadata.into_headers(), &SPENT),
+        proto: proto.into(),
+    })
+}
+
+/// Says of a failure to carry a call what the SDK needs to know to retry it.
+///
+/// A call that is queued on a connection which the server ends by age fails as `Cancelled`. The
+/// SDK retries that only when it finds a transport error among the sources, and the sources are
+/// lost on the way through the callback.
+fn retryable(mut status: Status, target: &str) -> Status {
+    // An answer that was compressed is not any more.
+    let headers = std::mem::take(status.metadata_mut()).into_headers();
+    *status.metadata_mut() = MetadataMap::from_headers(without(headers, &SPENT));
+
+    let Some(source) = status.source() else {
+        return status;
+    };
+    if causes(source).any(|cause| cause.is::<TimeoutExpired>()) {
+        return Status::deadline_exceeded("the call took longer than its grpc-timeout");
+    }
+    if causes(source).any(|cause| cause.is::<tonic::transport::Error>()) {
+        return Status::unavailable(format!(
+            "the connection to `{target}` failed: {}",
+            chain(source)
+        ));
+    }
+    status
+}
+
+fn without(mut headers: HeaderMap, names: &[&str]) -> HeaderMap {
+    for name in names {
+        headers.remove(*name);
+    }
+    headers
+}
+
+/// Of a request: what the channel writes itself.
+const OWNED_BY_THE_CHANNEL: [&str; 6] = [
+    "content-type",
+    "content-length",
+    "te",
+    "user-agent",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+];
+
+/// Of an answer: what was true of the bytes on the wire and is not of those handed on. The SDK
+/// refuses an answer that names an encoding, and takes one that names a status for an empty one.
+const SPENT: [&str; 6] = [
+    "content-type",
+    "content-length",
+    "grpc-encoding",
+    "grpc-accept-encoding",
+    "grpc-status",
+    "grpc-message",
+];
+
+/// A codec of bytes, which are protobuf already.
+#[derive(Clone, Copy, Debug, Default)]
+struct Untouched;
+
+impl Codec for Untouched {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for Untouched {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Untouched {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

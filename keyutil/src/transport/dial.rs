@@ -1,0 +1,380 @@
+//! Name, TCP and TLS: one connection, made with the credentials of this moment.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::net::TcpStream;
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        self, AlertDescription, CertificateError, ClientConfig, client::Resumption,
+        crypto::aws_lc_rs, pki_types::ServerName, sign::SingleCertAndKey,
+    },
+};
+use tracing::debug;
+
+use super::stream::{Encrypted, Stream, alert_in};
+use crate::{
+    certificate::CertificateSummary,
+    chain,
+    credentials::{Identity, Reloading, Trust},
+};
+
+/// For name, TCP and TLS together.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the server is, and how to speak to it.
+#[derive(Debug)]
+pub struct Dial {
+    host: String,
+    port: u16,
+    security: Security,
+    journal: Arc<Journal>,
+}
+
+/// What protects the connection.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// Nothing. With `loopback_only` the connection is made to this machine alone, because tokens
+    /// travel on it.
+    Plaintext {
+        /// Whether tokens travel on it.
+        loopback_only: bool,
+    },
+    /// TLS, and mutual TLS where there is an identity.
+    Tls {
+        /// The name that the server's certificate must be for.
+        server_name: ServerName<'static>,
+        /// What we present.
+        identity: Option<Reloading<Identity>>,
+        /// What we verify the server with.
+        trust: TrustSource,
+    },
+}
+
+/// A bundle that is followed, or the machine's own CAs.
+#[derive(Clone, Debug)]
+pub enum TrustSource {
+    /// A file of the user's.
+    File(Reloading<Trust>),
+    /// The machine's.
+    System(Arc<Trust>),
+}
+
+impl TrustSource {
+    /// What is trusted now.
+    pub fn current(&self) -> Arc<Trust> {
+        match self {
+            Self::File(trust) => trust.current(),
+            Self::System(trust) => trust.clone(),
+        }
+    }
+}
+
+impl Dial {
+    /// Will connect to this host, a name or an address without brackets.
+    pub fn new(host: impl Into<String>, port: u16, security: Security) -> Self {
+        Self {
+            host: host.into(),
+            port,
+            security,
+            journal: Arc::default(),
+        }
+    }
+
+    /// `host:port`, with brackets around an IPv6 address.
+    pub fn target(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// What protects the connection.
+    pub fn security(&self) -> &Security {
+        &self.security
+    }
+
+    /// What happened to the last connection.
+    pub fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    pub(super) async fn connect(&self) -> Result<Stream, DialError> {
+        let dialled = tokio::time::timeout(TIMEOUT, self.establish()).await;
+        let result = dialled.unwrap_or(Err(DialError::TimedOut { after: TIMEOUT }));
+        if let Err(error) = &result {
+            debug!(
+                target = self.target(),
+                error = chain(error),
+                "connecting failed"
+            );
+            self.journal.failed(error.clone());
+        }
+        result
+    }
+
+    async fn establish(&self) -> Result<Stream, DialError> {
+        let tcp = self.tcp().await?;
+        let Security::Tls {
+            server_name,
+            identity,
+            trust,
+        } = &self.security
+        else {
+            return Ok(Stream::Plain(tcp));
+        };
+        let identity = identity.as_ref().map(Reloading::current);
+        let config = client_config(identity.as_deref(), &trust.current());
+        let tls = TlsConnector::from(Arc::new(config))
+            .connect(server_name.clone(), tcp)
+            .await
+            .map_err(|source| DialError::handshake(server_name, source))?;
+        let (_, session) = tls.get_ref();
+        if session.alpn_protocol() != Some(HTTP2) {
+            return Err(DialError::NoHttp2);
+        }
+        let presented = session
+            .peer_certificates()
+            .and_then(|chain| CertificateSummary::from_der(chain.first()?).ok());
+        debug!(
+            target = self.target(),
+            server_serial = presented.as_ref().map(|leaf| leaf.serial.as_str()),
+            server_issuer = presented.as_ref().map(|leaf| leaf.issuer.as_str()),
+            client_serial = identity
+                .as_ref()
+                .map(|identity| identity.leaf().serial.as_str()),
+            "TLS handshake"
+        );
+        Ok(Stream::Tls(Box::new(Encrypted::new(
+            tls,
+            self.journal.clone(),
+        ))))
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, DialError> {
+        let resolved = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
+        let addresses: Vec<SocketAddr> = resolved
+            .map_err(|source| DialError::Resolve {
+                host: self.host.clone(),
+                source: Arc::new(source),
+            })?
+            .collect();
+        let mut last = DialError::Resolve {
+            host: self.host.clone(),
+            source: Arc::new(io::Error::other("the name has no address")),
+        };
+        for address in addresses {
+            if let Security::Plaintext {
+                loopback_only: true,
+            } = self.security
+                && !address.ip().is_loopback()
+            {
+                last = DialError::TokenInPlaintext { address };
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(tcp) => {
+                    // Small frames, and a person who waits for each.
+                    tcp.set_nodelay(true).map_err(|source| DialError::Connect {
+                        address,
+                        source: Arc::new(source),
+                    })?;
+                    return Ok(tcp);
+                }
+                Err(source) => {
+                    last = DialError::Connect {
+                        address,
+                        source: Arc::new(source),
+                    };
+                }
+            }
+        }
+        Err(last)
+    }
+}
+
+/// The config of one connection. Resumption is off: a resumed session would show the server the
+/// client certificate of the session before, and hide that it was replaced.
+fn client_config(identity: Option<&Identity>, trust: &Trust) -> ClientConfig {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    #[expect(clippy::expect_used, reason = "the provider has both versions")]
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("aws-lc-rs knows TLS 1.2 and 1.3")
+        .with_root_certificates(trust.roots());
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+            rustls::sign::CertifiedKey::clone(&identity.certified()),
+        ))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![HTTP2.to_vec()];
+    config.resumption = Resumption::disabled();
+    config
+}
+
+const HTTP2: &[u8] = b"h2";
+
+/// What happened to the last connection. The HTTP/2 layer between us and the caller keeps the text
+/// of an error and loses its type, so the one who explains it looks here.
+#[derive(Debug, Default)]
+pub struct Journal {
+    last_failure: Mutex<Option<DialError>>,
+}
+
+impl Journal {
+    /// Why the last connection failed; `None` once the server has answered on one.
+    pub fn last_failure(&self) -> Option<DialError> {
+        self.slot().clone()
+    }
+
+    pub(super) fn failed(&self, error: DialError) {
+        *self.slot() = Some(error);
+    }
+
+    pub(super) fn answered(&self) {
+        let mut slot = self.slot();
+        if slot.is_some() {
+            *slot = None;
+        }
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<DialError>> {
+        self.last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DialError {
+    /// The name is not known.
+    #[error("failed to resolve the host name `{host}`")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// Nobody listens, or nothing comes through.
+    #[error("failed to connect to {address}")]
+    Connect {
+        /// The last address that was tried.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// Somebody listens and says nothing.
+    #[error("no connection within {}", humantime::format_duration(*after))]
+    TimedOut {
+        /// The limit.
+        after: Duration,
+    },
+    /// Kept back.
+    #[error("{address} is another machine, and a token must not travel there in plaintext")]
+    TokenInPlaintext {
+        /// What the name resolved to.
+        address: SocketAddr,
+    },
+    /// TLS failed before any data.
+    #[error("the TLS handshake with `{}` failed", Shown(server_name))]
+    Handshake {
+        /// The name that was expected.
+        server_name: ServerName<'static>,
+        /// Why: mostly a [`rustls::Error`] inside.
+        #[source]
+        source: Arc<io::Error>,
+    },
+    /// The server ended TLS with an alert after the handshake: with TLS 1.3 that is how it refuses
+    /// a client certificate.
+    #[error("the server ended the connection with the TLS alert `{alert:?}`")]
+    Alert {
+        /// RFC 8446 section 6.2.
+        alert: AlertDescription,
+    },
+    /// TLS, but something else than gRPC behind it.
+    #[error(
+        "the server did not agree to HTTP/2 (ALPN `h2`): it may be no gRPC server, or a proxy that speaks HTTP/1.1 alone"
+    )]
+    NoHttp2,
+}
+
+impl DialError {
+    fn handshake(server_name: &ServerName<'static>, source: io::Error) -> Self {
+        match alert_in(&source) {
+            Some(alert) => Self::Alert { alert },
+            None => Self::Handshake {
+                server_name: server_name.clone(),
+                source: Arc::new(source),
+            },
+        }
+    }
+
+    /// The alert with which the server refused our certificate, or the lack of one.
+    pub fn client_certificate_alert(&self) -> Option<AlertDescription> {
+        let Self::Alert { alert } = self else {
+            return None;
+        };
+        use AlertDescription as A;
+        matches!(
+            alert,
+            A::CertificateRequired
+                | A::BadCertificate
+                | A::UnsupportedCertificate
+                | A::CertificateRevoked
+                | A::CertificateExpired
+                | A::CertificateUnknown
+                | A::UnknownCA
+                | A::AccessDenied
+                | A::HandshakeFailure
+        )
+        .then_some(*alert)
+    }
+
+    /// What is wrong with the server's certificate, if that is why.
+    pub fn server_certificate_error(&self) -> Option<&CertificateError> {
+        match self.tls_error()? {
+            rustls::Error::InvalidCertificate(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether the other side answered TLS with something that is no TLS.
+    pub fn is_plaintext_server(&self) -> bool {
+        matches!(self.tls_error(), Some(rustls::Error::InvalidMessage(_)))
+    }
+
+    fn tls_error(&self) -> Option<&rustls::Error> {
+        let Self::Handshake { source, .. } = self else {
+            return None;
+        };
+        source.get_ref()?.downcast_ref()
+    }
+
+    /// Whether the same attempt may succeed later without anybody changing the configuration.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Resolve { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
+            // Something in between that cut the line, not something that said no.
+            Self::Handshake { .. } => self.tls_error().is_none(),
+            Self::Alert { .. } | Self::TokenInPlaintext { .. } | Self::NoHttp2 => false,
+        }
+    }
+}
+
+struct Shown<'a>(&'a ServerName<'static>);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.to_str())
+    }
+}

@@ -1,0 +1,173 @@
+//! The connection, and the TLS alert that ended it.
+//!
+//! With TLS 1.3 a client learns from its first read, not from the handshake, that the server
+//! refuses its certificate. A write often wins that race and fails with `broken pipe`, which says
+//! nothing. The alert is then still there to be read, so a failed write reads for it before it is
+//! reported.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Sleep,
+};
+use tokio_rustls::{
+    client::TlsStream,
+    rustls::{self, AlertDescription},
+};
+
+use super::dial::{DialError, Journal};
+
+/// A connection to the server, encrypted or not.
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<Encrypted>),
+}
+
+pub(super) struct Encrypted {
+    tls: TlsStream<TcpStream>,
+    /// Where the alert is remembered: the HTTP/2 layer above keeps no error of ours, only its text.
+    journal: Arc<Journal>,
+    failed_write: Option<FailedWrite>,
+}
+
+/// A write that failed, while its reason is being read for.
+struct FailedWrite {
+    error: io::Error,
+    give_up: Pin<Box<Sleep>>,
+}
+
+/// The alert is here already, as a rule, and only the reactor has to notice.
+const ALERT_LIMIT: Duration = Duration::from_millis(250);
+
+impl Encrypted {
+    pub(super) fn new(tls: TlsStream<TcpStream>, journal: Arc<Journal>) -> Self {
+        Self {
+            tls,
+            journal,
+            failed_write: None,
+        }
+    }
+
+    /// Remembers the alert, if that is what ended the connection.
+    fn note(&self, error: io::Error) -> io::Error {
+        if let Some(alert) = alert_in(&error) {
+            self.journal.failed(DialError::Alert { alert });
+        }
+        error
+    }
+
+    /// Writes; and if that fails, comes back with the alert that explains it, or with the error
+    /// of the write when there is none.
+    fn write<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        write: impl FnOnce(Pin<&mut TlsStream<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if self.failed_write.is_none() {
+            match write(Pin::new(&mut self.tls), context) {
+                Poll::Ready(Err(error)) => {
+                    self.failed_write = Some(FailedWrite {
+                        error,
+                        give_up: Box::pin(tokio::time::sleep(ALERT_LIMIT)),
+                    });
+                }
+                done_or_pending => return done_or_pending,
+            }
+        }
+        self.read_for_alert(context).map(Err)
+    }
+
+    fn read_for_alert(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        // The server may have sent something before the alert. On a dead connection it is of no
+        // use.
+        let mut scratch = [0; 4096];
+        let found = loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.tls).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(Err(error)) if alert_in(&error).is_some() => {
+                    break Some(self.note(error));
+                }
+                Poll::Ready(_) => break None,
+                Poll::Pending => {
+                    let Some(failed) = &mut self.failed_write else {
+                        return Poll::Pending;
+                    };
+                    ready!(failed.give_up.as_mut().poll(context));
+                    break None;
+                }
+            }
+        };
+        let failed = self.failed_write.take();
+        let error = found.or(failed.map(|failed| failed.error));
+        Poll::Ready(error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
+    }
+}
+
+/// The alert in an error of rustls, if it is one that the peer sent.
+pub(super) fn alert_in(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
+            Self::Tls(encrypted) => {
+                let before = buffer.filled().len();
+                let read = Pin::new(&mut encrypted.tls).poll_read(context, buffer);
+                if matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() > before {
+                    encrypted.journal.answered();
+                }
+                read.map_err(|error| encrypted.note(error))
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
+            Self::Tls(encrypted) => {
+                encrypted.write(context, |tls, context| tls.poll_write(context, bytes))
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(context),
+            Self::Tls(encrypted) => {
+                encrypted.write(context, |tls, context| tls.poll_flush(context))
+            }
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Self::Tls(encrypted) => Pin::new(&mut encrypted.tls).poll_shutdown(context),
+        }
+    }
+}

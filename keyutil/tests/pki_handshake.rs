@@ -1,0 +1,258 @@
+//! The development certificates in mutual TLS 1.3, in memory.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
+use std::{
+    fs, io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use keyutil::pki::{
+    Authority, AuthorityRequest, InitOptions, Layout, Leaf, LeafRequest, Party, Purpose, Validity,
+    init,
+};
+use secrecy::ExposeSecret;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::{
+    TlsAcceptor, TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore, ServerConfig,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+        server::WebPkiClientVerifier,
+        version::TLS13,
+    },
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[tokio::test]
+async fn what_init_writes_works_under_every_name_of_the_server() {
+    let certs = tempfile::tempdir().unwrap();
+    init(&InitOptions::new(certs.path())).unwrap();
+    let layout = Layout::new(certs.path());
+    let server = Side::read(&layout, Party::Frontend);
+
+    for party in [Party::Worker, Party::Starter, Party::Admin] {
+        let client = Side::read(&layout, party);
+        for name in Party::Frontend.names() {
+            handshake(&server, &client, name).await.unwrap();
+        }
+        let error = handshake(&server, &client, "example.com")
+            .await
+            .unwrap_err();
+        assert!(error.contains("not valid for name"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn members_of_the_cluster_are_clients_and_servers_of_each_other_and_of_nobody_else() {
+    let certs = tempfile::tempdir().unwrap();
+    init(&InitOptions::new(certs.path())).unwrap();
+    let layout = Layout::new(certs.path());
+    let internode = Side::read(&layout, Party::Internode);
+    let worker = Side::read(&layout, Party::Worker);
+
+    let name = "internode.temporal.local";
+    handshake(&internode, &internode, name).await.unwrap();
+    // Even a worker that trusts the internode CA.
+    let intruder = Side {
+        trust: internode.trust.clone(),
+        ..worker
+    };
+    let error = handshake(&internode, &intruder, name).await.unwrap_err();
+    assert!(error.contains("UnknownCA"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_of_another_ca_is_refused() {
+    let world = World::new(0);
+    world
+        .meet(&world.clients, Purpose::Client, now())
+        .await
+        .unwrap();
+
+    let stranger = root("clients", 0);
+    let error = world
+        .meet(&stranger, Purpose::Client, now())
+        .await
+        .unwrap_err();
+    assert!(error.contains("UnknownCA"), "{error}");
+}
+
+#[tokio::test]
+async fn a_client_that_is_unfit_is_refused() {
+    let world = World::new(0);
+    let time = SystemTime::now();
+    let past = Validity::between(time - 2 * HOUR, time - HOUR).unwrap();
+    let future = Validity::between(time + HOUR, time + 2 * HOUR).unwrap();
+    for (purpose, validity) in [
+        (Purpose::Client, past),
+        (Purpose::Client, future),
+        (Purpose::Server, now()),
+    ] {
+        let error = world
+            .meet(&world.clients, purpose, validity)
+            .await
+            .unwrap_err();
+        assert!(
+            error.contains("received fatal alert"),
+            "{purpose:?} {validity:?}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_of_an_intermediate_ca_is_accepted_by_the_root() {
+    let world = World::new(1);
+    let intermediate = world.clients.subordinate(&request("workers", 0)).unwrap();
+    world
+        .meet(&intermediate, Purpose::Client, now())
+        .await
+        .unwrap();
+}
+
+/// A server, and the CA of its clients.
+struct World {
+    clients: Authority,
+    frontend: Authority,
+    server: Side,
+}
+
+impl World {
+    fn new(intermediates: u8) -> Self {
+        let clients = root("clients", intermediates);
+        let frontend = root("frontend", 0);
+        let leaf = issue(&frontend, Purpose::Server, now());
+        let server = Side::new(leaf, &clients);
+        Self {
+            clients,
+            frontend,
+            server,
+        }
+    }
+
+    async fn meet(
+        &self,
+        authority: &Authority,
+        purpose: Purpose,
+        validity: Validity,
+    ) -> Result<(), String> {
+        let client = Side::new(issue(authority, purpose, validity), &self.frontend);
+        handshake(&self.server, &client, "localhost").await
+    }
+}
+
+/// What one side of a connection has, in PEM.
+struct Side {
+    chain: String,
+    key: String,
+    trust: String,
+}
+
+impl Side {
+    fn new(leaf: Leaf, trust: &Authority) -> Self {
+        Self {
+            chain: leaf.certificate_pem,
+            key: leaf.key_pem.expose_secret().to_owned(),
+            trust: trust.certificate_pem().to_owned(),
+        }
+    }
+
+    fn read(layout: &Layout, party: Party) -> Self {
+        let files = layout.party(party);
+        Self {
+            chain: fs::read_to_string(files.certificate).unwrap(),
+            key: fs::read_to_string(files.key).unwrap(),
+            trust: fs::read_to_string(files.trust).unwrap(),
+        }
+    }
+
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let chain = CertificateDer::pem_slice_iter(self.chain.as_bytes());
+        chain.collect::<Result<_, _>>().unwrap()
+    }
+
+    fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_slice(self.key.as_bytes()).unwrap()
+    }
+
+    fn trust(&self) -> Arc<RootCertStore> {
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(self.trust.as_bytes()) {
+            roots.add(certificate.unwrap()).unwrap();
+        }
+        roots.into()
+    }
+}
+
+/// One byte there and one back; a client learns only on its first read whether it was accepted.
+async fn handshake(server: &Side, client: &Side, name: &str) -> Result<(), String> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(server.trust(), Arc::clone(&provider));
+    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(server.chain(), server.key())
+        .unwrap();
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(client.trust())
+        .with_client_auth_cert(client.chain(), client.key())
+        .unwrap();
+
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let serve = async {
+        let mut stream = TlsAcceptor::from(Arc::new(server)).accept(far).await?;
+        let byte = stream.read_u8().await?;
+        stream.write_u8(byte).await?;
+        stream.flush().await
+    };
+    let ask = async {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connector = TlsConnector::from(Arc::new(client));
+        let mut stream = connector.connect(name, near).await?;
+        stream.write_u8(7).await?;
+        stream.flush().await?;
+        stream.read_u8().await
+    };
+    let (_, answer): (io::Result<()>, io::Result<u8>) = tokio::join!(serve, ask);
+    match answer {
+        Ok(7) => Ok(()),
+        Ok(other) => Err(format!("got {other}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn request(name: &str, intermediates: u8) -> AuthorityRequest<'_> {
+    AuthorityRequest {
+        name,
+        validity: now(),
+        intermediates,
+    }
+}
+
+fn root(name: &str, intermediates: u8) -> Authority {
+    Authority::generate(&request(name, intermediates)).unwrap()
+}
+
+fn issue(authority: &Authority, purpose: Purpose, validity: Validity) -> Leaf {
+    authority
+        .issue(&LeafRequest {
+            common_name: "somebody",
+            names: &["localhost".parse().unwrap()],
+            purpose,
+            validity,
+        })
+        .unwrap()
+}
+
+fn now() -> Validity {
+    Validity::from_now(HOUR).unwrap()
+}
