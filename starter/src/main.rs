@@ -1,0 +1,82 @@
+//! Starts hello workflows, and prints their results.
+//!
+//! With nothing but the connection it is a smoke test: it exits with 0 only if a workflow was
+//! started, run by some worker, and its result read back, all with the credentials at hand.
+
+mod load;
+mod report;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser;
+use keyutil::{ConnectArgs, program};
+use worker::DEFAULT_TASK_QUEUE;
+
+use load::Load;
+use report::Report;
+
+/// Starts hello workflows and prints their results
+#[derive(Parser)]
+#[command(version, after_help = program::EXIT_CODES)]
+struct Arguments {
+    #[command(flatten)]
+    connect: ConnectArgs,
+
+    /// Task queue that a worker polls
+    #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE)]
+    task_queue: String,
+
+    /// Whom to greet
+    #[arg(long, default_value = "Temporal")]
+    name: String,
+
+    /// Workflow id; with more than one workflow, `-1`, `-2`, … are put behind it [default: a new
+    /// one]
+    #[arg(long, value_name = "ID")]
+    workflow_id: Option<String>,
+
+    /// How many workflows to run
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    count: u32,
+
+    /// How many of them at a time
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u32).range(1..))]
+    concurrency: u32,
+
+    /// How long a workflow may take before the server ends it
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    workflow_timeout: Duration,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Arguments = match program::arguments() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    program::start_logging();
+    program::run("starter", start(arguments)).await
+}
+
+async fn start(arguments: Arguments) -> anyhow::Result<()> {
+    let connection = keyutil::connect(&arguments.connect, "starter").await?;
+    let load = Load {
+        client: connection.client().clone(),
+        task_queue: arguments.task_queue,
+        name: arguments.name,
+        workflow_id: arguments
+            .workflow_id
+            .unwrap_or_else(|| format!("hello-{}", uuid::Uuid::new_v4())),
+        workflow_timeout: arguments.workflow_timeout,
+    };
+    if arguments.count == 1 {
+        println!(
+            "Workflow result: {}",
+            load.run_one(&load.workflow_id).await?.result
+        );
+        return Ok(());
+    }
+    let report = Report::of(load.run_many(arguments.count, arguments.concurrency).await);
+    print!("{report}");
+    report.into_result()
+}
