@@ -1,0 +1,28 @@
+//! Runs the real Temporal Server on this machine, for the demo and the end-to-end tests.
+//!
+//! Development only: whoever copies the template leaves this crate behind.
+//!
+//! | what | where |
+//! |---|---|
+//! | A server with mTLS and authorization, its PKI, keys and JWKS endpoint | [`stack`] |
+//! | The demo, step by step | [`demo`] |
+//! | Wrong credentials, and what the server says to them | [`refusals`] |
+//! | A stack to work with by hand | [`up`] |
+//! | Worker, starter and keyutil, as they were just built | [`binaries`] |
+//! | Nothing survives a sandbox that was dropped, interrupted or killed | [`guard`] |
+//! | Several sandboxes run at once | [`ports`] |
+//! | The pinned server binary is found, downloaded or built | [`provision`] |
+//! | The server is configured, started, watched and stopped | [`server`] |
+
+pub mod binaries;
+pub mod demo;
+pub mod guard;
+pub mod ports;
+pub mod provision;
+pub mod refusals;
+pub mod server;
+pub mod signal;
+pub mod stack;
+pub mod up;
+
+pub use stack::{Stack, StackOptions};

@@ -1,0 +1,97 @@
+//! The sandbox program: the demo, and a stack to work with by hand.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use keyutil::program;
+use sandbox::{demo, provision, up};
+
+/// A Temporal Server with mTLS and authorization on this machine
+#[derive(Parser)]
+#[command(version, after_help = program::EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a workflow with rotating credentials, then show that wrong ones are refused
+    Demo {
+        #[command(flatten)]
+        provision: provision::Options,
+
+        /// Leave the folder with certificates, keys and logs for a look at it
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Run a server until Ctrl-C, with an environment file for other terminals
+    Up {
+        #[command(flatten)]
+        provision: provision::Options,
+
+        /// Namespace to register
+        #[arg(short, long, default_value = "default")]
+        namespace: String,
+
+        /// Where the environment file is put, as a link
+        #[arg(long, default_value = "certs/sandbox.env", value_name = "FILE")]
+        env_file: PathBuf,
+    },
+    /// Find, download or build the server, and print where it is
+    Provision {
+        #[command(flatten)]
+        provision: provision::Options,
+    },
+}
+
+/// What a shell reports of a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Arguments = match program::arguments() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    // The demo tells what happens in its own words.
+    program::start_logging_at("warn");
+    // For a stack that runs until Ctrl-C, that is no interruption.
+    let when_interrupted = match arguments.command {
+        Command::Up { .. } => ExitCode::SUCCESS,
+        _ => ExitCode::from(INTERRUPTED),
+    };
+    let running = program::run("sandbox", run(arguments.command));
+    tokio::select! {
+        code = running => code,
+        signal = interruption() => {
+            eprintln!("sandbox: {signal}: cleaned up");
+            when_interrupted
+        }
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Demo { provision, keep } => demo::run(&provision, keep).await,
+        Command::Up {
+            provision,
+            namespace,
+            env_file,
+        } => match up::run(&provision, &namespace, &env_file).await? {},
+        Command::Provision { provision } => {
+            let progress = provision::Terminal::new();
+            let server = provision::temporal_server(&provision, &progress).await?;
+            println!("{}", server.display());
+            Ok(())
+        }
+    }
+}
+
+async fn interruption() -> &'static str {
+    match program::interrupted().await {
+        Ok(signal) => signal,
+        // Then Ctrl-C ends the process without us, and the guard cleans up.
+        Err(_) => std::future::pending().await,
+    }
+}

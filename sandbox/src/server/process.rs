@@ -1,0 +1,265 @@
+//! One running server.
+
+use std::ffi::OsStr;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+use std::{env, io};
+
+use tokio::net::TcpStream;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::config::SERVICES;
+use super::files::{Files, FilesError};
+use super::log;
+use super::settings::{ServerPorts, ServerSettings};
+use crate::guard::Guard;
+use crate::ports;
+use crate::signal::{self, Signal};
+
+/// A server that was ready once. Dropping it kills it.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    ports: ServerPorts,
+    log: PathBuf,
+}
+
+impl Server {
+    /// How long a server may take until it is ready.
+    pub const START_LIMIT: Duration = Duration::from_secs(60);
+    /// How long a server may take to end after it was asked to.
+    pub const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+    /// Starts `binary` in the guard's process group and waits until every service of it listens.
+    ///
+    /// That says nothing about authorization: the first authorized call does. After
+    /// [`stop`](Self::stop) or [`kill`](Self::kill) the same settings start it again on the same
+    /// ports, and its log goes on in the same file.
+    pub async fn start(
+        binary: &Path,
+        settings: &ServerSettings,
+        guard: &Guard,
+    ) -> Result<Self, ServerError> {
+        // A stranger's listener would look like ours being ready.
+        if let Some(port) = settings.ports.all().find(|port| !ports::is_free(*port)) {
+            return Err(ServerError::PortTaken {
+                detail: format!("somebody listens on port {port}"),
+            });
+        }
+        let files = Files::write(settings)?;
+        let log = files.open_log()?;
+        let log_start = log.metadata().map_or(0, |metadata| metadata.len());
+        let spawn_failed = |source| ServerError::Spawn {
+            binary: binary.to_owned(),
+            source,
+        };
+        let mut command = command(binary, &files.config);
+        command
+            .stdout(log.try_clone().map_err(spawn_failed)?)
+            .stderr(log);
+        let child = guard
+            .adopt_async(&mut command)
+            .spawn()
+            .map_err(spawn_failed)?;
+
+        let mut server = Self {
+            child,
+            ports: settings.ports,
+            log: files.log,
+        };
+        server.wait_until_ready(log_start).await?;
+        Ok(server)
+    }
+
+    /// Where clients connect.
+    pub fn frontend_address(&self) -> SocketAddr {
+        address(self.ports.frontend())
+    }
+
+    /// Where the server logs to.
+    pub fn log_path(&self) -> &Path {
+        &self.log
+    }
+
+    /// The last `count` lines of the log.
+    pub fn log_tail(&self, count: usize) -> io::Result<Vec<String>> {
+        log::tail(&self.log, count)
+    }
+
+    /// The exit status, once the server has ended.
+    pub fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.child.try_wait()
+    }
+
+    /// Asks the server to end, and kills it when it has not within [`Self::STOP_LIMIT`].
+    ///
+    /// The status is not always a success: a server that is asked while its last service is still
+    /// starting ends with `grpc: the server has been stopped` and exit code 1.
+    pub async fn stop(mut self) -> Result<ExitStatus, ServerError> {
+        self.send(Signal::TERM)?;
+        // A stopped process takes note of nothing but this.
+        self.send(Signal::CONT)?;
+        match timeout(Self::STOP_LIMIT, self.child.wait()).await {
+            Ok(status) => status.map_err(|source| ServerError::Wait { source }),
+            Err(_) => self.kill().await,
+        }
+    }
+
+    /// Kills the server: what a crash looks like to clients, and quicker than [`Self::stop`].
+    pub async fn kill(mut self) -> Result<ExitStatus, ServerError> {
+        self.send(Signal::KILL)?;
+        let status = self.child.wait().await;
+        status.map_err(|source| ServerError::Wait { source })
+    }
+
+    /// Stops the process where it is; its connections stay open, and nobody answers.
+    pub fn pause(&self) -> Result<(), ServerError> {
+        self.send(Signal::STOP)
+    }
+
+    /// Lets a paused server go on.
+    pub fn resume(&self) -> Result<(), ServerError> {
+        self.send(Signal::CONT)
+    }
+
+    async fn wait_until_ready(&mut self, log_start: u64) -> Result<(), ServerError> {
+        let start = Instant::now();
+        loop {
+            let ready = all_listen(self.ports).await;
+            // Asked after the ports: whoever listens, it is not a server that has ended.
+            let status = self
+                .child
+                .try_wait()
+                .map_err(|source| ServerError::Wait { source })?;
+            if let Some(status) = status {
+                return Err(self.ended_early(status, log_start));
+            }
+            if ready {
+                return Ok(());
+            }
+            if start.elapsed() > Self::START_LIMIT {
+                return Err(ServerError::NotReady {
+                    log: self.log.clone(),
+                    detail: log::explain(&self.log, log_start),
+                });
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn ended_early(&self, status: ExitStatus, log_start: u64) -> ServerError {
+        let detail = log::explain(&self.log, log_start);
+        if detail.contains("address already in use") {
+            return ServerError::PortTaken { detail };
+        }
+        ServerError::EndedEarly {
+            status,
+            log: self.log.clone(),
+            detail,
+        }
+    }
+
+    /// A server that has already ended, and was waited for, gets no signal.
+    fn send(&self, signal: Signal) -> Result<(), ServerError> {
+        self.child
+            .id()
+            .map_or(Ok(()), |id| signal::send(id, signal))
+            .map_err(|source| ServerError::Signal { source })
+    }
+}
+
+/// Why there is no server, or why it does not obey.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The state folder could not be prepared.
+    #[error("failed to prepare the server's state folder")]
+    Files(#[source] FilesError),
+    /// The binary could not be started.
+    #[error("failed to start `{}`; is it a temporal-server for this machine?", binary.display())]
+    Spawn {
+        /// The binary.
+        binary: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Somebody else has one of the ports: try again with others.
+    #[error("a port of the server is taken; try again with other ports\n{detail}")]
+    PortTaken {
+        /// Which, as far as is known.
+        detail: String,
+    },
+    /// It ended before it was ready.
+    #[error("temporal-server ended before it was ready ({status}); its log `{}` says\n{detail}", log.display())]
+    EndedEarly {
+        /// How it ended.
+        status: ExitStatus,
+        /// The whole log.
+        log: PathBuf,
+        /// The lines of it that count.
+        detail: String,
+    },
+    /// It was not ready in time.
+    #[error("temporal-server was not ready within {:?}; its log `{}` says\n{detail}", Server::START_LIMIT, log.display())]
+    NotReady {
+        /// The whole log.
+        log: PathBuf,
+        /// The lines of it that count.
+        detail: String,
+    },
+    /// A signal could not be sent.
+    #[error("failed to signal temporal-server")]
+    Signal {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its end could not be waited for.
+    #[error("failed to wait for temporal-server")]
+    Wait {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl From<FilesError> for ServerError {
+    fn from(error: FilesError) -> Self {
+        Self::Files(error)
+    }
+}
+
+/// The environment is a short list: `TEMPORAL_*` would change the configuration, and a proxy is
+/// not for what is on this machine.
+fn command(binary: &Path, config: &Path) -> Command {
+    let mut command = Command::new(binary);
+    command.arg("--config-file").arg(config).arg("start");
+    for service in SERVICES {
+        command.args(["--service", service]);
+    }
+    command.env_clear();
+    for name in ["HOME", "PATH", "TMPDIR", "TZ"] {
+        if let Some(value) = env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    // Without cgo Go does not find out who a user is whose name is not in the environment.
+    let user = env::var_os("USER");
+    command.env("USER", user.as_deref().unwrap_or(OsStr::new("temporal")));
+    command
+}
+
+async fn all_listen(ports: ServerPorts) -> bool {
+    for port in ports.all() {
+        let connected = timeout(Duration::from_secs(1), TcpStream::connect(address(port))).await;
+        if !matches!(connected, Ok(Ok(_))) {
+            return false;
+        }
+    }
+    true
+}
+
+fn address(port: u16) -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, port).into()
+}
