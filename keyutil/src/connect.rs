@@ -19,12 +19,14 @@ use url::Url;
 use crate::{
     args::ConnectArgs,
     chain::{causes, chain},
-    credentials::{TokenSource, Watch},
+    credentials::{Token, TokenSource, Watch},
     explain::{Refusal, Sent},
     jwt::Role,
     namespace,
     settings::{Problems, Settings},
-    transport::{AuthorizedChannel, Bearer, DialError, RotatingChannel, Security, bearer, bridge},
+    transport::{
+        AuthorizedChannel, Bearer, DialError, RotatingChannel, Security, bearer, bridge::Bridge,
+    },
 };
 
 /// A Temporal client whose credentials are followed for as long as this lives.
@@ -195,28 +197,12 @@ impl Opened {
         let target = self.channel.dial().target();
         let namespace = namespace.to_owned();
         match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => {
-                let token = self.bearer.source().and_then(TokenSource::current);
-                let sent = match &token {
-                    None => Sent::Nothing,
-                    Some(token) => token
-                        .content()
-                        .map_or(Sent::Opaque, |content| Sent::Token(content, None)),
-                };
-                let refusal = Refusal {
-                    token: sent,
-                    namespace: &namespace,
-                    needed,
-                    key_set: None,
-                    audience: None,
-                };
-                ConnectError::Refused {
-                    explanation: refusal.explain(SystemTime::now()).to_string(),
-                    target,
-                    namespace,
-                    status,
-                }
-            }
+            Code::PermissionDenied | Code::Unauthenticated => ConnectError::Refused {
+                explanation: explain_refusal(&self.bearer, &namespace, needed),
+                target,
+                namespace,
+                status,
+            },
             Code::NotFound => ConnectError::NoNamespace { target, namespace },
             Code::Unavailable if status.message().starts_with(bearer::NOT_SENT) => {
                 ConnectError::NoToken {
@@ -295,12 +281,19 @@ impl Opened {
 
     async fn into_client(self) -> Result<Connection, ConnectError> {
         let target = self.channel.dial().target();
-        let service = bridge::service(self.channel(), &target, self.settings.compression);
+        let (bearer, namespace) = (self.bearer.clone(), self.settings.namespace.clone());
+        let bridge = Bridge {
+            channel: self.channel(),
+            compression: self.settings.compression,
+            target: target.clone(),
+            // All that workers and starters do takes `write`.
+            explain_refusal: Box::new(move || explain_refusal(&bearer, &namespace, Role::Write)),
+        };
         // The SDK needs a URL and dials none: every call goes to the service.
         let url = Url::parse(&format!("http://{target}")).map_err(ConnectError::Url)?;
         let options = ConnectionOptions::new(url)
             .identity(identity())
-            .service_override(service)
+            .service_override(bridge.into_service())
             // Refused by the SDK together with `service_override`.
             .dns_load_balancing(None)
             .retry_options(
@@ -329,10 +322,27 @@ impl Opened {
     }
 }
 
+fn explain_refusal(bearer: &Bearer, namespace: &str, needed: Role) -> String {
+    let token = bearer.source().and_then(TokenSource::current);
+    let content = token.as_ref().map(Token::content);
+    let refusal = Refusal {
+        token: match content {
+            None => Sent::Nothing,
+            Some(None) => Sent::Opaque,
+            Some(Some(content)) => Sent::Token(content, None),
+        },
+        namespace,
+        needed,
+        key_set: None,
+        audience: None,
+    };
+    refusal.explain(SystemTime::now()).to_string()
+}
+
 /// `pid@host`, as the other SDKs have it: what people look for in the Web UI.
 fn identity() -> String {
-    let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".to_owned());
-    format!("{}@{host}", std::process::id())
+    let host = gethostname::gethostname();
+    format!("{}@{}", std::process::id(), host.to_string_lossy())
 }
 
 /// Why there is no authorized connection.

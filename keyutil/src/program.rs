@@ -4,6 +4,7 @@
 use std::{future::Future, io::IsTerminal, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind};
+use tonic::{Code, Status};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -106,7 +107,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             | ConnectError::Refused { .. },
         ) => NO_PERMISSION,
         Some(ConnectError::Call { .. }) => UNAVAILABLE,
-        Some(ConnectError::NoNamespace { .. } | ConnectError::Sdk(_)) | None => 1,
+        Some(ConnectError::NoNamespace { .. } | ConnectError::Sdk(_)) => 1,
+        None => match find::<Status>(error).map(Status::code) {
+            Some(Code::PermissionDenied | Code::Unauthenticated) => NO_PERMISSION,
+            Some(Code::Unavailable | Code::DeadlineExceeded) => UNAVAILABLE,
+            _ => 1,
+        },
     }
 }
 

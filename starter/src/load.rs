@@ -60,7 +60,11 @@ impl Load {
             ),
             _ => format!("no result of workflow `{workflow_id}`"),
         };
-        anyhow::Error::new(error).context(context)
+        match error {
+            // The SDK does not hand the status on as a source, and the exit code depends on it.
+            WorkflowGetResultError::Rpc(status) => anyhow::Error::new(status).context(context),
+            other => anyhow::Error::new(other).context(context),
+        }
     }
 
     /// Runs `count` workflows, `concurrency` at a time, with a progress bar where standard error

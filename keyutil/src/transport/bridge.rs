@@ -12,7 +12,7 @@ use temporalio_client::callback_based::{
     CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse,
 };
 use tonic::{
-    Request, Status, TimeoutExpired,
+    Code, Request, Status, TimeoutExpired,
     client::Grpc,
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::MetadataMap,
@@ -24,73 +24,82 @@ use crate::chain::{causes, chain};
 /// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 
-/// Makes the SDK call through `channel`, with its messages compressed or not. Errors name
-/// `target`.
-pub fn service(
-    channel: AuthorizedChannel,
-    target: &str,
-    compression: Option<CompressionEncoding>,
-) -> CallbackBasedGrpcService {
-    let target: Arc<str> = target.into();
-    CallbackBasedGrpcService {
-        callback: Arc::new(move |request| {
-            Box::pin(carry(request, channel.clone(), target.clone(), compression))
-        }),
-    }
+/// What the SDK's calls go through.
+pub struct Bridge {
+    /// The channel.
+    pub channel: AuthorizedChannel,
+    /// Whether messages are compressed.
+    pub compression: Option<CompressionEncoding>,
+    /// Where the channel leads, for errors.
+    pub target: String,
+    /// Says in words why the server may have refused a call.
+    pub explain_refusal: Box<dyn Fn() -> String + Send + Sync>,
 }
 
-async fn carry(
-    request: GrpcRequest,
-    channel: AuthorizedChannel,
-    target: Arc<str>,
-    compression: Option<CompressionEncoding>,
-) -> Result<GrpcSuccessResponse, Status> {
-    let path: PathAndQuery = format!("/{}/{}", request.service, request.rpc)
-        .parse()
-        .map_err(|_| Status::internal("the SDK named a method that makes no path"))?;
-    let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
-    if let Some(encoding) = compression {
-        grpc = grpc.send_compressed(encoding).accept_compressed(encoding);
+impl Bridge {
+    /// Makes the SDK call through this.
+    pub fn into_service(self) -> CallbackBasedGrpcService {
+        let bridge = Arc::new(self);
+        CallbackBasedGrpcService {
+            callback: Arc::new(move |request| Box::pin(bridge.clone().carry(request))),
+        }
     }
 
-    let headers = without(request.headers, &OWNED_BY_THE_CHANNEL);
-    let mut message = Request::new(request.proto);
-    *message.metadata_mut() = MetadataMap::from_headers(headers);
-    let answer = grpc
-        .unary(message, path, Untouched)
-        .await
-        .map_err(|status| retryable(status, &target))?;
+    async fn carry(self: Arc<Self>, request: GrpcRequest) -> Result<GrpcSuccessResponse, Status> {
+        let path: PathAndQuery = format!("/{}/{}", request.service, request.rpc)
+            .parse()
+            .map_err(|_| Status::internal("the SDK named a method that makes no path"))?;
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER);
+        if let Some(encoding) = self.compression {
+            grpc = grpc.send_compressed(encoding).accept_compressed(encoding);
+        }
 
-    let (metadata, proto, _) = answer.into_parts();
-    Ok(GrpcSuccessResponse {
-        headers: without(metadata.into_headers(), &SPENT),
-        proto: proto.into(),
-    })
-}
+        let headers = without(request.headers, &OWNED_BY_THE_CHANNEL);
+        let mut message = Request::new(request.proto);
+        *message.metadata_mut() = MetadataMap::from_headers(headers);
+        let answer = grpc
+            .unary(message, path, Untouched)
+            .await
+            .map_err(|status| self.in_words(status))?;
 
-/// Says of a failure to carry a call what the SDK needs to know to retry it.
-///
-/// A call that is queued on a connection which the server ends by age fails as `Cancelled`. The
-/// SDK retries that only when it finds a transport error among the sources, and the sources are
-/// lost on the way through the callback.
-fn retryable(mut status: Status, target: &str) -> Status {
-    // An answer that was compressed is not any more.
-    let headers = std::mem::take(status.metadata_mut()).into_headers();
-    *status.metadata_mut() = MetadataMap::from_headers(without(headers, &SPENT));
-
-    let Some(source) = status.source() else {
-        return status;
-    };
-    if causes(source).any(|cause| cause.is::<TimeoutExpired>()) {
-        return Status::deadline_exceeded("the call took longer than its grpc-timeout");
+        let (metadata, proto, _) = answer.into_parts();
+        Ok(GrpcSuccessResponse {
+            headers: without(metadata.into_headers(), &SPENT),
+            proto: proto.into(),
+        })
     }
-    if causes(source).any(|cause| cause.is::<tonic::transport::Error>()) {
-        return Status::unavailable(format!(
-            "the connection to `{target}` failed: {}",
-            chain(source)
-        ));
+
+    /// Says of a failure what the SDK needs to know to retry it, and what a person needs to know.
+    ///
+    /// A call that is queued on a connection which the server ends by age fails as `Cancelled`.
+    /// The SDK retries that only when it finds a transport error among the sources, and the
+    /// sources are lost on the way through the callback.
+    fn in_words(&self, mut status: Status) -> Status {
+        // An answer that was compressed is not any more.
+        let headers = std::mem::take(status.metadata_mut()).into_headers();
+        *status.metadata_mut() = MetadataMap::from_headers(without(headers, &SPENT));
+
+        if status.code() == Code::PermissionDenied {
+            let message = format!("{}: {}", status.message(), (self.explain_refusal)());
+            let details = Bytes::copy_from_slice(status.details());
+            let metadata = status.metadata().clone();
+            return Status::with_details_and_metadata(status.code(), message, details, metadata);
+        }
+        let Some(source) = status.source() else {
+            return status;
+        };
+        if causes(source).any(|cause| cause.is::<TimeoutExpired>()) {
+            return Status::deadline_exceeded("the call took longer than its grpc-timeout");
+        }
+        if causes(source).any(|cause| cause.is::<tonic::transport::Error>()) {
+            return Status::unavailable(format!(
+                "the connection to `{}` failed: {}",
+                self.target,
+                chain(source)
+            ));
+        }
+        status
     }
-    status
 }
 
 fn without(mut headers: HeaderMap, names: &[&str]) -> HeaderMap {
@@ -137,6 +146,15 @@ impl Codec for Untouched {
 
     fn decoder(&mut self) -> Self {
         Self
+    }
+}
+
+impl std::fmt::Debug for Bridge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bridge")
+            .field("target", &self.target)
+            .field("compression", &self.compression)
+            .finish_non_exhaustive()
     }
 }
 

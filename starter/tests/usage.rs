@@ -1,0 +1,86 @@
+//! The starter as a person calls it wrongly: no server is needed to be told so.
+
+use std::process::{Command, Output};
+
+fn starter(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_starter"));
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("TEMPORAL_") || text.starts_with("KEYUTIL_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(arguments).output().unwrap()
+}
+
+fn complaint(output: &Output) -> String {
+    assert_eq!(
+        output.stdout, b"",
+        "mistakes do not belong on standard output"
+    );
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn all_mistakes_come_at_once_and_before_any_socket() {
+    // A connection to this address would take the whole connect timeout.
+    let output = starter(&[
+        "--address",
+        "192.0.2.1",
+        "--tls-cert-path",
+        "missing.crt",
+        "--api-key",
+        "secret-value",
+        "--token-file",
+        "missing.jwt",
+    ]);
+    assert_eq!(output.status.code(), Some(64));
+    let complaint = complaint(&output);
+    for words in [
+        "4 mistakes",
+        "missing.jwt",
+        "the port is missing",
+        "`--tls-key-path` is not",
+        "more than one source",
+    ] {
+        assert!(complaint.contains(words), "{words}: {complaint}");
+    }
+    assert!(!complaint.contains("secret-value"), "{complaint}");
+}
+
+#[test]
+fn zero_workflows_are_refused() {
+    for flag in ["--count", "--concurrency"] {
+        let output = starter(&[flag, "0"]);
+        assert_eq!(output.status.code(), Some(64), "{flag}");
+        assert!(complaint(&output).contains(flag));
+    }
+}
+
+#[test]
+fn help_names_the_exit_codes() {
+    let output = starter(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8(output.stdout).unwrap();
+    for words in ["--count", "TEMPORAL_API_KEY", "77  not permitted"] {
+        assert!(help.contains(words), "{words}: {help}");
+    }
+}
+
+#[test]
+fn nobody_listening_is_said_with_a_hint() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    drop(taken);
+    let output = starter(&[
+        "--address",
+        &format!("127.0.0.1:{port}"),
+        "--connect-timeout",
+        "1s",
+    ]);
+    assert_eq!(output.status.code(), Some(69));
+    let complaint = complaint(&output);
+    for words in ["Connection refused", "hint:", "TEMPORAL_ADDRESS"] {
+        assert!(complaint.contains(words), "{words}: {complaint}");
+    }
+}
