@@ -10,8 +10,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use temporalio_client::{Client, ClientOptions, ConnectionOptions, RetryOptions};
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use temporalio_client::{
+    Client, ClientOptions, ConnectionOptions, RetryOptions, errors::ClientConnectError,
+};
 use tonic::{Code, Status, service::interceptor::InterceptedService};
 use tracing::{info, warn};
 use url::Url;
@@ -29,12 +31,11 @@ use crate::{
     },
 };
 
-/// A Temporal client whose credentials are followed for as long as this lives.
+/// A Temporal client whose credentials are followed for as long as it, or a clone of it, lives.
 pub struct Connection {
     client: Client,
     channel: AuthorizedChannel,
     target: String,
-    _watch: Watch,
 }
 
 impl Connection {
@@ -281,13 +282,15 @@ impl Opened {
 
     async fn into_client(self) -> Result<Connection, ConnectError> {
         let target = self.channel.dial().target();
+        let channel = self.channel();
         let (bearer, namespace) = (self.bearer.clone(), self.settings.namespace.clone());
         let bridge = Bridge {
-            channel: self.channel(),
+            channel: channel.clone(),
             compression: self.settings.compression,
             target: target.clone(),
             // All that workers and starters do takes `write`.
             explain_refusal: Box::new(move || explain_refusal(&bearer, &namespace, Role::Write)),
+            watch: self.watch,
         };
         // The SDK needs a URL and dials none: every call goes to the service.
         let url = Url::parse(&format!("http://{target}")).map_err(ConnectError::Url)?;
@@ -304,10 +307,15 @@ impl Opened {
                     .build(),
             )
             .build();
-        let connection = temporalio_client::Connection::connect(options)
+        // The SDK makes one call here, and does not retry it.
+        let connection = (|| temporalio_client::Connection::connect(options.clone()))
+            .retry(ExponentialBuilder::default().with_max_times(5))
+            .when(|error| {
+                matches!(error, ClientConnectError::SystemInfoCallError(status)
+                    if status.code() == Code::Unavailable)
+            })
             .await
             .map_err(|source| ConnectError::Sdk(Box::new(source)))?;
-        let channel = self.channel();
         let client = Client::new(
             connection,
             ClientOptions::new(self.settings.namespace).build(),
@@ -317,7 +325,6 @@ impl Opened {
             client,
             channel,
             target,
-            _watch: self.watch,
         })
     }
 }

@@ -56,7 +56,7 @@ impl Settings {
         if namespace.is_empty() {
             problems.add("`--namespace` is empty: name the namespace to work in");
         }
-        let (token, warnings) = token_source(&args.token, namespace, program, &mut problems);
+        let (token, mut warnings) = token_source(&args.token, namespace, program, &mut problems);
         let security = security(args, address.as_ref(), &mut problems);
         if args.connect_timeout.is_zero() {
             problems.add("`--connect-timeout` is zero: give the server some time, as in `30s`");
@@ -65,6 +65,7 @@ impl Settings {
             return Err(problems);
         };
         problems.into_result()?;
+        warnings.extend(unfit_identity(&security));
         Ok(Self {
             dial: Dial::new(address.host, address.port, security),
             namespace: namespace.to_owned(),
@@ -241,6 +242,26 @@ fn security(
         server_name: server_name?,
         identity,
         trust,
+    })
+}
+
+/// Go's TLS, which the server uses, refuses such a certificate; a proxy in between may not.
+fn unfit_identity(security: &Security) -> Option<String> {
+    let Security::Tls {
+        identity: Some(identity),
+        ..
+    } = security
+    else {
+        return None;
+    };
+    let identity = identity.current();
+    let leaf = identity.leaf();
+    (!leaf.permits_client()).then(|| {
+        format!(
+            "the client certificate with serial {} is not for TLS clients: its extended key usage \
+             lacks `clientAuth`, and the server will refuse it",
+            leaf.serial
+        )
     })
 }
 

@@ -19,7 +19,10 @@ use tonic::{
 };
 
 use super::AuthorizedChannel;
-use crate::chain::{causes, chain};
+use crate::{
+    chain::{causes, chain},
+    credentials::Watch,
+};
 
 /// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
@@ -34,6 +37,9 @@ pub struct Bridge {
     pub target: String,
     /// Says in words why the server may have refused a call.
     pub explain_refusal: Box<dyn Fn() -> String + Send + Sync>,
+    /// Looks at the credential files. Held here, so that it goes on for as long as any clone of
+    /// the client can make calls.
+    pub watch: Watch,
 }
 
 impl Bridge {

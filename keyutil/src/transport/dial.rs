@@ -27,6 +27,9 @@ use crate::{
 /// For name, TCP and TLS together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// For each address of a name, so that one which swallows packets leaves time for the next.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Where the server is, and how to speak to it.
 #[derive(Debug)]
 pub struct Dial {
@@ -178,7 +181,11 @@ impl Dial {
                 last = DialError::TokenInPlaintext { address };
                 continue;
             }
-            match TcpStream::connect(address).await {
+            let connecting = tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address));
+            let connected = connecting
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            match connected {
                 Ok(tcp) => {
                     // Small frames, and a person who waits for each.
                     tcp.set_nodelay(true).map_err(|source| DialError::Connect {
