@@ -104,7 +104,7 @@ pub struct TokenArgs {
 #[command(next_help_heading = "Minted tokens")]
 pub struct ClaimsArgs {
     /// What the bearer may do, as `<namespace>:<role>`, parted by commas [default:
-    /// `<namespace>:write`]
+    /// `write` in the namespace]
     #[arg(long, env = "KEYUTIL_PERMISSIONS", value_name = "LIST")]
     pub permissions: Option<String>,
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | flags and environment variables, the same in every program | [`args`] |
 //! | all mistakes in them at once, before any socket is opened | [`settings`] |
-//! | a client that has proved that it is authorized | [`connect`] |
+//! | a client that has proved that it is authorized | [`connect()`] |
 //! | client certificate, CA and token, replaced while running | [`credentials`] |
 //! | the way of a call: interceptor, channel, TLS | [`transport`] |
 //! | tokens, the keys that sign them, and the JWKS endpoint | [`jwt`] |
