@@ -8,7 +8,8 @@ use tonic::{Code, Status};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    chain, connect::ConnectError, pki::PkiError, settings::Problems, transport::DialError,
+    chain, connect::ConnectError, jwt::keyring::KeyringError, pki::PkiError, settings::Problems,
+    transport::DialError,
 };
 
 /// The exit codes, for `--help`. The numbers are those of `sysexits.h`.
@@ -79,6 +80,9 @@ pub fn report(name: &str, error: &anyhow::Error) -> ExitCode {
 
 fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(hint) = find::<PkiError>(error).and_then(PkiError::hint) {
+        return Some(hint.to_owned());
+    }
+    if let Some(hint) = find::<KeyringError>(error).and_then(KeyringError::hint) {
         return Some(hint.to_owned());
     }
     find::<ConnectError>(error).and_then(ConnectError::hint)

@@ -218,6 +218,21 @@ pub enum KeyringError {
     Record(#[source] serde_json::Error),
 }
 
+impl KeyringError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Exists { .. } => {
+                Some("keep it, or replace it and every token with it by `--force`")
+            }
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("make the keys with `keyutil key generate`")
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Reads one private key for signing from a file of any of the accepted forms.
 ///
 /// # Errors
