@@ -3,7 +3,7 @@
 
 use std::{future::Future, io::IsTerminal, process::ExitCode};
 
-use clap::{Parser, error::ErrorKind};
+use clap::{Command, Parser, error::ErrorKind};
 use tonic::{Code, Status};
 use tracing_subscriber::EnvFilter;
 
@@ -32,7 +32,7 @@ const NO_PERMISSION: u8 = 77;
 /// # Errors
 /// The exit code to end with.
 pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
-    A::try_parse().map_err(|error| {
+    parse().map_err(|error: clap::Error| {
         // Nothing is left to do about an error message that cannot be printed.
         let _ = error.print();
         match error.kind() {
@@ -40,6 +40,25 @@ pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
             _ => ExitCode::from(USAGE),
         }
     })
+}
+
+fn parse<A: Parser>() -> Result<A, clap::Error> {
+    let mut matches = without_empty_variables(A::command()).try_get_matches()?;
+    A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut A::command()))
+}
+
+/// clap takes a variable that is empty for a value, which is none for most types. Compose files
+/// and CI set variables to nothing where there is nothing to say.
+fn without_empty_variables(command: Command) -> Command {
+    command
+        .mut_args(|argument| {
+            let value = argument.get_env().and_then(std::env::var_os);
+            match value {
+                Some(value) if value.is_empty() => argument.env(None::<&str>),
+                _ => argument,
+            }
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// Logs to standard error, as `RUST_LOG` says.
