@@ -56,8 +56,9 @@ pub struct Mint {
 pub struct Inspect {
     /// The token itself; `-` or nothing reads it from standard input. Others can read the
     /// arguments of a process
+    // Many, because clap would print what is one too many: `Bearer <token>` without quotes.
     #[arg(conflicts_with = "file")]
-    token: Option<String>,
+    token: Vec<String>,
 
     /// File with the token
     #[arg(long, value_name = "FILE")]
@@ -111,8 +112,7 @@ fn mint(arguments: Mint) -> anyhow::Result<()> {
 
 async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     let text = read_token(&arguments)?;
-    let raw = text.trim();
-    let raw = raw.strip_prefix("Bearer ").unwrap_or(raw).trim();
+    let raw = bare(&text);
     if raw.is_empty() {
         return Err(Usage("there is no token to inspect: the input is empty".to_owned()).into());
     }
@@ -145,11 +145,21 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     }
 }
 
+/// The token without what surrounds it in files and headers.
+fn bare(text: &str) -> &str {
+    let text = text.trim_start_matches('\u{feff}').trim();
+    match text.split_once(char::is_whitespace) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+        _ if text.eq_ignore_ascii_case("bearer") => "",
+        _ => text,
+    }
+}
+
 fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
-    match (&arguments.token, &arguments.file) {
-        (Some(token), _) if token != "-" => Ok(token.clone()),
+    match (&arguments.token[..], &arguments.file) {
         (_, Some(path)) => fs::read_to_string(path)
             .with_context(|| format!("failed to read token file `{}`", path.display())),
+        (words, None) if !words.is_empty() && words != ["-"] => Ok(words.join(" ")),
         _ => {
             let mut text = String::new();
             // More than any header may have.
