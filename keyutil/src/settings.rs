@@ -126,7 +126,8 @@ impl Address {
             None => (None, text),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let Some((host, port)) = rest.rsplit_once(':') else {
+        // The last colon may be one of the address.
+        let Some((host, port)) = rest.rsplit_once(':').filter(|_| !rest.ends_with(']')) else {
             return refused("the port is missing");
         };
         let host = match (host.strip_prefix('['), host.contains(':')) {
@@ -143,6 +144,8 @@ impl Address {
             return refused("the host is neither a name nor an IP address");
         }
         match port.parse() {
+            // Rust takes a sign for part of a number.
+            _ if port.starts_with('+') => refused("the port is no number from 1 to 65535"),
             Ok(0) | Err(_) => refused("the port is no number from 1 to 65535"),
             Ok(port) => Ok(Self {
                 host: host.to_owned(),
