@@ -318,6 +318,8 @@ pub enum DialError {
 impl DialError {
     fn handshake(server_name: &ServerName<'static>, source: io::Error) -> Self {
         match alert_in(&source) {
+            // From a server that knows ALPN, and has other protocols only.
+            Some(AlertDescription::NoApplicationProtocol) => Self::NoHttp2,
             Some(alert) => Self::Alert { alert },
             None => Self::Handshake {
                 server_name: server_name.clone(),
