@@ -35,7 +35,10 @@ impl SigningKey {
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let pem = without_byte_order_mark(pem);
         let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-            pem::Error::NoItemsFound if contains(pem, b"ENCRYPTED PRIVATE KEY") => {
+            // PKCS#8; and the older form, which says so below its first line.
+            _ if contains(pem, b"ENCRYPTED PRIVATE KEY")
+                || contains(pem, b"Proc-Type: 4,ENCRYPTED") =>
+            {
                 KeyError::Encrypted
             }
             pem::Error::NoItemsFound if contains(pem, b"PUBLIC KEY") => KeyError::Public,
@@ -230,12 +233,14 @@ mod tests {
     fn what_is_no_signing_key_is_named() {
         let encrypted =
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\nAAAA\n-----END RSA PRIVATE KEY-----\n";
         let public = "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n";
         let garbage = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
         for (pem, words) in [
             ("", "no private key found"),
             ("not a key", "no private key found"),
             (encrypted, "encrypted"),
+            (older, "encrypted"),
             (public, "public key"),
             (garbage, "neither P-256"),
         ] {
