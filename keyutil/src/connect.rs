@@ -527,6 +527,9 @@ fn server_certificate_hint(source: &DialError) -> String {
         Some(E::NotValidYet | E::NotValidYetContext { .. }) => {
             "set the clock of this machine, or wait: the server's certificate is not valid yet"
         }
+        Some(E::InvalidPurpose | E::InvalidPurposeContext { .. }) => {
+            "have the server's certificate issued with the extended key usage `serverAuth`"
+        }
         _ => {
             "name the CA that issued the server's certificate with `--tls-ca-path` \
              (TEMPORAL_TLS_SERVER_CA_CERT_PATH)"
