@@ -1,0 +1,255 @@
+//! `keyutil token` as a person calls it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
+#[path = "common/endpoint.rs"]
+mod endpoint;
+#[path = "common/program.rs"]
+mod program;
+
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use endpoint::Endpoint;
+use program::{Ended, keyutil, run};
+use tempfile::TempDir;
+
+#[test]
+fn a_token_is_printed_alone_and_for_the_shell() {
+    let folder = with_keys();
+    let minted = run(mint(folder.path()).args(["--namespace=orders"]));
+    assert_eq!((minted.code, &minted.stderr[..]), (Some(0), ""));
+    let token = minted.stdout.strip_suffix('\n').unwrap();
+    assert_eq!(token.split('.').count(), 3, "{token}");
+    assert!(!token.contains(char::is_whitespace), "{token}");
+
+    let line = run(mint(folder.path()).arg("--export")).stdout;
+    let shell = Command::new("sh")
+        .arg("-c")
+        .arg(format!("{line} printenv TEMPORAL_API_KEY"))
+        .output()
+        .unwrap();
+    let exported = String::from_utf8(shell.stdout).unwrap();
+    assert_eq!(line, format!("export TEMPORAL_API_KEY={exported}"));
+    let inspected = run(inspect(folder.path()).arg(exported.trim()));
+    assert_eq!(inspected.code, Some(0), "{inspected:?}");
+}
+
+#[test]
+fn the_claims_are_those_that_were_asked_for() {
+    let folder = with_keys();
+    let token = run(mint(folder.path()).args([
+        "--permissions= orders:write , temporal-system:read",
+        "--audience=temporal",
+        "--subject=ci",
+        "--token-lifetime=1h",
+    ]));
+    let shown = run(inspect(folder.path()).arg(token.stdout.trim())).stdout;
+    for words in [
+        r#""aud":"temporal""#,
+        r#""sub":"ci""#,
+        r#""permissions":["orders:write","temporal-system:read"]"#,
+        "lifetime   valid for another 59m",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+}
+
+#[test]
+fn all_mistakes_of_a_mint_are_named_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = run(mint(folder.path()).args([
+        "--permissions=orders,orders:owner,:write",
+        "--token-lifetime=2days",
+    ]));
+    assert_eq!((refused.code, &refused.stdout[..]), (Some(64), ""));
+    for words in [
+        "there are 4 mistakes",
+        "`--token-lifetime` must be between 2s and 24h: `2days`",
+        "`orders` is not a permission",
+        "`orders:owner` is not a permission",
+        "`:write` is not a permission",
+    ] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_missing_key_is_named_with_the_command_that_makes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let failed = run(&mut mint(folder.path()));
+    assert_eq!((failed.code, &failed.stdout[..]), (Some(1), ""));
+    assert!(
+        failed.stderr.contains("`certs/signing/current.pem`"),
+        "{failed:?}"
+    );
+    assert!(failed.stderr.contains("hint: "), "{failed:?}");
+    assert!(
+        failed.stderr.contains("`keyutil key generate`"),
+        "{failed:?}"
+    );
+}
+
+#[test]
+fn a_token_is_read_from_wherever_it_is() {
+    let folder = with_keys();
+    let token = minted(folder.path());
+    fs::write(folder.path().join("token"), format!("\n{token}\n")).unwrap();
+    fs::write(folder.path().join("bom"), format!("\u{feff}{token}\r\n")).unwrap();
+    let bearer = format!("Bearer {token}");
+    let lower = format!("bearer  {token}\n");
+    for (args, input) in [
+        (&[&token[..]][..], ""),
+        (&[&bearer], ""),
+        // Forgotten quotes.
+        (&["Bearer", &token], ""),
+        (&["--file=token"], ""),
+        (&["--file=bom"], ""),
+        (&[], &bearer),
+        (&["-"], &lower),
+    ] {
+        let shown = piped(inspect(folder.path()).args(args), input);
+        assert_eq!((shown.code, &shown.stderr[..]), (Some(0), ""), "{args:?}");
+        assert!(shown.stdout.contains(r#""alg":"ES256""#), "{shown:?}");
+        assert!(
+            shown.stdout.contains("signature  not verified"),
+            "{shown:?}"
+        );
+        assert_silent(&shown, &token);
+    }
+}
+
+#[test]
+fn a_token_is_verified_or_refused() {
+    let folder = with_keys();
+    let other = with_keys();
+    let endpoint = Endpoint::start(folder.path(), &[]);
+    let token = minted(folder.path());
+    let foreign = minted(other.path());
+    let forged = mutated(&token);
+    let file = folder.path().join("certs/signing/jwks.json");
+    for jwks in [file.to_str().unwrap(), &endpoint.url] {
+        let check = |token: &str, args: &[&str]| {
+            let mut command = inspect(folder.path());
+            let ended = run(command.args([token, "--jwks", jwks]).args(args));
+            assert_silent(&ended, token);
+            ended
+        };
+        let verified = check(&token, &[]);
+        assert_eq!((verified.code, &verified.stderr[..]), (Some(0), ""));
+        assert!(
+            verified.stdout.contains("verified with the key"),
+            "{verified:?}"
+        );
+        for (token, args, words) in [
+            (&foreign, &[][..], "is not in the key set"),
+            (
+                &forged,
+                &[],
+                "the signature is not that of the published key",
+            ),
+            (&token, &["--audience=temporal"], "`temporal` was expected"),
+        ] {
+            let refused = check(token, args);
+            assert_eq!(refused.code, Some(1), "{refused:?}");
+            assert!(refused.stdout.contains("signature  REFUSED"), "{refused:?}");
+            assert!(
+                refused.stderr.contains("the token would be refused"),
+                "{refused:?}"
+            );
+            assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+        }
+    }
+    let wrong = endpoint.url.replace("jwks.json", "other.json");
+    for (jwks, words) in [
+        ("missing.json", "failed to read key set `missing.json`"),
+        (&wrong[..], "404"),
+    ] {
+        let failed = run(inspect(folder.path()).args([&token[..], "--jwks", jwks]));
+        assert_eq!(failed.code, Some(1), "{failed:?}");
+        assert!(failed.stderr.contains(words), "{words}: {failed:?}");
+    }
+}
+
+#[test]
+fn what_is_no_token_is_not_repeated() {
+    let folder = with_keys();
+    let token = minted(folder.path());
+    let (start, end) = token.rsplit_once('.').unwrap();
+    for (text, code) in [
+        ("", 64),
+        ("  \n", 64),
+        ("Bearer ", 64),
+        ("tops3cret-tops3cret-tops3cret", 1),
+        (start, 1),
+        (&format!("{token}.{end}"), 1),
+        (&format!("{token} {token}"), 1),
+        (&token.replace('.', "!."), 1),
+        (&token[5..], 1),
+    ] {
+        let refused = piped(&mut inspect(folder.path()), text);
+        assert_eq!(refused.code, Some(code), "{text}: {refused:?}");
+        assert_silent(&refused, text);
+    }
+    // Where the shell took it apart.
+    let refused = run(inspect(folder.path()).args([&token, &token]));
+    assert_ne!(refused.code, Some(0));
+    assert_silent(&refused, &token);
+}
+
+fn with_keys() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let made = run(keyutil(folder.path()).args(["key", "generate"]));
+    assert_eq!(made.code, Some(0), "{made:?}");
+    folder
+}
+
+fn mint(folder: &Path) -> Command {
+    let mut command = keyutil(folder);
+    command.args(["token", "mint"]);
+    command
+}
+
+fn minted(folder: &Path) -> String {
+    run(&mut mint(folder)).stdout.trim().to_owned()
+}
+
+fn inspect(folder: &Path) -> Command {
+    let mut command = keyutil(folder);
+    command.args(["token", "inspect"]);
+    command
+}
+
+fn piped(command: &mut Command, input: &str) -> Ended {
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    // Who was given the token as an argument does not read.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// With another signature.
+fn mutated(token: &str) -> String {
+    let (start, signature) = token.rsplit_once('.').unwrap();
+    let first = if signature.starts_with('A') { "B" } else { "A" };
+    format!("{start}.{first}{}", &signature[1..])
+}
+
+/// No part of the text that could be a secret is printed.
+fn assert_silent(ended: &Ended, text: &str) {
+    let parts = text.split(['.', ' ', '!']).filter(|part| part.len() > 16);
+    for part in parts {
+        assert!(!ended.stdout.contains(part), "{part}: {ended:?}");
+        assert!(!ended.stderr.contains(part), "{part}: {ended:?}");
+    }
+}
