@@ -150,6 +150,31 @@ async fn a_port_that_says_nothing() {
 }
 
 #[tokio::test]
+async fn a_port_that_hangs_up() {
+    let world = World::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        loop {
+            drop(listener.accept().await.unwrap());
+        }
+    });
+    let error = world.open(port).wait_until_authorized().await.unwrap_err();
+    server.abort();
+    assert!(
+        matches!(error, ConnectError::Unreachable { .. }),
+        "{error:?}"
+    );
+    let told = chain(&error);
+    assert!(
+        told.contains("TLS handshake with `127.0.0.1` failed: "),
+        "{told}"
+    );
+    let hint = error.hint().unwrap();
+    assert!(hint.contains("the server is running"), "{hint}");
+}
+
+#[tokio::test]
 async fn a_port_that_nobody_listens_on() {
     let world = World::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

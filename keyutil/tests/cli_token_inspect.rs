@@ -1,4 +1,4 @@
-//! `keyutil token` as a person calls it.
+//! `keyutil token inspect` as a person calls it.
 #![expect(
     clippy::unwrap_used,
     reason = "a test says what went wrong by panicking"
@@ -9,92 +9,10 @@ mod endpoint;
 #[path = "common/program.rs"]
 mod program;
 
-use std::{
-    fs,
-    io::Write,
-    path::Path,
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path};
 
 use endpoint::Endpoint;
-use program::{Ended, keyutil, run};
-use tempfile::TempDir;
-
-#[test]
-fn a_token_is_printed_alone_and_for_the_shell() {
-    let folder = with_keys();
-    let minted = run(mint(folder.path()).args(["--namespace=orders"]));
-    assert_eq!((minted.code, &minted.stderr[..]), (Some(0), ""));
-    let token = minted.stdout.strip_suffix('\n').unwrap();
-    assert_eq!(token.split('.').count(), 3, "{token}");
-    assert!(!token.contains(char::is_whitespace), "{token}");
-
-    let line = run(mint(folder.path()).arg("--export")).stdout;
-    let shell = Command::new("sh")
-        .arg("-c")
-        .arg(format!("{line} printenv TEMPORAL_API_KEY"))
-        .output()
-        .unwrap();
-    let exported = String::from_utf8(shell.stdout).unwrap();
-    assert_eq!(line, format!("export TEMPORAL_API_KEY={exported}"));
-    let inspected = run(inspect(folder.path()).arg(exported.trim()));
-    assert_eq!(inspected.code, Some(0), "{inspected:?}");
-}
-
-#[test]
-fn the_claims_are_those_that_were_asked_for() {
-    let folder = with_keys();
-    let token = run(mint(folder.path()).args([
-        "--permissions= orders:write , temporal-system:read",
-        "--audience=temporal",
-        "--subject=ci",
-        "--token-lifetime=1h",
-    ]));
-    let shown = run(inspect(folder.path()).arg(token.stdout.trim())).stdout;
-    for words in [
-        r#""aud":"temporal""#,
-        r#""sub":"ci""#,
-        r#""permissions":["orders:write","temporal-system:read"]"#,
-        "lifetime   valid for another 59m",
-    ] {
-        assert!(shown.contains(words), "{words}: {shown}");
-    }
-}
-
-#[test]
-fn all_mistakes_of_a_mint_are_named_at_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let refused = run(mint(folder.path()).args([
-        "--permissions=orders,orders:owner,:write",
-        "--token-lifetime=2days",
-    ]));
-    assert_eq!((refused.code, &refused.stdout[..]), (Some(64), ""));
-    for words in [
-        "there are 4 mistakes",
-        "`--token-lifetime` must be between 2s and 24h: `2days`",
-        "`orders` is not a permission",
-        "`orders:owner` is not a permission",
-        "`:write` is not a permission",
-    ] {
-        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
-    }
-}
-
-#[test]
-fn a_missing_key_is_named_with_the_command_that_makes_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let failed = run(&mut mint(folder.path()));
-    assert_eq!((failed.code, &failed.stdout[..]), (Some(1), ""));
-    assert!(
-        failed.stderr.contains("`certs/signing/current.pem`"),
-        "{failed:?}"
-    );
-    assert!(failed.stderr.contains("hint: "), "{failed:?}");
-    assert!(
-        failed.stderr.contains("`keyutil key generate`"),
-        "{failed:?}"
-    );
-}
+use program::{Ended, inspect, mint, piped, run, with_keys};
 
 #[test]
 fn a_token_is_read_from_wherever_it_is() {
@@ -203,39 +121,8 @@ fn what_is_no_token_is_not_repeated() {
     assert_silent(&refused, &token);
 }
 
-fn with_keys() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let made = run(keyutil(folder.path()).args(["key", "generate"]));
-    assert_eq!(made.code, Some(0), "{made:?}");
-    folder
-}
-
-fn mint(folder: &Path) -> Command {
-    let mut command = keyutil(folder);
-    command.args(["token", "mint"]);
-    command
-}
-
 fn minted(folder: &Path) -> String {
     run(&mut mint(folder)).stdout.trim().to_owned()
-}
-
-fn inspect(folder: &Path) -> Command {
-    let mut command = keyutil(folder);
-    command.args(["token", "inspect"]);
-    command
-}
-
-fn piped(command: &mut Command, input: &str) -> Ended {
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    // Who was given the token as an argument does not read.
-    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    Ended {
-        code: output.status.code(),
-        stdout: String::from_utf8(output.stdout).unwrap(),
-        stderr: String::from_utf8(output.stderr).unwrap(),
-    }
 }
 
 /// With another signature.
