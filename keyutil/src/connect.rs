@@ -149,6 +149,7 @@ impl Opened {
             .with_jitter()
             .build();
         let mut announced = false;
+        let mut first_missing = None;
         loop {
             let remaining = self
                 .settings
@@ -161,8 +162,11 @@ impl Opened {
             };
             let pause = pauses.next().unwrap_or(Duration::from_secs(1));
             // A namespace that was just registered is known everywhere after two refreshes of the
-            // server's cache, `system.namespaceCacheRefreshInterval` of 2 s each.
-            let fresh = started.elapsed() < Duration::from_secs(4);
+            // server's cache, `system.namespaceCacheRefreshInterval` of 2 s each. Counted from the
+            // first such answer, because the server may not have been up before.
+            let fresh = matches!(error, ConnectError::NoNamespace { .. })
+                && first_missing.get_or_insert_with(Instant::now).elapsed()
+                    < Duration::from_secs(4);
             let hopeless = !error.may_pass(fresh);
             if hopeless || started.elapsed() + pause >= self.settings.connect_timeout {
                 return Err(error.after(started.elapsed()));
