@@ -215,6 +215,7 @@ impl Opened {
                     audience: None,
                 };
                 ConnectError::Refused {
+                    bore_token: token.is_some(),
                     explanation: refusal.explain(SystemTime::now()).to_string(),
                     target,
                     namespace,
@@ -401,6 +402,8 @@ pub enum ConnectError {
         target: String,
         /// Of the call.
         namespace: String,
+        /// Whether there was a token to be refused.
+        bore_token: bool,
         /// What can be seen from this side.
         explanation: String,
         /// The answer.
@@ -486,6 +489,11 @@ impl ConnectError {
                  server's clock"
                     .to_owned()
             }
+            Self::Refused {
+                bore_token: false, ..
+            } => "give `--signing-key` to mint tokens with, or `--token-file`, or an API key in \
+                 TEMPORAL_API_KEY"
+                .to_owned(),
             Self::Refused { .. } => {
                 "look at the token with `keyutil token inspect`, and give it `--jwks` with what \
                  the server reads to have it verified"
