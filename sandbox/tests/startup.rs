@@ -1,10 +1,5 @@
 //! Programs may be started in any order.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::time::{Duration, Instant};
 
 use keyutil::pki::Party;
