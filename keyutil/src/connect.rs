@@ -152,6 +152,7 @@ impl Opened {
             .with_jitter()
             .build();
         let mut announced = false;
+        let mut first_missing = None;
         loop {
             let remaining = self
                 .settings
@@ -164,8 +165,11 @@ impl Opened {
             };
             let pause = pauses.next().unwrap_or(Duration::from_secs(1));
             // A namespace that was just registered is known everywhere after two refreshes of the
-            // server's cache, `system.namespaceCacheRefreshInterval` of 2 s each.
-            let fresh = started.elapsed() < Duration::from_secs(4);
+            // server's cache, `system.namespaceCacheRefreshInterval` of 2 s each. Counted from the
+            // first such answer, because the server may not have been up before.
+            let fresh = matches!(error, ConnectError::NoNamespace { .. })
+                && first_missing.get_or_insert_with(Instant::now).elapsed()
+                    < Duration::from_secs(4);
             let hopeless = !error.may_pass(fresh);
             if hopeless || started.elapsed() + pause >= self.settings.connect_timeout {
                 return Err(error.after(started.elapsed()));
@@ -199,6 +203,7 @@ impl Opened {
         let namespace = namespace.to_owned();
         match status.code() {
             Code::PermissionDenied | Code::Unauthenticated => ConnectError::Refused {
+                bore_token: self.bearer.source().is_some(),
                 explanation: explain_refusal(&self.bearer, &namespace, needed),
                 target,
                 namespace,
@@ -414,6 +419,8 @@ pub enum ConnectError {
         target: String,
         /// Of the call.
         namespace: String,
+        /// Whether there was a token to be refused.
+        bore_token: bool,
         /// What can be seen from this side.
         explanation: String,
         /// The answer.
@@ -499,6 +506,11 @@ impl ConnectError {
                  server's clock"
                     .to_owned()
             }
+            Self::Refused {
+                bore_token: false, ..
+            } => "give `--signing-key` to mint tokens with, or `--token-file`, or an API key in \
+                 TEMPORAL_API_KEY"
+                .to_owned(),
             Self::Refused { .. } => {
                 "look at the token with `keyutil token inspect`, and give it `--jwks` with what \
                  the server reads to have it verified"

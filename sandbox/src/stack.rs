@@ -160,6 +160,12 @@ impl Stack {
         &self.options.namespace
     }
 
+    /// What the server is started with, for whoever starts another one beside the same JWKS
+    /// endpoint.
+    pub fn settings(&self) -> &ServerSettings {
+        &self.settings
+    }
+
     /// The running server, if it was not stopped.
     pub fn server(&self) -> Option<&Server> {
         self.server.as_ref()

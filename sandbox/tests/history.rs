@@ -2,6 +2,11 @@
 //!
 //! `SNAPSHOTS=overwrite cargo test -p sandbox --test history` records it anew.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod support;
 
 use std::{fs, path::Path};

@@ -98,7 +98,7 @@ pub struct FrontendTls {
     pub cert: PathBuf,
     /// Its key.
     pub key: PathBuf,
-    /// CAs of the clients that may connect.
+    /// CAs of the clients that may connect. With none of them, nobody is asked for a certificate.
     pub client_ca: Vec<PathBuf>,
 }
 

@@ -38,7 +38,7 @@ impl<'s> TlsConfig<'s> {
             },
             frontend: TlsGroup {
                 server: TlsServer {
-                    require_client_auth: true,
+                    require_client_auth: !frontend.client_ca.is_empty(),
                     cert_file: &frontend.cert,
                     key_file: &frontend.key,
                     client_ca_files: frontend.client_ca.iter().map(AsRef::as_ref).collect(),
@@ -117,9 +117,8 @@ mod tests {
     use super::*;
     use crate::server::settings::{FrontendTls, InternodeTls};
 
-    #[test]
-    fn tls_is_mutual_on_both_sides() {
-        let tls = Tls {
+    fn tls() -> Tls {
+        Tls {
             frontend: FrontendTls {
                 cert: "f.crt".into(),
                 key: "f.key".into(),
@@ -132,9 +131,22 @@ mod tests {
                 server_name: "internode".into(),
             },
             refresh: Duration::from_secs(1),
-        };
+        }
+    }
+
+    #[test]
+    fn without_client_authorities_clients_need_no_certificate() {
+        let mut tls = tls();
+        tls.frontend.client_ca.clear();
+        let config = serde_json::to_value(TlsConfig::new(&tls)).unwrap();
+        assert_eq!(config["frontend"]["server"]["requireClientAuth"], false);
+        assert_eq!(config["internode"]["server"]["requireClientAuth"], true);
+    }
+
+    #[test]
+    fn tls_is_mutual_on_both_sides() {
         assert_eq!(
-            serde_json::to_value(TlsConfig::new(&tls)).unwrap(),
+            serde_json::to_value(TlsConfig::new(&tls())).unwrap(),
             json!({
                 "refreshInterval": "1s",
                 "internode": {

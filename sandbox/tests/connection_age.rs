@@ -1,0 +1,37 @@
+//! A server, or a balancer before it, ends connections by age while they are in use.
+
+use std::time::Duration;
+
+use sandbox::StackOptions;
+
+mod support;
+
+/// Without the care that `keyutil/src/transport/bridge.rs` takes, about one call in a hundred fails:
+/// one that was queued on a connection when the server ended it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_call_fails_when_the_server_ends_connections_by_age() {
+    let stack = support::stack(StackOptions {
+        dynamic_config: [
+            ("frontend.keepAliveMaxConnectionAge".into(), "1500ms".into()),
+            (
+                "frontend.keepAliveMaxConnectionAgeGrace".into(),
+                "2s".into(),
+            ),
+        ]
+        .into(),
+        ..StackOptions::default()
+    })
+    .await;
+    let mut command = support::worker_command(&stack).await;
+    command.env("RUST_LOG", "info,keyutil=debug");
+    let worker = support::polling(&mut command).await;
+
+    let mut command = support::starter_command(&stack).await;
+    command.args(["--count", "2000", "--concurrency", "50"]);
+    let output = support::run_within(Duration::from_secs(240), &mut command).await;
+
+    support::assert_all_greeted(&output, 2000);
+    let connections = worker.lines_with("TLS handshake").len();
+    assert!(connections > 10, "only {connections} connections");
+    worker.stop().await;
+}

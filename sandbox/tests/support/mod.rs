@@ -1,0 +1,142 @@
+//! What the end-to-end tests have in common: a stack, and the programs that run against it.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of this, and a test says what went wrong by panicking"
+)]
+
+pub mod process;
+mod program;
+
+use std::{path::PathBuf, process::Output, time::Duration};
+
+use clap::Parser;
+use keyutil::pki::Party;
+use sandbox::{
+    Stack, StackOptions,
+    binaries::Binaries,
+    guard::Guard,
+    provision::{self, Options, Silent},
+};
+use tokio::{process::Command, sync::OnceCell, time::timeout};
+
+pub use program::Program;
+
+/// For each thing that is waited for: far more than it takes, even on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// The environment says where the server's binary comes from, as it does for the sandbox itself.
+#[derive(Parser)]
+struct Environment {
+    #[command(flatten)]
+    provision: Options,
+}
+
+/// The server's binary.
+pub async fn server_binary() -> PathBuf {
+    let environment = Environment::parse_from(["test"]);
+    let binary = provision::temporal_server(&environment.provision, &Silent).await;
+    binary.unwrap_or_else(|error| panic!("{}", keyutil::chain(&error)))
+}
+
+/// A server of the test's own, with everything that it needs.
+pub async fn stack(options: StackOptions) -> Stack {
+    let guard = Guard::new("temporal-test-").unwrap();
+    let stack = Stack::start(&server_binary().await, guard, options).await;
+    stack.unwrap_or_else(|error| panic!("{}", keyutil::chain(&error)))
+}
+
+/// Worker, starter and keyutil, built once for all tests of a file.
+pub async fn binaries() -> &'static Binaries {
+    static BUILT: OnceCell<Binaries> = OnceCell::const_new();
+    let build = || async {
+        let guard = Guard::new("temporal-test-").unwrap();
+        Binaries::build(&guard, &Silent).await.unwrap()
+    };
+    BUILT.get_or_init(build).await
+}
+
+/// The starter as it is, run to its end.
+pub async fn starter(stack: &Stack, args: &[&str]) -> Output {
+    run(starter_command(stack).await.args(args)).await
+}
+
+/// The starter, to be changed before it is run.
+pub async fn starter_command(stack: &Stack) -> Command {
+    stack.command(&binaries().await.starter, Party::Starter)
+}
+
+/// The worker as it is, once it polls.
+pub async fn worker(stack: &Stack) -> Program {
+    polling(&mut worker_command(stack).await).await
+}
+
+/// The worker, to be changed before it is run.
+pub async fn worker_command(stack: &Stack) -> Command {
+    stack.command(&binaries().await.worker, Party::Worker)
+}
+
+/// Starts a worker, and waits until it polls.
+pub async fn polling(command: &mut Command) -> Program {
+    let mut worker = Program::start(command);
+    worker.wait_for("worker started", LIMIT).await;
+    worker
+}
+
+/// Takes from `command` all that the stack would have told it about the connection.
+pub fn untold<'c>(stack: &Stack, command: &'c mut Command) -> &'c mut Command {
+    for (name, _) in stack.environment(Party::Worker) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs a program to its end.
+pub async fn run(command: &mut Command) -> Output {
+    run_within(LIMIT, command).await
+}
+
+/// The same, for one that takes long.
+pub async fn run_within(limit: Duration, command: &mut Command) -> Output {
+    let output = timeout(limit, command.kill_on_drop(true).output()).await;
+    output
+        .unwrap_or_else(|_| panic!("not done within {limit:?}: {command:?}"))
+        .unwrap()
+}
+
+/// Asserts that a starter ended well, and that this, and nothing else, is what it printed.
+pub fn assert_greeted(output: &Output) {
+    assert_success(output);
+    assert_eq!(stdout(output), "Workflow result: Hello Temporal!\n");
+}
+
+/// Asserts that a starter ended well, and that `count` of `count` workflows did.
+pub fn assert_all_greeted(output: &Output, count: u32) {
+    assert_success(output);
+    let summary =
+        format!("Workflow result: Hello Temporal! ({count} times)\nfailed: 0\nlatency: median ");
+    let printed = stdout(output);
+    assert!(printed.starts_with(&summary), "{printed}");
+    assert_eq!(printed.lines().count(), 3, "{printed}");
+}
+
+/// Asserts that a program ended well.
+pub fn assert_success(output: &Output) {
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        output.status,
+        stderr(output)
+    );
+}
+
+/// What a program printed.
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What a program logged.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
