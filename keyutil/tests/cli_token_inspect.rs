@@ -11,8 +11,10 @@ mod program;
 
 use std::{fs, path::Path};
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use endpoint::Endpoint;
 use program::{Ended, inspect, mint, piped, run, with_keys};
+use serde_json::{Value, json};
 
 #[test]
 fn a_token_is_read_from_wherever_it_is() {
@@ -119,6 +121,29 @@ fn what_is_no_token_is_not_repeated() {
     let refused = run(inspect(folder.path()).args([&token, &token]));
     assert_ne!(refused.code, Some(0));
     assert_silent(&refused, &token);
+}
+
+#[test]
+fn a_token_of_somebody_else_does_not_write_to_the_terminal() {
+    let folder = with_keys();
+    let clear = "\u{1b}[2J";
+    for (header, claims) in [
+        (json!({"alg": "ES256", "kid": clear}), json!({"sub": clear})),
+        (json!({"alg": clear, "kid": "k"}), json!({"aud": clear})),
+        (
+            json!({"alg": "ES256", "kid": "k"}),
+            json!({"permissions": [clear, format!("{clear}:write")]}),
+        ),
+    ] {
+        let part = |part: Value| BASE64_URL_SAFE_NO_PAD.encode(part.to_string());
+        let token = format!("{}.{}.AAAA", part(header), part(claims));
+        let jwks = ["--jwks=certs/signing/jwks.json", "--namespace=default"];
+        let shown = run(inspect(folder.path()).arg(&token).args(jwks));
+        assert_eq!(shown.code, Some(1), "{shown:?}");
+        let all = [shown.stdout, shown.stderr].concat();
+        let found = all.chars().find(|c| c.is_control() && *c != '\n');
+        assert_eq!(found, None, "{all:?}");
+    }
 }
 
 fn minted(folder: &Path) -> String {

@@ -17,9 +17,9 @@ use http::HeaderMap;
 use keyutil::{
     ConnectError,
     connect::Opened,
-    credentials::{Identity, reload::Look},
+    credentials::{Identity, Watch, reload::Look},
     pki::{Leaf, Purpose},
-    transport::{DialError, Security, bridge, dial::TrustSource},
+    transport::{DialError, Security, bridge::Bridge, dial::TrustSource},
 };
 use peer::{Peer, call, mutual};
 use secrecy::ExposeSecret;
@@ -164,7 +164,14 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
     let peer = Peer::start(mutual(&world.server(), world.clients.certificate_pem())).await;
     peer.end_each_connection();
     let opened = world.open(peer.port);
-    let service = bridge::service(opened.channel(), "test", None);
+    let bridge = Bridge {
+        channel: opened.channel(),
+        compression: None,
+        target: "test".to_owned(),
+        explain_refusal: Box::new(String::new),
+        watch: Watch::start(Vec::new()),
+    };
+    let service = bridge.into_service();
     let callers = (0..4).map(|_| {
         let service = service.clone();
         tokio::spawn(async move {

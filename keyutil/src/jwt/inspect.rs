@@ -112,7 +112,8 @@ impl Unverified {
         match self.header["alg"].as_str() {
             Some("ES256" | "RS256") => {}
             Some(other) => warnings.push(format!(
-                "`alg` is `{other}`: the server accepts `ES256` and `RS256` alone"
+                "`alg` is `{}`: the server accepts `ES256` and `RS256` alone",
+                other.escape_debug()
             )),
             None => warnings.push("the header has no `alg`".to_owned()),
         }
@@ -240,13 +241,13 @@ pub enum VerifyError {
     #[error("there is no `sub` claim")]
     NoSubject,
     /// Another algorithm than the two that the server knows.
-    #[error("the algorithm is `{found}`, and the server accepts `ES256` and `RS256` alone")]
+    #[error("the algorithm is `{}`, and the server accepts `ES256` and `RS256` alone", found.escape_debug())]
     Algorithm {
         /// What the header names.
         found: String,
     },
     /// The key set has other keys.
-    #[error("kid `{kid}` is not in the key set, which has `{published}`")]
+    #[error("kid `{}` is not in the key set, which has `{}`", kid.escape_debug(), published.escape_debug())]
     UnknownKid {
         /// The kid of the token.
         kid: String,
@@ -266,7 +267,7 @@ pub enum VerifyError {
     #[error("the token is not valid yet")]
     NotYetValid,
     /// For somebody else.
-    #[error("the audience is `{found}`, and `{expected}` was expected")]
+    #[error("the audience is `{}`, and `{expected}` was expected", found.escape_debug())]
     Audience {
         /// `aud` of the token.
         found: String,

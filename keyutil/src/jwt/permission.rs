@@ -127,7 +127,7 @@ impl fmt::Display for Role {
 
 /// Text that the server would ignore, or that cannot be meant.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a permission: {reason}")]
+#[error("`{}` is not a permission: {reason}", text.escape_debug())]
 pub struct PermissionError {
     text: String,
     reason: Reason,
