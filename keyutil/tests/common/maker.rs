@@ -155,6 +155,7 @@ const CONFIG: &str = "
 [req]
 distinguished_name = name
 [name]
+CN = a name, for the programs that want one here
 [authority]
 basicConstraints = critical,CA:TRUE
 keyUsage = critical,keyCertSign,cRLSign

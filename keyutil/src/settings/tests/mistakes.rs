@@ -153,3 +153,21 @@ fn no_secret_is_in_a_message() {
     let secret = cut.lines().nth(1).unwrap();
     assert!(!said.contains(&secret[..20]), "{said}");
 }
+
+#[test]
+fn what_is_allowed_and_probably_not_meant_is_a_warning() {
+    let world = World::new();
+    let frontend = world.layout.party(Party::Frontend);
+    let mut args = world.tls();
+    args.tls_cert_path = Some(frontend.certificate);
+    args.tls_key_path = Some(frontend.key);
+    args.token.signing_key = Some(world.signing_key());
+    args.token.claims.permissions = Some("default:worker".into());
+
+    let warnings = Settings::new(&args, "test").unwrap().warnings;
+
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    let warnings = warnings.join("\n");
+    assert!(warnings.contains("alone allows nothing"), "{warnings}");
+    assert!(warnings.contains("lacks `clientAuth`"), "{warnings}");
+}
