@@ -8,7 +8,8 @@ use std::time::SystemTime;
 
 use crate::jwt::{
     Permission, Role,
-    inspect::{self, Unverified, VerifyError},
+    inspect::Unverified,
+    verify::{self, VerifyError},
 };
 
 /// A call that was refused, and what is known of both sides.
@@ -144,7 +145,7 @@ impl Refusal<'_> {
 
     fn signature(&self, text: &str) -> Option<String> {
         // Times and audience are told by the other checks, in more words.
-        match inspect::verify(text, self.key_set?, None).err()? {
+        match verify::verify(text, self.key_set?, None).err()? {
             error @ (VerifyError::UnknownKid { .. }
             | VerifyError::Signature
             | VerifyError::Jwks(_)

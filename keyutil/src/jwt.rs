@@ -5,6 +5,8 @@
 //! | `<namespace>:<role>`, parsed and linted | `permission.rs` |
 //! | what a token says, and for how long | `claims.rs` |
 //! | the private key, and its RFC 7638 name | `key.rs` |
+//! | what a token says, read without trusting it | `inspect.rs` |
+//! | whether the server would trust it | `verify.rs` |
 //! | next → current → previous, on disk | `keyring.rs` |
 //! | the public document | `jwks.rs` |
 //! | the endpoint that publishes it | `serve.rs` |
@@ -18,6 +20,7 @@ pub mod key;
 pub mod keyring;
 pub mod permission;
 pub mod serve;
+pub mod verify;
 
 pub use claims::{Claims, ClaimsTemplate};
 pub use jwks::Jwks;

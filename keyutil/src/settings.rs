@@ -1,25 +1,21 @@
 //! From flags to something that can be dialled: every mistake is found before any socket is
 //! opened, and all of them are reported at once.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+mod address;
+mod problems;
+mod tokens;
 
-use secrecy::ExposeSecret;
+use std::{sync::Arc, time::Duration};
+
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::codec::CompressionEncoding;
 
+pub use problems::Problems;
+
+use self::{address::Address, tokens::token_source};
 use crate::{
-    args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, given, given_text},
-    chain,
-    credentials::{Identity, Token, TokenSource, Trust, reload::Look},
-    jwt::{
-        ClaimsTemplate, Permission,
-        claims::{LONGEST_LIFETIME, SHORTEST_LIFETIME},
-        permission,
-    },
+    args::{Compression, ConnectArgs, given, given_text},
+    credentials::{Identity, Look, TokenSource, Trust},
     transport::dial::{Dial, Security, TrustSource},
 };
 
@@ -99,71 +95,6 @@ impl Settings {
             Some(TokenSource::Fixed(_)) | None => {}
         }
         watched
-    }
-}
-
-/// `--address`.
-#[derive(Debug, PartialEq, Eq)]
-struct Address {
-    host: String,
-    port: u16,
-    /// What the scheme says of TLS, if there is one.
-    tls: Option<bool>,
-}
-
-impl Address {
-    fn parse(text: &str) -> Result<Self, String> {
-        let text = text.trim();
-        let refused = |reason: &str| {
-            Err(format!(
-                "`--address` must be `host:port`, as in `localhost:7233`, and {reason}: `{text}`"
-            ))
-        };
-        let (tls, rest) = match text.split_once("://") {
-            Some(("https", rest)) => (Some(true), rest),
-            Some(("http", rest)) => (Some(false), rest),
-            Some(_) => return refused("the only schemes are `https` and `http`"),
-            None => (None, text),
-        };
-        let rest = rest.strip_suffix('/').unwrap_or(rest);
-        // The last colon may be one of the address.
-        let Some((host, port)) = rest.rsplit_once(':').filter(|_| !rest.ends_with(']')) else {
-            return refused("the port is missing");
-        };
-        let host = match (host.strip_prefix('['), host.contains(':')) {
-            (Some(bracketed), _) => match bracketed.strip_suffix(']') {
-                Some(inside) if inside.parse::<std::net::Ipv6Addr>().is_ok() => inside,
-                _ => return refused("there is no IPv6 address in the brackets"),
-            },
-            (None, true) => {
-                return refused("an IPv6 address is put in brackets, as in `[::1]:7233`");
-            }
-            (None, false) => host,
-        };
-        if ServerName::try_from(host).is_err() {
-            return refused("the host is neither a name nor an IP address");
-        }
-        match port.parse() {
-            // Rust takes a sign for part of a number.
-            _ if port.starts_with('+') => refused("the port is no number from 1 to 65535"),
-            Ok(0) | Err(_) => refused("the port is no number from 1 to 65535"),
-            Ok(port) => Ok(Self {
-                host: host.to_owned(),
-                port,
-                tls,
-            }),
-        }
-    }
-
-    /// By its name alone; what the name resolves to is checked again when it is dialled.
-    fn looks_like_loopback(&self) -> bool {
-        match self.host.parse::<std::net::IpAddr>() {
-            Ok(address) => address.is_loopback(),
-            Err(_) => {
-                let name = self.host.to_ascii_lowercase();
-                name == "localhost" || name.ends_with(".localhost")
-            }
-        }
     }
 }
 
@@ -267,181 +198,6 @@ fn unfit_identity(security: &Security) -> Option<String> {
         )
     })
 }
-
-impl TokenArgs {
-    /// The token sources that are given, by the names of their flags.
-    fn sources(&self) -> impl Iterator<Item = &'static str> {
-        let api_key = self
-            .api_key
-            .as_ref()
-            .is_some_and(|key| !key.expose_secret().trim().is_empty());
-        [
-            ("`--api-key` (TEMPORAL_API_KEY)", api_key),
-            (
-                "`--token-file` (KEYUTIL_TOKEN_FILE)",
-                given(&self.token_file).is_some(),
-            ),
-            (
-                "`--signing-key` (KEYUTIL_SIGNING_KEY_PATH)",
-                given(&self.signing_key).is_some(),
-            ),
-        ]
-        .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
-    }
-}
-
-fn token_source(
-    args: &TokenArgs,
-    namespace: &str,
-    program: &str,
-    problems: &mut Problems,
-) -> (Option<TokenSource>, Vec<String>) {
-    let sources: Vec<_> = args.sources().collect();
-    if sources.len() > 1 {
-        problems.add(format!(
-            "there is more than one source of tokens: {}: keep one of them",
-            sources.join(" and ")
-        ));
-    }
-    let signing_key = given(&args.signing_key);
-    if signing_key.is_none() {
-        for flag in args.claims.given() {
-            problems.add(format!(
-                "`{flag}` shapes tokens that are minted here, and there is no `--signing-key` to mint them with"
-            ));
-        }
-    }
-    if let Some(path) = signing_key {
-        let template = args.claims.template(namespace, program, problems);
-        let warnings = permission::lint(&template.permissions, Some(namespace));
-        let source = problems.note_error(TokenSource::minted(path.clone(), template));
-        return (source, warnings);
-    }
-    let source = if let Some(path) = given(&args.token_file) {
-        problems.note_error(TokenSource::file(path.clone()))
-    } else if sources.is_empty() {
-        None
-    } else {
-        args.api_key.as_ref().and_then(|key| {
-            let parsed = Token::parse_api_key(key.expose_secret(), SystemTime::now());
-            let named = parsed
-                .map_err(|error| format!("`--api-key` (TEMPORAL_API_KEY) is unusable: {error}"));
-            problems.note(named).map(TokenSource::Fixed)
-        })
-    };
-    let warnings = match source.as_ref().and_then(TokenSource::current) {
-        Some(token) => token
-            .content()
-            // An API key of Temporal Cloud has no permissions in it.
-            .filter(|content| !content.permissions().is_empty())
-            .map(|content| content.lint(Some(namespace)))
-            .unwrap_or_default(),
-        None => Vec::new(),
-    };
-    (source, warnings)
-}
-
-impl ClaimsArgs {
-    /// The flags that are given, by name.
-    fn given(&self) -> impl Iterator<Item = &'static str> {
-        [
-            ("--permissions", given_text(&self.permissions).is_some()),
-            ("--audience", given_text(&self.audience).is_some()),
-            ("--subject", given_text(&self.subject).is_some()),
-            ("--token-lifetime", self.token_lifetime.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
-    }
-
-    /// What minted tokens say. Mistakes go to `problems`, with something harmless in their place.
-    pub fn template(
-        &self,
-        namespace: &str,
-        program: &str,
-        problems: &mut Problems,
-    ) -> ClaimsTemplate {
-        let lifetime = self.token_lifetime.unwrap_or(DEFAULT_TOKEN_LIFETIME);
-        if !(SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) {
-            problems.add(format!(
-                "`--token-lifetime` must be between {} and {}: `{}`",
-                humantime::format_duration(SHORTEST_LIFETIME),
-                "24h",
-                humantime::format_duration(lifetime)
-            ));
-        }
-        let permissions = match given_text(&self.permissions) {
-            None => vec![Permission::write(namespace)],
-            Some(list) => list
-                .split(',')
-                .filter_map(|text| {
-                    let parsed = text.trim().parse::<Permission>();
-                    problems.note(parsed.map_err(|error| format!("`--permissions`: {error}")))
-                })
-                .collect(),
-        };
-        ClaimsTemplate {
-            subject: given_text(&self.subject).unwrap_or(program).to_owned(),
-            audience: given_text(&self.audience).map(str::to_owned),
-            permissions,
-            lifetime,
-        }
-    }
-}
-
-/// Every mistake in the arguments and in the files that they name.
-#[derive(Debug, Default)]
-pub struct Problems {
-    all: Vec<String>,
-}
-
-impl Problems {
-    /// Adds one.
-    pub fn add(&mut self, problem: impl Into<String>) {
-        self.all.push(problem.into());
-    }
-
-    /// Keeps the value, or adds the problem.
-    pub fn note<T>(&mut self, result: Result<T, String>) -> Option<T> {
-        result.map_err(|problem| self.add(problem)).ok()
-    }
-
-    /// Keeps the value, or adds the error with its causes.
-    pub fn note_error<T, E: std::error::Error + 'static>(
-        &mut self,
-        result: Result<T, E>,
-    ) -> Option<T> {
-        self.note(result.map_err(|error| chain(&error)))
-    }
-
-    /// Whether there are none.
-    ///
-    /// # Errors
-    /// Itself, if there is one.
-    pub fn into_result(self) -> Result<(), Self> {
-        if self.all.is_empty() {
-            Ok(())
-        } else {
-            Err(self)
-        }
-    }
-}
-
-impl fmt::Display for Problems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.all[..] {
-            [one] => f.write_str(one),
-            all => {
-                write!(f, "there are {} mistakes in the settings", all.len())?;
-                all.iter()
-                    .try_for_each(|problem| write!(f, "\n  - {problem}"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for Problems {}
 
 #[cfg(test)]
 mod tests;

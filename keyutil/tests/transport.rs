@@ -17,7 +17,7 @@ use http::HeaderMap;
 use keyutil::{
     ConnectError,
     connect::Opened,
-    credentials::{Identity, Watch, reload::Look},
+    credentials::{Identity, Look, Watch},
     pki::{Leaf, Purpose},
     transport::{DialError, Security, bridge::Bridge, dial::TrustSource},
 };

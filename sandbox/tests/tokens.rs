@@ -51,7 +51,7 @@ async fn minted_tokens_are_renewed_before_they_expire() {
 async fn a_token_file_is_followed_and_garbage_in_it_is_reported_and_not_used() {
     let stack = support::stack(StackOptions::default()).await;
     // Garbage is reported when it was seen twice, which takes two to three seconds.
-    let lifetime = Duration::from_secs(12);
+    let lifetime = Duration::from_secs(20);
     let file = stack.guard().folder().join("token");
     write(&file, token(&stack, lifetime).expose_secret());
     let first_written = Instant::now();

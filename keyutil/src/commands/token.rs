@@ -11,11 +11,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use keyutil::{
     args::ClaimsArgs,
-    jwt::{
-        inspect::{self, Unverified},
-        keyring::read_signing_key,
-        permission,
-    },
+    jwt::{inspect::Unverified, keyring::read_signing_key, permission, verify},
     program::Usage,
     settings::Problems,
 };
@@ -130,7 +126,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
         return Ok(());
     };
     let key_set = read_key_set(source).await?;
-    match inspect::verify(raw, &key_set, arguments.audience.as_deref()) {
+    match verify::verify(raw, &key_set, arguments.audience.as_deref()) {
         Ok(()) => {
             println!(
                 "signature  verified with the key `{}`",

@@ -17,13 +17,11 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use sha2::{Digest, Sha256};
-use tokio::{sync::watch, task::JoinHandle, time::MissedTickBehavior};
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
+use super::watch::Look;
 use crate::chain;
-
-/// How often the files are looked at.
-pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// More than any certificate bundle, key or token. A path that was mixed up must not fill memory.
 const LARGEST_FILE: u64 = 4 << 20;
@@ -221,12 +219,6 @@ impl<T: Credential> Reloading<T> {
     }
 }
 
-/// Something whose files can be looked at.
-pub trait Look: Send + Sync + 'static {
-    /// Looks at the files now, and takes what is new and good.
-    fn look(&self);
-}
-
 impl<T: Credential> Look for Reloading<T> {
     fn look(&self) {
         let found = read_all(&self.shared.files);
@@ -281,47 +273,6 @@ impl<T: Credential> std::fmt::Debug for Reloading<T> {
             .field("current", &self.peek().identify())
             .field("files", &self.shared.files)
             .finish()
-    }
-}
-
-/// Looks at files about once a second, until it is dropped.
-#[derive(Debug)]
-pub struct Watch {
-    task: JoinHandle<()>,
-}
-
-impl Watch {
-    /// Starts looking. Needs a tokio runtime.
-    pub fn start(watched: Vec<Box<dyn Look>>) -> Self {
-        Self::every(INTERVAL, watched)
-    }
-
-    fn every(interval: Duration, watched: Vec<Box<dyn Look>>) -> Self {
-        let watched: Arc<[Box<dyn Look>]> = watched.into();
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(interval);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                let watched = watched.clone();
-                // A file system that hangs must not hang the calls.
-                let looked = tokio::task::spawn_blocking(move || {
-                    for one in watched.iter() {
-                        one.look();
-                    }
-                });
-                if let Err(failure) = looked.await {
-                    error!(%failure, "looking at the credential files failed");
-                }
-            }
-        });
-        Self { task }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 
@@ -408,142 +359,4 @@ fn names(files: &[PathBuf]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug)]
-    struct Number(u32);
-
-    impl Credential for Number {
-        const KIND: &'static str = "number";
-
-        fn identify(&self) -> String {
-            self.0.to_string()
-        }
-
-        fn expires_at(&self) -> Option<SystemTime> {
-            None
-        }
-    }
-
-    /// The two files must hold the same number, as a certificate and its key belong together.
-    fn load(folder: &Path) -> Result<Reloading<Number>, LoadError> {
-        Reloading::load(vec![folder.join("a"), folder.join("b")], |contents| {
-            let [a, b] = [&contents[0], &contents[1]].map(|text| String::from_utf8_lossy(text));
-            if a != b {
-                return Err("a and b do not belong together".into());
-            }
-            Ok(Number(a.trim().parse()?))
-        })
-    }
-
-    fn write(folder: &Path, a: &str, b: &str) {
-        fs::write(folder.join("a"), a).unwrap();
-        fs::write(folder.join("b"), b).unwrap();
-    }
-
-    #[test]
-    fn the_first_load_fails_hard_and_names_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let missing = chain(&load(folder.path()).unwrap_err());
-        assert!(missing.contains("/a`: No such file"), "{missing}");
-        write(folder.path(), "1", "2");
-        let mismatch = chain(&load(folder.path()).unwrap_err());
-        assert!(mismatch.contains("do not belong together"), "{mismatch}");
-    }
-
-    #[test]
-    fn a_good_change_is_taken_and_a_bad_one_is_counted_once() {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), "1", "1");
-        let value = load(folder.path()).unwrap();
-
-        write(folder.path(), "2", "2");
-        value.look();
-        assert_eq!(value.current().0, 2);
-        assert_eq!(value.status().generation, 1);
-
-        write(folder.path(), "3", "2");
-        for _ in 0..4 {
-            value.look();
-        }
-        assert_eq!(value.current().0, 2);
-        let status = value.status();
-        assert_eq!((status.generation, status.failures), (1, 1));
-        assert!(status.last_failure.unwrap().contains("belong together"));
-
-        write(folder.path(), "3", "3");
-        value.look();
-        assert_eq!(value.current().0, 3);
-        assert_eq!(value.status().last_failure, None);
-    }
-
-    #[test]
-    fn the_moment_between_two_renames_is_not_reported() {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), "1", "1");
-        let value = load(folder.path()).unwrap();
-        fs::write(folder.path().join("a"), "2").unwrap();
-        value.look();
-        fs::write(folder.path().join("b"), "2").unwrap();
-        value.look();
-        assert_eq!(value.current().0, 2);
-        assert_eq!(value.status().failures, 0);
-    }
-
-    #[test]
-    fn files_that_vanish_keep_the_last_good_value() {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), "1", "1");
-        let value = load(folder.path()).unwrap();
-        fs::remove_file(folder.path().join("a")).unwrap();
-        fs::create_dir(folder.path().join("a")).unwrap();
-        value.look();
-        value.look();
-        assert_eq!(value.current().0, 1);
-        let failure = value.status().last_failure.unwrap();
-        assert!(failure.contains("not a regular file"), "{failure}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn the_swap_of_a_mounted_secret_is_seen() {
-        use std::os::unix::fs::symlink;
-        // As the kubelet does it: files link to `..data/…`, and `..data` is replaced by a rename.
-        let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        for (version, number) in [("v1", "1"), ("v2", "2")] {
-            fs::create_dir(path(version)).unwrap();
-            write(&path(version), number, number);
-        }
-        symlink("v1", path("..data")).unwrap();
-        symlink("..data/a", path("a")).unwrap();
-        symlink("..data/b", path("b")).unwrap();
-        let value = load(folder.path()).unwrap();
-
-        symlink("v2", path("..new")).unwrap();
-        fs::rename(path("..new"), path("..data")).unwrap();
-        value.look();
-
-        assert_eq!(value.current().0, 2);
-    }
-
-    #[tokio::test]
-    async fn a_watch_sees_a_change_and_ends_with_its_owner() {
-        let folder = tempfile::tempdir().unwrap();
-        write(folder.path(), "1", "1");
-        let value = load(folder.path()).unwrap();
-        let mut generation = value.generation();
-        let watch = Watch::every(Duration::from_millis(5), vec![Box::new(value.clone())]);
-
-        write(folder.path(), "2", "2");
-        generation.wait_for(|seen| *seen == 1).await.unwrap();
-        assert_eq!(value.current().0, 2);
-
-        let task = watch.task.abort_handle();
-        drop(watch);
-        while !task.is_finished() {
-            tokio::task::yield_now().await;
-        }
-    }
-}
+mod tests;

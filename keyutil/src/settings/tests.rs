@@ -4,7 +4,7 @@ mod addresses;
 mod mistakes;
 mod tls;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::SystemTime};
 
 use tempfile::TempDir;
 

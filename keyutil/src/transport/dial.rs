@@ -1,23 +1,24 @@
 //! Name, TCP and TLS: one connection, made with the credentials of this moment.
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
 use tokio_rustls::{
     TlsConnector,
     rustls::{
-        self, AlertDescription, CertificateError, ClientConfig, client::Resumption,
-        crypto::aws_lc_rs, pki_types::ServerName, sign::SingleCertAndKey,
+        self, ClientConfig, client::Resumption, crypto::aws_lc_rs, pki_types::ServerName,
+        sign::SingleCertAndKey,
     },
 };
 use tracing::debug;
 
-use super::stream::{Encrypted, Stream, alert_in};
+mod error;
+mod journal;
+
+pub use error::DialError;
+pub use journal::Journal;
+
+use super::stream::{Encrypted, Stream};
 use crate::{
     certificate::CertificateSummary,
     chain,
@@ -227,163 +228,3 @@ fn client_config(identity: Option<&Identity>, trust: &Trust) -> ClientConfig {
 }
 
 const HTTP2: &[u8] = b"h2";
-
-/// What happened to the last connection. The HTTP/2 layer between us and the caller keeps the text
-/// of an error and loses its type, so the one who explains it looks here.
-#[derive(Debug, Default)]
-pub struct Journal {
-    last_failure: Mutex<Option<DialError>>,
-}
-
-impl Journal {
-    /// Why the last connection failed; `None` once the server has answered on one.
-    pub fn last_failure(&self) -> Option<DialError> {
-        self.slot().clone()
-    }
-
-    pub(super) fn failed(&self, error: DialError) {
-        *self.slot() = Some(error);
-    }
-
-    pub(super) fn answered(&self) {
-        let mut slot = self.slot();
-        if slot.is_some() {
-            *slot = None;
-        }
-    }
-
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<DialError>> {
-        self.last_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why there is no connection.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum DialError {
-    /// The name is not known.
-    #[error("failed to resolve the host name `{host}`")]
-    Resolve {
-        /// The name.
-        host: String,
-        /// Why.
-        #[source]
-        source: Arc<io::Error>,
-    },
-    /// Nobody listens, or nothing comes through.
-    #[error("failed to connect to {address}")]
-    Connect {
-        /// The last address that was tried.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: Arc<io::Error>,
-    },
-    /// Somebody listens and says nothing.
-    #[error("no connection within {}", humantime::format_duration(*after))]
-    TimedOut {
-        /// The limit.
-        after: Duration,
-    },
-    /// Kept back.
-    #[error("{address} is another machine, and a token must not travel there in plaintext")]
-    TokenInPlaintext {
-        /// What the name resolved to.
-        address: SocketAddr,
-    },
-    /// TLS failed before any data.
-    #[error("the TLS handshake with `{}` failed", Shown(server_name))]
-    Handshake {
-        /// The name that was expected.
-        server_name: ServerName<'static>,
-        /// Why: mostly a [`rustls::Error`] inside.
-        #[source]
-        source: Arc<io::Error>,
-    },
-    /// The server ended TLS with an alert after the handshake: with TLS 1.3 that is how it refuses
-    /// a client certificate.
-    #[error("the server ended the connection with the TLS alert `{alert:?}`")]
-    Alert {
-        /// RFC 8446 section 6.2.
-        alert: AlertDescription,
-    },
-    /// TLS, but something else than gRPC behind it.
-    #[error(
-        "the server did not agree to HTTP/2 (ALPN `h2`): it may be no gRPC server, or a proxy that speaks HTTP/1.1 alone"
-    )]
-    NoHttp2,
-}
-
-impl DialError {
-    fn handshake(server_name: &ServerName<'static>, source: io::Error) -> Self {
-        match alert_in(&source) {
-            // From a server that knows ALPN, and has other protocols only.
-            Some(AlertDescription::NoApplicationProtocol) => Self::NoHttp2,
-            Some(alert) => Self::Alert { alert },
-            None => Self::Handshake {
-                server_name: server_name.clone(),
-                source: Arc::new(source),
-            },
-        }
-    }
-
-    /// The alert with which the server refused our certificate, or the lack of one.
-    pub fn client_certificate_alert(&self) -> Option<AlertDescription> {
-        let Self::Alert { alert } = self else {
-            return None;
-        };
-        use AlertDescription as A;
-        matches!(
-            alert,
-            A::CertificateRequired
-                | A::BadCertificate
-                | A::UnsupportedCertificate
-                | A::CertificateRevoked
-                | A::CertificateExpired
-                | A::CertificateUnknown
-                | A::UnknownCA
-                | A::AccessDenied
-                | A::HandshakeFailure
-        )
-        .then_some(*alert)
-    }
-
-    /// What is wrong with the server's certificate, if that is why.
-    pub fn server_certificate_error(&self) -> Option<&CertificateError> {
-        match self.tls_error()? {
-            rustls::Error::InvalidCertificate(error) => Some(error),
-            _ => None,
-        }
-    }
-
-    /// Whether the other side answered TLS with something that is no TLS.
-    pub fn is_plaintext_server(&self) -> bool {
-        matches!(self.tls_error(), Some(rustls::Error::InvalidMessage(_)))
-    }
-
-    fn tls_error(&self) -> Option<&rustls::Error> {
-        let Self::Handshake { source, .. } = self else {
-            return None;
-        };
-        source.get_ref()?.downcast_ref()
-    }
-
-    /// Whether the same attempt may succeed later without anybody changing the configuration.
-    pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Resolve { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
-            // Something in between that cut the line, not something that said no.
-            Self::Handshake { .. } => self.tls_error().is_none(),
-            Self::Alert { .. } | Self::TokenInPlaintext { .. } | Self::NoHttp2 => false,
-        }
-    }
-}
-
-struct Shown<'a>(&'a ServerName<'static>);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.to_str())
-    }
-}

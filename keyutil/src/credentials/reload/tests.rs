@@ -1,0 +1,120 @@
+//! What is taken, what is not, and what is said of it.
+
+use super::*;
+
+#[derive(Debug)]
+struct Number(u32);
+
+impl Credential for Number {
+    const KIND: &'static str = "number";
+
+    fn identify(&self) -> String {
+        self.0.to_string()
+    }
+
+    fn expires_at(&self) -> Option<SystemTime> {
+        None
+    }
+}
+
+/// The two files must hold the same number, as a certificate and its key belong together.
+fn load(folder: &Path) -> Result<Reloading<Number>, LoadError> {
+    Reloading::load(vec![folder.join("a"), folder.join("b")], |contents| {
+        let [a, b] = [&contents[0], &contents[1]].map(|text| String::from_utf8_lossy(text));
+        if a != b {
+            return Err("a and b do not belong together".into());
+        }
+        Ok(Number(a.trim().parse()?))
+    })
+}
+
+fn write(folder: &Path, a: &str, b: &str) {
+    fs::write(folder.join("a"), a).unwrap();
+    fs::write(folder.join("b"), b).unwrap();
+}
+
+#[test]
+fn the_first_load_fails_hard_and_names_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = chain(&load(folder.path()).unwrap_err());
+    assert!(missing.contains("/a`: No such file"), "{missing}");
+    write(folder.path(), "1", "2");
+    let mismatch = chain(&load(folder.path()).unwrap_err());
+    assert!(mismatch.contains("do not belong together"), "{mismatch}");
+}
+
+#[test]
+fn a_good_change_is_taken_and_a_bad_one_is_counted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "1", "1");
+    let value = load(folder.path()).unwrap();
+
+    write(folder.path(), "2", "2");
+    value.look();
+    assert_eq!(value.current().0, 2);
+    assert_eq!(value.status().generation, 1);
+
+    write(folder.path(), "3", "2");
+    for _ in 0..4 {
+        value.look();
+    }
+    assert_eq!(value.current().0, 2);
+    let status = value.status();
+    assert_eq!((status.generation, status.failures), (1, 1));
+    assert!(status.last_failure.unwrap().contains("belong together"));
+
+    write(folder.path(), "3", "3");
+    value.look();
+    assert_eq!(value.current().0, 3);
+    assert_eq!(value.status().last_failure, None);
+}
+
+#[test]
+fn the_moment_between_two_renames_is_not_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "1", "1");
+    let value = load(folder.path()).unwrap();
+    fs::write(folder.path().join("a"), "2").unwrap();
+    value.look();
+    fs::write(folder.path().join("b"), "2").unwrap();
+    value.look();
+    assert_eq!(value.current().0, 2);
+    assert_eq!(value.status().failures, 0);
+}
+
+#[test]
+fn files_that_vanish_keep_the_last_good_value() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "1", "1");
+    let value = load(folder.path()).unwrap();
+    fs::remove_file(folder.path().join("a")).unwrap();
+    fs::create_dir(folder.path().join("a")).unwrap();
+    value.look();
+    value.look();
+    assert_eq!(value.current().0, 1);
+    let failure = value.status().last_failure.unwrap();
+    assert!(failure.contains("not a regular file"), "{failure}");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_swap_of_a_mounted_secret_is_seen() {
+    use std::os::unix::fs::symlink;
+    // As the kubelet does it: files link to `..data/…`, and `..data` is replaced by a rename.
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for (version, number) in [("v1", "1"), ("v2", "2")] {
+        fs::create_dir(path(version)).unwrap();
+        write(&path(version), number, number);
+    }
+    symlink("v1", path("..data")).unwrap();
+    symlink("..data/a", path("a")).unwrap();
+    symlink("..data/b", path("b")).unwrap();
+    let value = load(folder.path()).unwrap();
+
+    symlink("v2", path("..new")).unwrap();
+    fs::rename(path("..new"), path("..data")).unwrap();
+    value.look();
+
+    assert_eq!(value.current().0, 2);
+}

@@ -1,0 +1,245 @@
+//! Where the token comes from: minted here, read from a file, or fixed.
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+
+use tonic::metadata::{Ascii, MetadataValue};
+
+use super::{
+    minter::Minter,
+    reload::{LoadError, Reloading},
+    token::{Token, TokenError},
+};
+use crate::{
+    files::without_byte_order_mark,
+    jwt::{ClaimsTemplate, SigningKey},
+};
+
+/// Where tokens come from. Clones share one cache.
+#[derive(Clone, Debug)]
+pub enum TokenSource {
+    /// Minted in this process.
+    Minted(Arc<Minter>),
+    /// Read from a file that someone else renews.
+    File(Reloading<Token>),
+    /// Given once.
+    Fixed(Token),
+}
+
+impl TokenSource {
+    /// Mints with the key of this file, and follows the file.
+    ///
+    /// # Errors
+    /// [`LoadError`], for a file that is missing or holds no usable key.
+    pub fn minted(signing_key: PathBuf, template: ClaimsTemplate) -> Result<Self, LoadError> {
+        let key = Reloading::load(vec![signing_key], |contents| {
+            Ok(SigningKey::from_pem(&contents[0])?)
+        })?;
+        Ok(Self::Minted(Arc::new(Minter::new(key, template))))
+    }
+
+    /// Reads this file, and follows it.
+    ///
+    /// # Errors
+    /// [`LoadError`], for a file that is missing or holds no usable token.
+    pub fn file(path: PathBuf) -> Result<Self, LoadError> {
+        Reloading::load(vec![path], |contents| {
+            let text = std::str::from_utf8(without_byte_order_mark(&contents[0]))
+                .map_err(|_| TokenError::NotAHeader)?;
+            Ok(Token::parse(text, SystemTime::now())?)
+        })
+        .map(Self::File)
+    }
+
+    /// The header value for a call that is made at `now`. Never that of an expired token.
+    ///
+    /// # Errors
+    /// [`TokenError`] says why there is none, and what to do.
+    pub fn header(&self, now: SystemTime) -> Result<MetadataValue<Ascii>, TokenError> {
+        match self {
+            Self::Minted(minter) => minter.header(now),
+            Self::File(token) => {
+                let token = token.peek();
+                match token.expired(now) {
+                    None => Ok(token.header.clone()),
+                    Some(at) => Err(TokenError::FileExpired { at }),
+                }
+            }
+            Self::Fixed(token) => match token.expired(now) {
+                None => Ok(token.header.clone()),
+                Some(at) => Err(TokenError::FixedExpired { at }),
+            },
+        }
+    }
+
+    /// The token that a call made now would bear, for whoever explains a refusal.
+    pub fn current(&self) -> Option<Token> {
+        match self {
+            Self::Minted(minter) => minter.current(),
+            Self::File(token) => Some(Token::clone(&token.peek())),
+            Self::Fixed(token) => Some(token.clone()),
+        }
+    }
+
+    /// Where tokens come from, in words.
+    pub fn in_words(&self) -> String {
+        let path = |files: &[PathBuf]| files.first().map(|path| path.display().to_string());
+        match self {
+            Self::Minted(minter) => format!(
+                "minted with the key in `{}`",
+                path(minter.key().files()).unwrap_or_default()
+            ),
+            Self::File(token) => {
+                format!(
+                    "from the file `{}`",
+                    path(token.files()).unwrap_or_default()
+                )
+            }
+            Self::Fixed(_) => "from `TEMPORAL_API_KEY`".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, time::Duration};
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::{
+        chain,
+        credentials::Look,
+        jwt::{Permission, key},
+    };
+
+    const LIFETIME: Duration = Duration::from_secs(300);
+
+    fn template() -> ClaimsTemplate {
+        ClaimsTemplate {
+            subject: "worker".into(),
+            audience: None,
+            permissions: vec![Permission::write("default")],
+            lifetime: LIFETIME,
+        }
+    }
+
+    fn write_key(path: &std::path::Path) {
+        fs::write(path, key::generate_pem().unwrap().expose_secret()).unwrap();
+    }
+
+    fn minting() -> (tempfile::TempDir, TokenSource) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("current.pem");
+        write_key(&path);
+        let source = TokenSource::minted(path, template()).unwrap();
+        (folder, source)
+    }
+
+    fn raw_token(now: SystemTime) -> String {
+        let key = SigningKey::from_pem(key::generate_pem().unwrap().expose_secret().as_bytes());
+        let token = key.unwrap().mint(&template().at(now)).unwrap();
+        token.expose_secret().to_owned()
+    }
+
+    #[test]
+    fn one_token_serves_until_two_thirds_of_its_life() {
+        let (_folder, source) = minting();
+        let start = SystemTime::now();
+        let first = source.header(start).unwrap();
+        assert_eq!(
+            source.header(start + Duration::from_secs(195)).unwrap(),
+            first
+        );
+        let second = source.header(start + Duration::from_secs(201)).unwrap();
+        assert_ne!(second, first);
+    }
+
+    #[test]
+    fn a_sleep_past_expiry_and_a_clock_set_back_mint_anew() {
+        let (_folder, source) = minting();
+        let start = SystemTime::now();
+        let first = source.header(start).unwrap();
+        let woken = source.header(start + LIFETIME * 10).unwrap();
+        assert_ne!(woken, first);
+        let set_back = source.header(start).unwrap();
+        assert_ne!(set_back, woken);
+    }
+
+    #[test]
+    fn a_new_signing_key_is_used_at_once() {
+        let (_folder, source) = minting();
+        let TokenSource::Minted(minter) = &source else {
+            unreachable!()
+        };
+        let now = SystemTime::now();
+        let before = source.header(now).unwrap();
+        write_key(&minter.key().files()[0]);
+        minter.key().look();
+        assert_ne!(source.header(now).unwrap(), before);
+        let kid = source
+            .current()
+            .unwrap()
+            .content()
+            .unwrap()
+            .kid()
+            .unwrap()
+            .to_owned();
+        assert_eq!(kid, minter.key().current().kid());
+    }
+
+    #[test]
+    fn a_file_is_trimmed_and_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let now = SystemTime::now();
+        let good = raw_token(now);
+        for content in [
+            good.clone(),
+            format!("{good}\r\n"),
+            format!("\u{feff}  {good}\n\n"),
+            format!("Bearer {good}\n"),
+        ] {
+            fs::write(&path, content).unwrap();
+            let source = TokenSource::file(path.clone()).unwrap();
+            let header = source.header(now).unwrap();
+            assert_eq!(header.to_str().unwrap(), format!("Bearer {good}"));
+        }
+        for (content, words) in [
+            (String::new(), "empty"),
+            ("  \n".to_owned(), "empty"),
+            ("Bearer \n".to_owned(), "not a JWT"),
+            (format!("{good} {good}"), "white space"),
+            ("secret".to_owned(), "not a JWT"),
+            (raw_token(now - LIFETIME * 2), "expired at"),
+        ] {
+            fs::write(&path, &content).unwrap();
+            let error = chain(&TokenSource::file(path.clone()).unwrap_err());
+            assert!(error.contains(words), "{words}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_expired_token_is_never_sent() {
+        let now = SystemTime::now();
+        let fixed = TokenSource::Fixed(Token::parse(&raw_token(now), now).unwrap());
+        assert!(fixed.header(now).is_ok());
+        let error = fixed.header(now + LIFETIME).unwrap_err().to_string();
+        assert!(error.contains("never renewed"), "{error}");
+    }
+
+    #[test]
+    fn tokens_and_sources_print_no_token() {
+        let now = SystemTime::now();
+        let (_folder, minted) = minting();
+        minted.header(now).unwrap();
+        let fixed = TokenSource::Fixed(Token::parse_api_key("opaque-secret", now).unwrap());
+        let header = fixed.header(now).unwrap();
+        for shown in [format!("{minted:?}"), format!("{fixed:?} {header:?}")] {
+            assert!(
+                !shown.contains("eyJ") && !shown.contains("secret"),
+                "{shown}"
+            );
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The token source, out of the arguments.
+
+use std::time::SystemTime;
+
+use secrecy::ExposeSecret;
+
+use super::{DEFAULT_TOKEN_LIFETIME, Problems};
+use crate::{
+    args::{ClaimsArgs, TokenArgs, given, given_text},
+    credentials::{Token, TokenSource},
+    jwt::{
+        ClaimsTemplate, Permission,
+        claims::{LONGEST_LIFETIME, SHORTEST_LIFETIME},
+        permission,
+    },
+};
+
+impl TokenArgs {
+    /// The token sources that are given, by the names of their flags.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &'static str> {
+        let api_key = self
+            .api_key
+            .as_ref()
+            .is_some_and(|key| !key.expose_secret().trim().is_empty());
+        [
+            ("`--api-key` (TEMPORAL_API_KEY)", api_key),
+            (
+                "`--token-file` (KEYUTIL_TOKEN_FILE)",
+                given(&self.token_file).is_some(),
+            ),
+            (
+                "`--signing-key` (KEYUTIL_SIGNING_KEY_PATH)",
+                given(&self.signing_key).is_some(),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+    }
+}
+
+pub(super) fn token_source(
+    args: &TokenArgs,
+    namespace: &str,
+    program: &str,
+    problems: &mut Problems,
+) -> (Option<TokenSource>, Vec<String>) {
+    let sources: Vec<_> = args.sources().collect();
+    if sources.len() > 1 {
+        problems.add(format!(
+            "there is more than one source of tokens: {}: keep one of them",
+            sources.join(" and ")
+        ));
+    }
+    let signing_key = given(&args.signing_key);
+    if signing_key.is_none() {
+        for flag in args.claims.given() {
+            problems.add(format!(
+                "`{flag}` shapes tokens that are minted here, and there is no `--signing-key` to mint them with"
+            ));
+        }
+    }
+    if let Some(path) = signing_key {
+        let template = args.claims.template(namespace, program, problems);
+        let warnings = permission::lint(&template.permissions, Some(namespace));
+        let source = problems.note_error(TokenSource::minted(path.clone(), template));
+        return (source, warnings);
+    }
+    let source = if let Some(path) = given(&args.token_file) {
+        problems.note_error(TokenSource::file(path.clone()))
+    } else if sources.is_empty() {
+        None
+    } else {
+        args.api_key.as_ref().and_then(|key| {
+            let parsed = Token::parse_api_key(key.expose_secret(), SystemTime::now());
+            let named = parsed
+                .map_err(|error| format!("`--api-key` (TEMPORAL_API_KEY) is unusable: {error}"));
+            problems.note(named).map(TokenSource::Fixed)
+        })
+    };
+    let warnings = match source.as_ref().and_then(TokenSource::current) {
+        Some(token) => token
+            .content()
+            // An API key of Temporal Cloud has no permissions in it.
+            .filter(|content| !content.permissions().is_empty())
+            .map(|content| content.lint(Some(namespace)))
+            .unwrap_or_default(),
+        None => Vec::new(),
+    };
+    (source, warnings)
+}
+
+impl ClaimsArgs {
+    /// The flags that are given, by name.
+    fn given(&self) -> impl Iterator<Item = &'static str> {
+        [
+            ("--permissions", given_text(&self.permissions).is_some()),
+            ("--audience", given_text(&self.audience).is_some()),
+            ("--subject", given_text(&self.subject).is_some()),
+            ("--token-lifetime", self.token_lifetime.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+    }
+
+    /// What minted tokens say. Mistakes go to `problems`, with something harmless in their place.
+    pub fn template(
+        &self,
+        namespace: &str,
+        program: &str,
+        problems: &mut Problems,
+    ) -> ClaimsTemplate {
+        let lifetime = self.token_lifetime.unwrap_or(DEFAULT_TOKEN_LIFETIME);
+        if !(SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) {
+            problems.add(format!(
+                "`--token-lifetime` must be between {} and {}: `{}`",
+                humantime::format_duration(SHORTEST_LIFETIME),
+                "24h",
+                humantime::format_duration(lifetime)
+            ));
+        }
+        let permissions = match given_text(&self.permissions) {
+            None => vec![Permission::write(namespace)],
+            Some(list) => list
+                .split(',')
+                .filter_map(|text| {
+                    let parsed = text.trim().parse::<Permission>();
+                    problems.note(parsed.map_err(|error| format!("`--permissions`: {error}")))
+                })
+                .collect(),
+        };
+        ClaimsTemplate {
+            subject: given_text(&self.subject).unwrap_or(program).to_owned(),
+            audience: given_text(&self.audience).map(str::to_owned),
+            permissions,
+            lifetime,
+        }
+    }
+}
