@@ -148,3 +148,27 @@ fn without_key(command: &mut Command) -> &mut Command {
 async fn starter(stack: &Stack) -> std::process::Output {
     support::starter(stack, &["--count", "10"]).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_is_logged_however_much_is_logged() {
+    let stack = support::stack(StackOptions::default()).await;
+    let token = token(&stack, Duration::from_secs(300));
+    let mut command = support::worker_command(&stack).await;
+    command.env("RUST_LOG", "trace");
+    let worker = support::polling(&mut command).await;
+    let mut command = support::starter_command(&stack).await;
+    without_key(&mut command)
+        .env("TEMPORAL_API_KEY", token.expose_secret())
+        .env("RUST_LOG", "trace");
+    let output = support::run(&mut command).await;
+
+    support::assert_greeted(&output);
+    for log in [worker.log(), support::stderr(&output)] {
+        assert!(log.contains("TLS handshake"), "nothing was logged");
+        // How every JWT and every PEM begins.
+        for secret in ["eyJ", "-----BEGIN"] {
+            let shown: Vec<_> = log.lines().filter(|line| line.contains(secret)).collect();
+            assert!(shown.is_empty(), "{shown:?}");
+        }
+    }
+}
