@@ -120,6 +120,14 @@ pub fn public_key(der: &[u8]) -> Result<Vec<u8>, CertificateError> {
     Ok(parse(der)?.public_key().raw.to_vec())
 }
 
+/// Whether the serial number is negative, which some tools write by mistake.
+pub(crate) fn has_negative_serial(der: &[u8]) -> bool {
+    parse(der).is_ok_and(|certificate| {
+        let first = certificate.raw_serial().first();
+        first.is_some_and(|byte| byte & 0x80 != 0)
+    })
+}
+
 fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
     let (rest, certificate) =
         X509Certificate::from_der(der).map_err(|error| CertificateError::Parse {

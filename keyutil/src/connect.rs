@@ -5,9 +5,8 @@
 //! namespace.
 
 use std::{
-    error::Error as _,
     fmt,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
@@ -18,21 +17,20 @@ use tonic::{Code, Status, service::interceptor::InterceptedService};
 use tracing::{info, warn};
 use url::Url;
 
+mod diagnose;
 mod error;
 
 pub use error::ConnectError;
 
+use self::diagnose::{connection_failed, dial_error, explain_refusal};
 use crate::{
     args::ConnectArgs,
-    chain::{causes, chain},
-    credentials::{Token, TokenSource, Watch},
-    explain::{Refusal, Sent},
+    chain,
+    credentials::Watch,
     jwt::Role,
     namespace,
     settings::Settings,
-    transport::{
-        AuthorizedChannel, Bearer, DialError, RotatingChannel, Security, bearer, bridge::Bridge,
-    },
+    transport::{AuthorizedChannel, Bearer, DialError, RotatingChannel, bearer, bridge::Bridge},
 };
 
 /// A Temporal client whose credentials are followed for as long as it, or a clone of it, lives.
@@ -220,68 +218,16 @@ impl Opened {
                     reason: status.message().to_owned(),
                 }
             }
-            _ => match self.dial_error(&status) {
-                Some(source) => self.connection_failed(source),
+            _ => match dial_error(&self.channel, &status) {
+                Some(source) => connection_failed(&self.channel, source),
                 None => ConnectError::Call { target, status },
             },
         }
     }
 
-    fn dial_error(&self, status: &Status) -> Option<DialError> {
-        let source = status.source()?;
-        if let Some(error) = causes(source).find_map(|cause| cause.downcast_ref::<DialError>()) {
-            return Some(error.clone());
-        }
-        // After the handshake our error is below HTTP/2, which keeps its text alone.
-        causes(source).find(|cause| cause.is::<tonic::transport::Error>())?;
-        self.channel.dial().journal().last_failure()
-    }
-
-    fn connection_failed(&self, source: DialError) -> ConnectError {
-        let dial = self.channel.dial();
-        let target = dial.target();
-        if source.client_certificate_alert().is_some() {
-            let presented = match dial.security() {
-                Security::Tls {
-                    identity: Some(identity),
-                    ..
-                } => {
-                    let leaf = identity.current();
-                    format!(
-                        "serial {}, issued by `{}`",
-                        leaf.leaf().serial,
-                        leaf.leaf().issuer
-                    )
-                }
-                _ => "none".to_owned(),
-            };
-            return ConnectError::ClientCertificate {
-                target,
-                presented,
-                source,
-            };
-        }
-        if source.server_certificate_error().is_some() {
-            let trusted = match dial.security() {
-                Security::Tls { trust, .. } => trust.current().in_words(),
-                Security::Plaintext { .. } => String::new(),
-            };
-            return ConnectError::ServerCertificate {
-                target,
-                trusted,
-                source,
-            };
-        }
-        ConnectError::Unreachable {
-            target,
-            waited: None,
-            source,
-        }
-    }
-
     fn no_answer(&self, waited: Duration) -> ConnectError {
         match self.channel.dial().journal().last_failure() {
-            Some(source) => self.connection_failed(source),
+            Some(source) => connection_failed(&self.channel, source),
             None => ConnectError::Unreachable {
                 target: self.channel.dial().target(),
                 waited: None,
@@ -298,6 +244,13 @@ impl Opened {
             channel: channel.clone(),
             compression: self.settings.compression,
             target: target.clone(),
+            explain_failure: Box::new({
+                let channel = self.channel.clone();
+                move |status| {
+                    let source = dial_error(&channel, status)?;
+                    Some(chain(&connection_failed(&channel, source)))
+                }
+            }),
             // All that workers and starters do takes `write`.
             explain_refusal: Box::new(move || explain_refusal(&bearer, &namespace, Role::Write)),
             watch: self.watch,
@@ -337,23 +290,6 @@ impl Opened {
             target,
         })
     }
-}
-
-fn explain_refusal(bearer: &Bearer, namespace: &str, needed: Role) -> String {
-    let token = bearer.source().and_then(TokenSource::current);
-    let content = token.as_ref().map(Token::content);
-    let refusal = Refusal {
-        token: match content {
-            None => Sent::Nothing,
-            Some(None) => Sent::Opaque,
-            Some(Some(content)) => Sent::Token(content, None),
-        },
-        namespace,
-        needed,
-        key_set: None,
-        audience: None,
-    };
-    refusal.explain(SystemTime::now()).to_string()
 }
 
 /// `pid@host`, as the other SDKs have it: what people look for in the Web UI.

@@ -63,8 +63,9 @@ fn make_public(_: &fs::File) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes the folder and its parents, with mode `0700`, as far as they are missing.
 #[cfg(unix)]
-fn create_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new()
         .recursive(true)
@@ -73,7 +74,7 @@ fn create_folder(folder: &Path) -> io::Result<()> {
 }
 
 #[cfg(not(unix))]
-fn create_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 

@@ -1,7 +1,12 @@
 //! What the programs of this workspace have in common: arguments, logs, the one place where an
 //! error is printed, and the exit codes.
 
-use std::{future::Future, io::IsTerminal, process::ExitCode};
+use std::{
+    fmt::Display,
+    future::Future,
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+};
 
 use clap::{Command, Parser, error::ErrorKind};
 use tonic::{Code, Status};
@@ -17,7 +22,7 @@ pub const EXIT_CODES: &str = "\
 Exit codes:
    0  done
    1  failed for another reason than these
-  64  the arguments or the files they name are wrong
+  64  the arguments are wrong, or the settings of the connection and the files they name
   69  the server cannot be reached
   76  the server's certificate or protocol is wrong
   77  not permitted: client certificate, token or permission";
@@ -79,6 +84,22 @@ pub fn start_logging_at(default_filter: &str) {
         .try_init();
 }
 
+/// Prints a line on standard output. `println!` would panic where nobody reads it.
+///
+/// # Errors
+/// [`OutputError`], which [`run`] takes for an end in order when the reader has gone away.
+pub fn print_line(line: impl Display) -> Result<(), OutputError> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")
+        .and_then(|()| out.flush())
+        .map_err(OutputError)
+}
+
+/// Standard output takes nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to write to standard output")]
+pub struct OutputError(#[source] pub io::Error);
+
 /// Runs the program, and prints the error if there is one: the whole chain in one line, and a hint
 /// where there is something to do about it.
 pub async fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
@@ -90,6 +111,11 @@ pub async fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) 
 
 /// Prints an error as [`run`] does.
 pub fn report(name: &str, error: &anyhow::Error) -> ExitCode {
+    // As when the output goes to `head`, which has seen enough.
+    let gone = |OutputError(error): &OutputError| error.kind() == io::ErrorKind::BrokenPipe;
+    if find::<OutputError>(error).is_some_and(gone) {
+        return ExitCode::SUCCESS;
+    }
     eprintln!("{name}: {}", chain(error.as_ref()));
     if let Some(hint) = hint(error) {
         eprintln!("\nhint: {hint}");
@@ -129,7 +155,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             | ConnectError::NoToken { .. }
             | ConnectError::Refused { .. },
         ) => NO_PERMISSION,
-        Some(ConnectError::Call { .. }) => UNAVAILABLE,
+        Some(ConnectError::Call { status, .. }) => match status.code() {
+            Code::InvalidArgument => USAGE,
+            _ => UNAVAILABLE,
+        },
         Some(ConnectError::NoNamespace { .. } | ConnectError::Sdk(_)) => 1,
         None => match find::<Status>(error).map(Status::code) {
             Some(Code::PermissionDenied | Code::Unauthenticated) => NO_PERMISSION,

@@ -165,6 +165,7 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
     peer.end_each_connection();
     let opened = world.open(peer.port);
     let bridge = Bridge {
+        explain_failure: Box::new(|_| None),
         channel: opened.channel(),
         compression: None,
         target: "test".to_owned(),

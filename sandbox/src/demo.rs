@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use keyutil::pki::Party;
+use keyutil::{pki::Party, program::print_line};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::Child,
@@ -42,39 +42,39 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     let begun = Instant::now();
     let stack = Stack::start(&server, guard, StackOptions::default()).await?;
     drop(progress);
-    say(format!(
+    print_line(format!(
         "temporal-server {} at {}",
         provision::VERSION,
         stack.address()
-    ));
-    say("  mTLS required, authorizer and claim mapper `default`, audience checked");
-    say(format!(
+    ))?;
+    print_line("  mTLS required, authorizer and claim mapper `default`, audience checked")?;
+    print_line(format!(
         "  namespace `{}` registered with an admin token",
         stack.namespace()
-    ));
+    ))?;
 
     let worker = start_worker(&stack, &binaries.worker).await?;
-    say("worker started: client certificate `worker`, tokens minted for its namespace");
+    print_line("worker started: client certificate `worker`, tokens minted for its namespace")?;
     run_starter(&stack, &binaries.starter).await?;
 
-    say("");
+    print_line("")?;
     refusals::control(&stack).await?;
-    say("accepted  right certificate, right token");
+    print_line("accepted  right certificate, right token")?;
     let mut surprises = 0;
     for wrong in Wrong::ALL {
         match refusals::attempt(&stack, wrong).await {
             Ok(refused) => {
-                say(format!("refused   {}", wrong.in_words()));
-                say(format!("          {}", refused.answer));
-                say(format!("          because {}", refused.because));
+                print_line(format!("refused   {}", wrong.in_words()))?;
+                print_line(format!("          {}", refused.answer))?;
+                print_line(format!("          because {}", refused.because))?;
             }
             Err(error) => {
                 surprises += 1;
-                say(format!(
+                print_line(format!(
                     "WRONG     {}: {}",
                     wrong.in_words(),
                     keyutil::chain(error.as_ref())
-                ));
+                ))?;
             }
         }
     }
@@ -85,19 +85,15 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
         );
     }
     stop_worker(worker).await?;
-    say("");
-    say(format!(
+    print_line("")?;
+    print_line(format!(
         "all as it must be, in {:.1} s",
         begun.elapsed().as_secs_f64()
-    ));
+    ))?;
     if keep {
-        say(format!("kept: {}", stack.guard().folder().display()));
+        print_line(format!("kept: {}", stack.guard().folder().display()))?;
     }
     Ok(())
-}
-
-fn say(line: impl AsRef<str>) {
-    println!("{}", line.as_ref());
 }
 
 async fn start_worker(stack: &Stack, program: &Path) -> anyhow::Result<Child> {
@@ -132,7 +128,7 @@ async fn run_starter(stack: &Stack, program: &Path) -> anyhow::Result<()> {
         .await
         .context("the starter did not end in time")?
         .with_context(|| format!("failed to run `{}`", program.display()))?;
-    print!("{}", String::from_utf8_lossy(&output.stdout));
+    print_line(String::from_utf8_lossy(&output.stdout).trim_end())?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         bail!("the starter failed ({}):\n{complaint}", output.status);
@@ -149,6 +145,6 @@ async fn stop_worker(mut worker: Child) -> anyhow::Result<()> {
     if !status.success() {
         bail!("the worker did not stop in order: {status}");
     }
-    say("worker stopped in order, after SIGTERM");
+    print_line("worker stopped in order, after SIGTERM")?;
     Ok(())
 }

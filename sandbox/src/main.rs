@@ -16,7 +16,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a workflow with rotating credentials, then show that wrong ones are refused
+    /// Run a workflow over mTLS with a minted token, then show that wrong credentials are refused
     Demo {
         #[command(flatten)]
         provision: provision::Options,
@@ -82,7 +82,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Provision { provision } => {
             let progress = provision::Terminal::new();
             let server = provision::temporal_server(&provision, &progress).await?;
-            println!("{}", server.display());
+            program::print_line(format_args!("{}", server.display()))?;
             Ok(())
         }
     }

@@ -99,11 +99,15 @@ pub async fn attempt(stack: &Stack, wrong: Wrong) -> anyhow::Result<Refused> {
 
 async fn certificate_refusal(args: &ConnectArgs) -> anyhow::Result<Refused> {
     match open(args)?.probe().await {
-        Err(error @ ConnectError::ClientCertificate { .. }) => Ok(Refused {
-            answer: std::error::Error::source(&error)
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            because: error.hint().unwrap_or_default(),
+        Err(ConnectError::ClientCertificate {
+            presented, source, ..
+        }) => Ok(Refused {
+            answer: source.to_string(),
+            because: if presented == "none" {
+                "no certificate was presented, and this server asks for one".to_owned()
+            } else {
+                format!("the server does not accept the one that was presented: {presented}")
+            },
         }),
         Err(other) => Err(other).context("failed otherwise than by a refusal of the certificate"),
         Ok(()) => bail!("the server accepted it"),

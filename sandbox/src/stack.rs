@@ -171,6 +171,23 @@ impl Stack {
         self.server.as_ref()
     }
 
+    /// How the server ended, if it ended by itself.
+    ///
+    /// # Errors
+    /// When the system does not say.
+    pub fn server_ended(&mut self) -> io::Result<Option<ExitStatus>> {
+        match &mut self.server {
+            Some(server) => server.exit_status(),
+            None => Ok(None),
+        }
+    }
+
+    /// The last lines of the server's log, as far as it can be read.
+    pub fn log_tail(&self, count: usize) -> Vec<String> {
+        let tail = self.server.as_ref().map(|server| server.log_tail(count));
+        tail.and_then(Result::ok).unwrap_or_default()
+    }
+
     /// Kills the server, as a crash would.
     ///
     /// # Errors

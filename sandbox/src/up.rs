@@ -1,12 +1,13 @@
 //! A stack to work with by hand: it runs until Ctrl-C, and an environment file says how to reach
 //! it.
 
-use std::{convert::Infallible, fs, io, path::Path};
+use std::{convert::Infallible, fs, io, path::Path, time::Duration};
 
 use anyhow::Context;
 use keyutil::{
     files::{self, Mode},
     pki::{Layout, Party},
+    program,
 };
 
 use crate::{
@@ -33,22 +34,37 @@ pub async fn run(
         namespace: namespace.to_owned(),
         ..StackOptions::default()
     };
-    let stack = Stack::start(&server, guard, options).await?;
+    let mut stack = Stack::start(&server, guard, options).await?;
     drop(progress);
 
     let target = stack.guard().folder().join("sandbox.env");
     files::replace(&target, environment(&stack).as_bytes(), Mode::Private)?;
     let _link = Link::make(&target, env_file)?;
-    println!(
+    program::print_line(format_args!(
         "temporal-server {} at {}",
         provision::VERSION,
         stack.address()
-    );
-    println!("certificates and keys in {}", stack.certs().display());
-    println!("in another terminal:  . {}", sourced(env_file));
-    println!("Ctrl-C ends it");
-    std::future::pending().await
+    ))?;
+    program::print_line(format_args!(
+        "certificates and keys in {}",
+        stack.certs().display()
+    ))?;
+    program::print_line(format_args!(
+        "in another terminal:  . {}",
+        sourced(env_file)
+    ))?;
+    program::print_line(format_args!("Ctrl-C ends it"))?;
+    loop {
+        tokio::time::sleep(SERVER_LOOK).await;
+        if let Some(status) = stack.server_ended()? {
+            let log = stack.log_tail(5).join("\n");
+            anyhow::bail!("temporal-server ended ({status}); the end of its log:\n{log}");
+        }
+    }
 }
+
+/// How often it is seen whether the server still runs.
+const SERVER_LOOK: Duration = Duration::from_millis(500);
 
 /// Text for a POSIX shell. `SANDBOX_PARTY` chooses whose certificate is used.
 fn environment(stack: &Stack) -> String {
@@ -94,10 +110,11 @@ fn sourced(path: &Path) -> String {
 /// and sourcing it says so.
 struct Link<'a> {
     path: &'a Path,
+    target: &'a Path,
 }
 
 impl<'a> Link<'a> {
-    fn make(target: &Path, path: &'a Path) -> anyhow::Result<Self> {
+    fn make(target: &'a Path, path: &'a Path) -> anyhow::Result<Self> {
         refuse_foreign(path)?;
         let made = || -> io::Result<()> {
             if let Some(parent) = path.parent() {
@@ -111,24 +128,34 @@ impl<'a> Link<'a> {
         };
         made()
             .with_context(|| format!("failed to link the environment file `{}`", path.display()))?;
-        Ok(Self { path })
+        Ok(Self { path, target })
     }
 }
 
 impl Drop for Link<'_> {
     fn drop(&mut self) {
-        // Whoever removed it before us has done what we want.
-        let _ = fs::remove_file(self.path);
+        if fs::read_link(self.path).is_ok_and(|target| target == self.target) {
+            // Whoever removes it before us does what we want.
+            let _ = fs::remove_file(self.path);
+        }
     }
 }
 
-/// Only a link is replaced: it is one that a sandbox made.
+/// Only a link that leads nowhere is replaced: a sandbox made it, and is gone.
 fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_symlink() => anyhow::bail!(
-            "`{}` is there and was not made by a sandbox: name another place with `--env-file`",
-            path.display()
-        ),
-        _ => Ok(()),
+    let Ok(found) = fs::symlink_metadata(path) else {
+        return Ok(());
+    };
+    let shown = path.display();
+    if !found.file_type().is_symlink() {
+        anyhow::bail!(
+            "`{shown}` is there and was not made by a sandbox: name another place with `--env-file`"
+        );
     }
+    if path.exists() {
+        anyhow::bail!(
+            "`{shown}` belongs to a sandbox that is running: name another place with `--env-file`"
+        );
+    }
+    Ok(())
 }

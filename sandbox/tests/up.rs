@@ -85,6 +85,14 @@ async fn two_at_once_do_not_disturb_each_other() {
     }
     assert_ne!(addresses[0], addresses[1]);
 
+    // A third one does not take over what one of them has.
+    let mut third = Sandbox::start(|command| command.args(["up", "--env-file"]).arg(&files[0]));
+    third
+        .program
+        .wait_for("a sandbox that is running", LIMIT)
+        .await;
+    assert_eq!(third.program.ended(LIMIT).await.code(), Some(1));
+
     // The end of one is not the end of the other.
     let [mut one, mut two] = [one, two];
     one.program.signal(Signal::INT);

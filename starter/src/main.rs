@@ -23,7 +23,7 @@ struct Arguments {
     connect: ConnectArgs,
 
     /// Task queue that a worker polls
-    #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE)]
+    #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     task_queue: String,
 
     /// Whom to greet
@@ -70,13 +70,13 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         workflow_timeout: arguments.workflow_timeout,
     };
     if arguments.count == 1 {
-        println!(
+        program::print_line(format_args!(
             "Workflow result: {}",
             load.run_one(&load.workflow_id).await?.result
-        );
+        ))?;
         return Ok(());
     }
     let report = Report::of(load.run_many(arguments.count, arguments.concurrency).await);
-    print!("{report}");
+    program::print_line(report.to_string().trim_end())?;
     report.into_result()
 }

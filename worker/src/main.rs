@@ -14,7 +14,7 @@ struct Arguments {
     connect: ConnectArgs,
 
     /// Task queue to poll
-    #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE)]
+    #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     task_queue: String,
 
     /// How long running work has to finish after SIGINT or SIGTERM

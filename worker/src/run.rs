@@ -61,7 +61,7 @@ pub async fn run(
             Ok(())
         }
         Err(_) => {
-            warn!(task_queue, "worker abandoned its work");
+            warn!(task_queue, "worker gave up waiting");
             Err(RunError::GraceRanOut { grace })
         }
     }
@@ -84,7 +84,7 @@ pub enum RunError {
     Run(#[source] WorkerRunError),
     /// Something did not finish in time.
     #[error(
-        "the grace of {} ran out before the work in hand was finished: the server will hand it to another worker when it times out",
+        "the grace of {} ran out before the worker had stopped: work was in hand, or the server did not answer; what was in hand goes to another worker when it times out",
         humantime::format_duration(*grace)
     )]
     GraceRanOut {

@@ -1,12 +1,6 @@
 //! `keyutil jwks …`
 
-use std::{
-    fs,
-    io::{self, Write},
-    net::SocketAddr,
-    path::PathBuf,
-    time::SystemTime,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, time::SystemTime};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -104,10 +98,7 @@ fn print(arguments: Print) -> anyhow::Result<()> {
             jwt::Jwks::publishing([&key])?
         }
     };
-    let mut out = io::stdout().lock();
-    out.write_all(&jwks.document())?;
-    if !jwks.document().ends_with(b"\n") {
-        writeln!(out)?;
-    }
+    let document = jwks.document();
+    program::print_line(String::from_utf8_lossy(&document).trim_end())?;
     Ok(())
 }

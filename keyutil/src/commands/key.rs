@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand};
-use keyutil::jwt::keyring::Keyring;
+use keyutil::{jwt::keyring::Keyring, program};
 
 #[derive(Subcommand)]
 pub enum Key {
@@ -38,16 +38,19 @@ pub fn run(command: Key) -> anyhow::Result<()> {
     let Key::Generate(Generate { folder, force }) = command;
     let ring = Keyring::at(folder.dir);
     let made = ring.generate(force, SystemTime::now())?;
-    println!(
+    program::print_line(format_args!(
         "signs now    {}  {}",
         made.current.kid(),
         ring.current_path().display()
-    );
-    println!(
+    ))?;
+    program::print_line(format_args!(
         "signs next   {}  {}",
         made.next.kid(),
         ring.next_path().display()
-    );
-    println!("to publish   both  {}", ring.jwks_path().display());
+    ))?;
+    program::print_line(format_args!(
+        "to publish   both  {}",
+        ring.jwks_path().display()
+    ))?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use keyutil::{
     ConnectArgs, connect,
     jwt::{Permission, Role},
     namespace::{self, Registered},
+    program::{self, Usage},
     settings::Settings,
 };
 
@@ -29,11 +30,18 @@ pub struct Register {
     retention: Duration,
 }
 
+/// The server takes less, and then keeps histories for a day all the same.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 pub async fn run(command: Namespace) -> anyhow::Result<()> {
     let Namespace::Register(Register {
         mut connect,
         retention,
     }) = command;
+    if retention < DAY {
+        let given = humantime::format_duration(retention);
+        return Err(Usage(format!("`--retention` must be 1 day or more: `{given}`")).into());
+    }
     let claims = &mut connect.token.claims;
     if connect.token.signing_key.is_some() && claims.permissions.is_none() {
         let admin = Permission {
@@ -44,9 +52,10 @@ pub async fn run(command: Namespace) -> anyhow::Result<()> {
     }
     let name = connect.namespace.trim().to_owned();
     let opened = connect::open(Settings::new(&connect, "keyutil")?)?;
-    match namespace::register(&opened, &name, retention).await? {
-        Registered::Created => println!("Namespace registered: {name}"),
-        Registered::Existed => println!("Namespace exists already: {name}"),
-    }
+    let found = match namespace::register(&opened, &name, retention).await? {
+        Registered::Created => "Namespace registered",
+        Registered::Existed => "Namespace exists already",
+    };
+    program::print_line(format_args!("{found}: {name}"))?;
     Ok(())
 }

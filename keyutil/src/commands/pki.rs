@@ -2,15 +2,16 @@
 
 use std::{
     fmt::{self, Write as _},
-    io::{self, Write as _},
     path::PathBuf,
     time::Duration,
 };
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use humantime::{format_rfc3339_seconds, parse_duration};
-use keyutil::pki::{self, InitOptions, Initialized};
+use keyutil::{
+    pki::{self, InitOptions, Initialized},
+    program,
+};
 
 /// Certificates for development and tests: CAs and a certificate for each party.
 #[derive(Args, Debug)]
@@ -76,9 +77,8 @@ fn init(args: InitArgs) -> anyhow::Result<()> {
         frontend_names: args.frontend_san,
         internode_names: args.internode_san,
     })?;
-    io::stdout()
-        .write_all(table(&initialized)?.as_bytes())
-        .context("failed to write to stdout")
+    program::print_line(table(&initialized)?.trim_end())?;
+    Ok(())
 }
 
 fn table(initialized: &Initialized) -> Result<String, fmt::Error> {

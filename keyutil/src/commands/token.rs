@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use keyutil::{
     args::ClaimsArgs,
     jwt::{inspect::Unverified, keyring::read_signing_key, permission, verify},
-    program::Usage,
+    program::{self, Usage},
     settings::Problems,
 };
 use secrecy::ExposeSecret;
@@ -99,9 +99,12 @@ fn mint(arguments: Mint) -> anyhow::Result<()> {
     let token = key.mint(&template.at(SystemTime::now()))?;
     if arguments.export {
         // A token is base64url and dots: nothing in it that a shell would touch.
-        println!("export TEMPORAL_API_KEY={}", token.expose_secret());
+        program::print_line(format_args!(
+            "export TEMPORAL_API_KEY={}",
+            token.expose_secret()
+        ))?;
     } else {
-        println!("{}", token.expose_secret());
+        program::print_line(format_args!("{}", token.expose_secret()))?;
     }
     Ok(())
 }
@@ -113,29 +116,38 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
         return Err(Usage("there is no token to inspect: the input is empty".to_owned()).into());
     }
     let token = Unverified::parse(raw)?;
-    println!("header     {}", serde_json::to_string(&token.header)?);
-    println!("claims     {}", serde_json::to_string(&token.claims)?);
-    println!("lifetime   {}", token.lifetime_in_words(SystemTime::now()));
+    program::print_line(format_args!(
+        "header     {}",
+        serde_json::to_string(&token.header)?
+    ))?;
+    program::print_line(format_args!(
+        "claims     {}",
+        serde_json::to_string(&token.claims)?
+    ))?;
+    program::print_line(format_args!(
+        "lifetime   {}",
+        token.lifetime_in_words(SystemTime::now())
+    ))?;
     for warning in token.lint(arguments.namespace.as_deref()) {
-        println!("warning    {warning}");
+        program::print_line(format_args!("warning    {warning}"))?;
     }
     let Some(source) = &arguments.jwks else {
-        println!(
+        program::print_line(format_args!(
             "signature  not verified: give `--jwks` for that, and do not rely on what stands above"
-        );
+        ))?;
         return Ok(());
     };
     let key_set = read_key_set(source).await?;
     match verify::verify(raw, &key_set, arguments.audience.as_deref()) {
         Ok(()) => {
-            println!(
+            program::print_line(format_args!(
                 "signature  verified with the key `{}`",
                 token.kid().unwrap_or_default()
-            );
+            ))?;
             Ok(())
         }
         Err(error) => {
-            println!("signature  REFUSED");
+            program::print_line(format_args!("signature  REFUSED"))?;
             Err(error).context("the token would be refused")
         }
     }

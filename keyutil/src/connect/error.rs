@@ -130,6 +130,12 @@ impl ConnectError {
                     .to_owned()
             }
             Self::Unreachable {
+                source: DialError::PlaintextClosed,
+                ..
+            } => "for a server with TLS give `--tls`, and a CA and a client certificate where it \
+                  needs them: `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`"
+                .to_owned(),
+            Self::Unreachable {
                 source: DialError::Resolve { .. },
                 ..
             } => "check the host name in `--address` (TEMPORAL_ADDRESS)".to_owned(),
@@ -166,8 +172,7 @@ impl ConnectError {
                     .to_owned()
             }
             Self::NoNamespace { namespace, .. } => format!(
-                "register it with `keyutil namespace register --namespace {namespace}`; names are \
-                 compared with upper and lower case"
+                "register it with `keyutil namespace register --namespace {namespace}`; names are case-sensitive"
             ),
             _ => return None,
         };

@@ -5,15 +5,13 @@ use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 use tokio_rustls::rustls::{
     self,
     crypto::aws_lc_rs,
-    pki_types::{
-        CertificateDer, PrivateKeyDer,
-        pem::{self, PemObject},
-    },
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
 
 use super::reload::{Credential, LoadError, Reloading};
 use crate::{
+    PemError,
     certificate::{self, CertificateError, CertificateSummary},
     files::without_byte_order_mark,
 };
@@ -47,6 +45,7 @@ impl Identity {
         };
         let key = private_key(key)?;
         let summary = CertificateSummary::from_der(leaf).map_err(IdentityError::Leaf)?;
+        check_chain(&chain)?;
         let signing_key = aws_lc_rs::default_provider()
             .key_provider
             .load_private_key(key)
@@ -93,9 +92,30 @@ impl Identity {
     }
 }
 
+/// What the server's TLS would refuse to read, with an alert that does not say why.
+fn check_chain(chain: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
+    if chain.len() > LONGEST_CHAIN {
+        return Err(IdentityError::ChainTooLong { count: chain.len() });
+    }
+    for (index, certificate) in chain.iter().enumerate() {
+        let number = index + 1;
+        CertificateSummary::from_der(certificate)
+            .map_err(|source| IdentityError::Chain { number, source })?;
+        if certificate::has_negative_serial(certificate) {
+            return Err(IdentityError::NegativeSerial { number });
+        }
+    }
+    Ok(())
+}
+
+/// More than any PKI has levels. A whole bundle of CAs was meant for `--tls-ca-path`.
+const LONGEST_CHAIN: usize = 16;
+
 /// Every certificate of a PEM file.
-pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, pem::Error> {
-    CertificateDer::pem_slice_iter(without_byte_order_mark(text)).collect()
+pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    CertificateDer::pem_slice_iter(without_byte_order_mark(text))
+        .collect::<Result<_, _>>()
+        .map_err(PemError::from)
 }
 
 fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, IdentityError> {
@@ -107,7 +127,7 @@ fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, IdentityError> {
         if text.split(|byte| *byte == b'\n').any(encrypted) {
             IdentityError::EncryptedKey
         } else {
-            IdentityError::Key(error)
+            IdentityError::Key(error.into())
         }
     })
 }
@@ -140,16 +160,39 @@ impl fmt::Debug for Identity {
 pub enum IdentityError {
     /// The certificate file has a broken block.
     #[error("the certificate file is not PEM")]
-    Certificate(#[source] pem::Error),
+    Certificate(#[source] PemError),
     /// The certificate file has no block.
     #[error("the certificate file has no `CERTIFICATE` block")]
     NoCertificate,
     /// The first block is no certificate.
     #[error("the first block of the certificate file is not an X.509 certificate")]
     Leaf(#[source] CertificateError),
+    /// A later block is no certificate.
+    #[error("block {number} of the certificate file is not an X.509 certificate")]
+    Chain {
+        /// Counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        #[source]
+        source: CertificateError,
+    },
+    /// RFC 5280 section 4.1.2.2 forbids it, and Go refuses it.
+    #[error(
+        "certificate {number} of the certificate file has a negative serial number, which servers refuse"
+    )]
+    NegativeSerial {
+        /// Counted from 1.
+        number: usize,
+    },
+    /// A bundle, or a mistake.
+    #[error("the certificate file has {count} certificates: a chain has {LONGEST_CHAIN} at most")]
+    ChainTooLong {
+        /// How many there are.
+        count: usize,
+    },
     /// The key file has no usable block.
     #[error("the key file has no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block")]
-    Key(#[source] pem::Error),
+    Key(#[source] PemError),
     /// The key is protected by a passphrase.
     #[error(
         "the key is encrypted: write it without a passphrase, `openssl pkey -in <file> -out <new file>`"
@@ -184,4 +227,75 @@ pub enum IdentityError {
         /// RFC 3339.
         from: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::{
+        chain,
+        credentials::Trust,
+        jwt::SigningKey,
+        pki::{Authority, AuthorityRequest, Leaf, LeafRequest, Purpose, Validity},
+    };
+
+    fn leaf() -> Leaf {
+        let validity = Validity::from_now(Duration::from_secs(3600)).unwrap();
+        let authority = Authority::generate(&AuthorityRequest {
+            name: "clients",
+            validity,
+            intermediates: 0,
+        });
+        let request = LeafRequest {
+            common_name: "worker",
+            names: &[],
+            purpose: Purpose::Client,
+            validity,
+        };
+        authority.unwrap().issue(&request).unwrap()
+    }
+
+    /// As YAML folding, a variable or a chat window leave a key; the parser quotes the whole line.
+    #[test]
+    fn a_key_that_lost_its_line_ends_is_not_repeated() {
+        let leaf = leaf();
+        let key = leaf.key_pem.expose_secret();
+        let now = SystemTime::now();
+        for flat in [
+            key.replace('\n', ""),
+            key.replace('\n', " "),
+            key.replace('\n', "\\n"),
+        ] {
+            let flat = flat.as_bytes();
+            let told = [
+                chain(&Identity::parse(leaf.certificate_pem.as_bytes(), flat, now).unwrap_err()),
+                chain(&Identity::parse(flat, flat, now).unwrap_err()),
+                chain(&Trust::parse(flat).unwrap_err()),
+                chain(&SigningKey::from_pem(flat).unwrap_err()),
+            ];
+            for told in told {
+                // `MII`, how the base64 of a key begins, as text and as a list of bytes.
+                assert!(!told.contains("MII") && !told.contains("77, 73"), "{told}");
+                assert!(told.contains("lost its line ends"), "{told}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_that_no_server_can_read_is_refused() {
+        let leaf = leaf();
+        let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let broken = format!("{}{garbage}", leaf.certificate_pem);
+        let long = leaf.certificate_pem.repeat(LONGEST_CHAIN + 1);
+        for (text, words) in [(broken, "block 2"), (long, "16 at most")] {
+            let key = leaf.key_pem.expose_secret().as_bytes();
+            let error = Identity::parse(text.as_bytes(), key, SystemTime::now());
+            let told = error.unwrap_err().to_string();
+            assert!(told.contains(words), "{words}: {told}");
+        }
+    }
 }

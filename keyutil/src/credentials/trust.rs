@@ -2,12 +2,13 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 
-use tokio_rustls::rustls::{self, RootCertStore, pki_types::pem};
+use tokio_rustls::rustls::{self, RootCertStore};
 
 use super::{
     identity::certificates,
     reload::{Credential, LoadError, Reloading},
 };
+use crate::PemError;
 use crate::certificate::{CertificateError, CertificateSummary};
 
 /// A set of CA certificates, each of which may have signed the server's.
@@ -117,7 +118,7 @@ impl fmt::Debug for Trust {
 pub enum TrustError {
     /// A broken block.
     #[error("the CA file is not PEM")]
-    Pem(#[source] pem::Error),
+    Pem(#[source] PemError),
     /// No block.
     #[error("the CA file has no `CERTIFICATE` block")]
     Empty,

@@ -1,10 +1,8 @@
 //! The public document that the server verifies tokens with (RFC 7517).
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use jsonwebtoken::{
-    DecodingKey,
-    jwk::{AlgorithmParameters, EllipticCurve, Jwk},
-};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -47,6 +45,9 @@ impl Jwks {
         let mut kids = Vec::with_capacity(keys.len());
         for key in keys {
             let kid = key["kid"].as_str().ok_or(JwksError::NoKid)?.to_owned();
+            if kid.is_empty() || kid.chars().any(char::is_control) {
+                return Err(JwksError::NoKid);
+            }
             if let Some(member) = PRIVATE_MEMBERS
                 .into_iter()
                 .find(|member| key.get(member).is_some())
@@ -109,16 +110,47 @@ fn public_key(key: &Value, kid: &str) -> Result<Jwk, JwksError> {
         source,
     };
     let jwk: Jwk = serde_json::from_value(key.clone()).map_err(|error| failed(error.into()))?;
-    // The library takes kinds that it does not know, and looks at the numbers only here.
-    DecodingKey::from_jwk(&jwk).map_err(|error| failed(error.into()))?;
+    // The library takes kinds that it does not know, and numbers of any length. One key that the
+    // server cannot read makes it refuse the whole set.
     match &jwk.algorithm {
-        AlgorithmParameters::RSA(_) => Ok(jwk),
-        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => Ok(jwk),
-        _ => Err(failed(
-            "it is neither an RSA key nor one of the curve P-256".into(),
-        )),
+        AlgorithmParameters::RSA(rsa) => {
+            let modulus = decoded(&rsa.n).map_err(failed)?;
+            let exponent = decoded(&rsa.e).map_err(failed)?;
+            if modulus.len() < SMALLEST_MODULUS || exponent.is_empty() || exponent.len() > 8 {
+                return Err(failed("it is no RSA key of 2048 bits or more".into()));
+            }
+        }
+        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
+            let coordinates = [
+                decoded(&ec.x).map_err(failed)?,
+                decoded(&ec.y).map_err(failed)?,
+            ];
+            let point = [&[UNCOMPRESSED], &coordinates[0][..], &coordinates[1][..]].concat();
+            let full = coordinates.iter().all(|coordinate| coordinate.len() == 32);
+            if !full || p256::PublicKey::from_sec1_bytes(&point).is_err() {
+                return Err(failed(
+                    "its coordinates are no point of the curve P-256".into(),
+                ));
+            }
+        }
+        _ => {
+            return Err(failed(
+                "it is neither an RSA key nor one of the curve P-256".into(),
+            ));
+        }
     }
+    Ok(jwk)
 }
+
+fn decoded(text: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(BASE64_URL_SAFE_NO_PAD.decode(text)?)
+}
+
+/// In bytes.
+const SMALLEST_MODULUS: usize = 256;
+
+/// How SEC 1 begins a point that is written with both coordinates.
+const UNCOMPRESSED: u8 = 4;
 
 /// The members of RFC 7518 section 6 that only a private or secret key has.
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
@@ -136,7 +168,7 @@ pub enum JwksError {
     #[error("the key set is empty: the server would drop every key that it knows")]
     Empty,
     /// The server finds keys by `kid` alone.
-    #[error("a key in the set has no `kid`")]
+    #[error("a key in the set has no `kid` that can be used")]
     NoKid,
     /// The server would keep the last one.
     #[error("two keys in the set have the kid `{kid}`")]
@@ -209,6 +241,10 @@ mod tests {
             (with("d", "secret".into()), "private member `d`"),
             (with("kid", Value::Null), "no `kid`"),
             (with("kty", "EC2".into()), "not usable"),
+            (with("kid", "".into()), "no `kid`"),
+            (with("kid", "a\nb".into()), "no `kid`"),
+            (with("x", "AAAA".into()), "not usable"),
+            (with("x", good["keys"][0]["y"].clone()), "not usable"),
             (
                 serde_json::json!({"keys": [good["keys"][0], good["keys"][0]]}).to_string(),
                 "two keys",

@@ -14,6 +14,7 @@ use tokio_rustls::rustls::pki_types::{
 };
 
 use super::Claims;
+use crate::PemError;
 use crate::files::without_byte_order_mark;
 
 /// A key that mints tokens the server accepts: P-256 (ES256) or RSA (RS256).
@@ -42,7 +43,7 @@ impl SigningKey {
                 KeyError::Encrypted
             }
             pem::Error::NoItemsFound if contains(pem, b"PUBLIC KEY") => KeyError::Public,
-            other => KeyError::Pem(other),
+            other => KeyError::Pem(other.into()),
         })?;
         match der {
             PrivateKeyDer::Sec1(der) => Self::from_p256(
@@ -165,7 +166,7 @@ pub enum KeyError {
     #[error(
         "no private key found: expected PEM with a `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block"
     )]
-    Pem(#[source] pem::Error),
+    Pem(#[source] PemError),
     /// Protected by a passphrase.
     #[error(
         "the private key is encrypted: write it without a passphrase, `openssl pkey -in <file> -out <new file>`"

@@ -92,17 +92,17 @@ impl Keyring {
     /// Held while the files of the ring change; the kernel lets go of it when the process dies.
     fn lock(&self) -> Result<File, KeyringError> {
         let path = self.folder.join(".lock");
-        let failed = |source| KeyringError::Lock {
+        let locked = || -> io::Result<File> {
+            files::create_folder(&self.folder)?;
+            // Never replaced: two callers must lock one and the same file.
+            let file = File::options().append(true).create(true).open(&path)?;
+            file.lock()?;
+            Ok(file)
+        };
+        locked().map_err(|source| KeyringError::Lock {
             path: path.clone(),
             source,
-        };
-        // The first write makes the folder with the mode that a folder of keys must have.
-        if !path.exists() {
-            files::replace(&path, b"", Mode::Private)?;
-        }
-        let file = File::open(&path).map_err(failed)?;
-        file.lock().map_err(failed)?;
-        Ok(file)
+        })
     }
 
     /// The published document.
@@ -263,6 +263,30 @@ mod tests {
         );
         let current = read_signing_key(&ring.current_path()).unwrap();
         assert_eq!(current.kid(), made.current.kid());
+    }
+
+    #[test]
+    fn of_many_at_once_one_makes_the_ring() {
+        for _ in 0..20 {
+            let folder = tempfile::tempdir().unwrap();
+            let ring = Keyring::at(folder.path().join("signing"));
+            let made: Vec<_> = std::thread::scope(|scope| {
+                let callers: Vec<_> = (0..4)
+                    .map(|_| scope.spawn(|| ring.generate(false, SystemTime::now()).ok()))
+                    .collect();
+                callers
+                    .into_iter()
+                    .filter_map(|caller| caller.join().unwrap())
+                    .collect()
+            });
+            assert_eq!(
+                made.len(),
+                1,
+                "more than one says that its keys are the ring"
+            );
+            let current = read_signing_key(&ring.current_path()).unwrap();
+            assert_eq!(current.kid(), made[0].current.kid());
+        }
     }
 
     #[test]

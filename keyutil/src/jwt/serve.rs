@@ -5,7 +5,7 @@
 //! with status 500, and so does an empty set. This endpoint therefore answers with a checked,
 //! complete document or with plain text, which the server refuses and keeps what it has.
 
-use std::{future::Future, io, path::PathBuf};
+use std::{future::Future, io, path::PathBuf, time::Duration};
 
 use axum::{
     Router,
@@ -14,7 +14,10 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use super::Jwks;
 use crate::credentials::reload::{Credential, LoadError, Reloading};
@@ -52,14 +55,28 @@ pub async fn serve(
             plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
         })
         .with_state(document);
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(shutdown)
-        .await
+    let stopping = CancellationToken::new();
+    let stopped = stopping.clone().cancelled_owned();
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(stopped);
+    let limit = async {
+        shutdown.await;
+        stopping.cancel();
+        tokio::time::sleep(DRAIN_LIMIT).await;
+    };
+    tokio::select! {
+        ended = serving => ended,
+        () = limit => Ok(()),
+    }
 }
+
+/// For the answers that are under way. Somebody who has sent half a request must not hold up the
+/// end.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 async fn jwks(State(document): State<Reloading<Jwks>>, headers: HeaderMap) -> Response {
     let jwks = document.current();
-    let etag = format!("\"{}\"", jwks.kids().join("."));
+    let digest = Sha256::digest(jwks.document());
+    let etag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(digest));
     let cache = [
         (header::CACHE_CONTROL, format!("public, max-age={MAX_AGE}")),
         (header::ETAG, etag.clone()),

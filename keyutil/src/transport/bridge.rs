@@ -27,6 +27,9 @@ use crate::{
 /// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 
+/// The words for a failed call, if there are better ones than those of its status.
+pub type ExplainFailure = dyn Fn(&Status) -> Option<String> + Send + Sync;
+
 /// What the SDK's calls go through.
 pub struct Bridge {
     /// The channel.
@@ -35,6 +38,8 @@ pub struct Bridge {
     pub compression: Option<CompressionEncoding>,
     /// Where the channel leads, for errors.
     pub target: String,
+    /// Says in words why there was no connection, if that is why a call failed and it is known.
+    pub explain_failure: Box<ExplainFailure>,
     /// Says in words why the server may have refused a call.
     pub explain_refusal: Box<dyn Fn() -> String + Send + Sync>,
     /// Looks at the credential files. Held here, so that it goes on for as long as any clone of
@@ -98,11 +103,14 @@ impl Bridge {
             return Status::deadline_exceeded("the call took longer than its grpc-timeout");
         }
         if causes(source).any(|cause| cause.is::<tonic::transport::Error>()) {
-            return Status::unavailable(format!(
-                "the connection to `{}` failed: {}",
-                self.target,
-                chain(source)
-            ));
+            let known = (self.explain_failure)(&status);
+            return Status::unavailable(known.unwrap_or_else(|| {
+                format!(
+                    "the connection to `{}` failed: {}",
+                    self.target,
+                    chain(source)
+                )
+            }));
         }
         status
     }

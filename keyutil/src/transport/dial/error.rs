@@ -19,7 +19,7 @@ pub enum DialError {
         source: Arc<io::Error>,
     },
     /// Nobody listens, or nothing comes through.
-    #[error("failed to connect to {address}")]
+    #[error("no TCP connection to {address}")]
     Connect {
         /// The last address that was tried.
         address: SocketAddr,
@@ -33,6 +33,9 @@ pub enum DialError {
         /// The limit.
         after: Duration,
     },
+    /// Somebody listens, and hangs up on plaintext.
+    #[error("the server closed the connection without an answer, and the connection has no TLS")]
+    PlaintextClosed,
     /// Kept back.
     #[error("{address} is another machine, and a token must not travel there in plaintext")]
     TokenInPlaintext {
@@ -92,6 +95,8 @@ impl DialError {
                 | A::UnknownCA
                 | A::AccessDenied
                 | A::HandshakeFailure
+                // Go could not read what we presented.
+                | A::DecodeError
         )
         .then_some(*alert)
     }
@@ -120,6 +125,8 @@ impl DialError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
+            // Port forwarding accepts for a server that is not up yet, and hangs up.
+            Self::PlaintextClosed => true,
             // Something in between that cut the line, not something that said no.
             Self::Handshake { .. } => self.tls_error().is_none(),
             Self::Alert { .. } | Self::TokenInPlaintext { .. } | Self::NoHttp2 => false,
