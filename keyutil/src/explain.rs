@@ -82,7 +82,10 @@ impl Refusal<'_> {
 
     fn times(&self, token: &Unverified, now: SystemTime) -> Vec<String> {
         let words = token.lifetime_in_words(now);
-        if words.starts_with("valid") || words.starts_with("never") {
+        if ["valid", "never", "`exp`"]
+            .iter()
+            .any(|begin| words.starts_with(begin))
+        {
             Vec::new()
         } else {
             vec![format!("the token is out of its time: {words}")]
@@ -100,6 +103,13 @@ impl Refusal<'_> {
         }
         if token.subject().is_none() {
             causes.push("the token has no `sub`".to_owned());
+        }
+        for claim in ["exp", "nbf", "iat"] {
+            if token.malformed_time(claim) {
+                causes.push(format!(
+                    "the token's `{claim}` is not a number of seconds since 1970"
+                ));
+            }
         }
         causes
     }
@@ -263,6 +273,16 @@ mod tests {
                 header.clone(),
                 with("permissions", json!("default:write")),
                 "no permissions",
+            ),
+            (
+                header.clone(),
+                with("exp", json!("2000")),
+                "`exp` is not a number",
+            ),
+            (
+                header.clone(),
+                with("iat", json!(1e30)),
+                "`iat` is not a number",
             ),
             (header, with("sub", Value::Null), "no `sub`"),
             (json!({"alg": "none"}), good.clone(), "neither with ES256"),

@@ -1,21 +1,15 @@
 //! What must not be lost when something is let go of: work in hand, and the following of
 //! credentials.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 mod support;
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use keyutil::{
     files::{self, Mode},
-    jwt::{ClaimsTemplate, Permission, keyring::read_signing_key},
     pki::Party,
 };
-use sandbox::{Stack, StackOptions, signal::Signal, stack::AUDIENCE};
+use sandbox::{StackOptions, signal::Signal};
 use secrecy::ExposeSecret;
 use support::LIMIT;
 use temporalio_client::WorkflowStartOptions;
@@ -47,7 +41,13 @@ async fn credentials_are_followed_as_long_as_a_clone_of_the_client_lives() {
     let worker = support::worker(&stack).await;
     let lifetime = Duration::from_secs(4);
     let file = stack.guard().folder().join("token");
-    let renew = || files::replace(&file, token(&stack, lifetime).as_bytes(), Mode::Private);
+    let renew = || {
+        files::replace(
+            &file,
+            support::token(&stack, lifetime).expose_secret().as_bytes(),
+            Mode::Private,
+        )
+    };
     renew().unwrap();
     let mut args = stack.connect_args(Party::Starter);
     args.token = Default::default();
@@ -71,16 +71,4 @@ async fn credentials_are_followed_as_long_as_a_clone_of_the_client_lives() {
         assert_eq!(greeting, "Hello you!");
     }
     worker.stop().await;
-}
-
-fn token(stack: &Stack, lifetime: Duration) -> String {
-    let claims = ClaimsTemplate {
-        subject: "somebody".to_owned(),
-        audience: Some(AUDIENCE.to_owned()),
-        permissions: vec![Permission::write(stack.namespace())],
-        lifetime,
-    };
-    let key = read_signing_key(&stack.keyring().current_path()).unwrap();
-    let token = key.mint(&claims.at(SystemTime::now())).unwrap();
-    token.expose_secret().to_owned()
 }

@@ -8,15 +8,15 @@
 use std::{
     fs,
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use keyutil::{
     files::{self, Mode},
-    jwt::{ClaimsTemplate, Permission, keyring::read_signing_key},
+    jwt::keyring::read_signing_key,
 };
-use sandbox::{Stack, StackOptions, stack::AUDIENCE};
-use secrecy::{ExposeSecret, SecretString};
+use sandbox::{Stack, StackOptions};
+use secrecy::ExposeSecret;
 use support::LIMIT;
 use tokio::process::Command;
 
@@ -53,7 +53,7 @@ async fn a_token_file_is_followed_and_garbage_in_it_is_reported_and_not_used() {
     // Garbage is reported when it was seen twice, which takes two to three seconds.
     let lifetime = Duration::from_secs(20);
     let file = stack.guard().folder().join("token");
-    write(&file, token(&stack, lifetime).expose_secret());
+    write(&file, support::token(&stack, lifetime).expose_secret());
     let first_written = Instant::now();
     let mut command = support::worker_command(&stack).await;
     without_key(&mut command).env("KEYUTIL_TOKEN_FILE", &file);
@@ -73,7 +73,7 @@ async fn a_token_file_is_followed_and_garbage_in_it_is_reported_and_not_used() {
         reports += 1;
         support::assert_all_greeted(&starter(&stack).await, 10);
 
-        write(&file, token(&stack, lifetime).expose_secret());
+        write(&file, support::token(&stack, lifetime).expose_secret());
         worker.wait_for("credential replaced", LIMIT).await;
     }
     support::assert_all_greeted(&starter(&stack).await, 10);
@@ -91,7 +91,7 @@ async fn a_token_file_is_followed_and_garbage_in_it_is_reported_and_not_used() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fixed_token_does_as_long_as_it_lives() {
     let stack = support::stack(StackOptions::default()).await;
-    let token = token(&stack, Duration::from_secs(300));
+    let token = support::token(&stack, Duration::from_secs(300));
     let mut command = support::worker_command(&stack).await;
     without_key(&mut command).env("TEMPORAL_API_KEY", token.expose_secret());
     let worker = support::polling(&mut command).await;
@@ -125,17 +125,6 @@ async fn a_replaced_signing_key_signs_from_then_on() {
     worker.stop().await;
 }
 
-fn token(stack: &Stack, lifetime: Duration) -> SecretString {
-    let claims = ClaimsTemplate {
-        subject: "somebody".to_owned(),
-        audience: Some(AUDIENCE.to_owned()),
-        permissions: vec![Permission::write(stack.namespace())],
-        lifetime,
-    };
-    let key = read_signing_key(&stack.keyring().current_path()).unwrap();
-    key.mint(&claims.at(SystemTime::now())).unwrap()
-}
-
 fn write(file: &Path, content: &str) {
     files::replace(file, content.as_bytes(), Mode::Private).unwrap();
 }
@@ -152,7 +141,7 @@ async fn starter(stack: &Stack) -> std::process::Output {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_token_is_logged_however_much_is_logged() {
     let stack = support::stack(StackOptions::default()).await;
-    let token = token(&stack, Duration::from_secs(300));
+    let token = support::token(&stack, Duration::from_secs(300));
     let mut command = support::worker_command(&stack).await;
     command.env("RUST_LOG", "trace");
     let worker = support::polling(&mut command).await;

@@ -153,7 +153,33 @@ impl<T: Credential> Reloading<T> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a value that is good, unless it is the one in use.
+    /// What the files hold now: nothing else than `known`, a value, or something broken.
+    fn find(
+        &self,
+        known: Fingerprint,
+    ) -> Result<Option<(Fingerprint, T)>, (Fingerprint, LoadError)> {
+        let contents = read_all(&self.shared.files).map_err(|failure| {
+            let print = fingerprint(&[chain(&failure).into_bytes()]);
+            (print, failure)
+        })?;
+        let print = fingerprint(&contents);
+        if print == known {
+            return Ok(None);
+        }
+        match (self.shared.parse)(&contents) {
+            Ok(value) => Ok(Some((print, value))),
+            Err(source) => {
+                let failure = LoadError::Content {
+                    kind: T::KIND,
+                    files: self.shared.files.clone(),
+                    source,
+                };
+                Err((print, failure))
+            }
+        }
+    }
+
+    /// Takes a value that is good.
     fn accept(&self, state: &mut State, found: Fingerprint, value: T) {
         let before = self.peek().identify();
         info!(
@@ -221,38 +247,17 @@ impl<T: Credential> Reloading<T> {
 
 impl<T: Credential> Look for Reloading<T> {
     fn look(&self) {
-        let found = read_all(&self.shared.files);
         let mut state = self.state();
-        match found {
-            Ok(contents) => {
-                let print = fingerprint(&contents);
-                if print == state.good {
-                    state.broken_looks = 0;
-                    state.reported = None;
-                    state.last_failure = None;
-                } else {
-                    match (self.shared.parse)(&contents) {
-                        Ok(value) => {
-                            self.accept(&mut state, print, value);
-                            state.broken_looks = 0;
-                            state.reported = None;
-                            state.last_failure = None;
-                        }
-                        Err(source) => {
-                            let failure = LoadError::Content {
-                                kind: T::KIND,
-                                files: self.shared.files.clone(),
-                                source,
-                            };
-                            self.reject(&mut state, print, &failure);
-                        }
-                    }
+        match self.find(state.good) {
+            Ok(found) => {
+                if let Some((print, value)) = found {
+                    self.accept(&mut state, print, value);
                 }
+                state.broken_looks = 0;
+                state.reported = None;
+                state.last_failure = None;
             }
-            Err(failure) => {
-                let print = fingerprint(&[chain(&failure).into_bytes()]);
-                self.reject(&mut state, print, &failure);
-            }
+            Err((print, failure)) => self.reject(&mut state, print, &failure),
         }
         self.report_expiry(&mut state);
     }

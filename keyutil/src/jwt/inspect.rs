@@ -72,6 +72,14 @@ impl Unverified {
         UNIX_EPOCH.checked_add(since)
     }
 
+    /// Whether a date is there and is none: a NumericDate is a number that fits the 64 bits which
+    /// the server reads it into.
+    pub(crate) fn malformed_time(&self, claim: &str) -> bool {
+        let fits = |seconds: f64| seconds.abs() < i64::MAX as f64;
+        let value = self.claims.get(claim);
+        value.is_some_and(|value| !value.as_f64().is_some_and(fits))
+    }
+
     /// The entries of `permissions` that are text.
     pub fn permissions(&self) -> Vec<&str> {
         let entries = self.claims["permissions"].as_array();
@@ -92,6 +100,7 @@ impl Unverified {
             return format!("not valid yet, for another {}", words(early));
         }
         match self.expires_at() {
+            None if self.malformed_time("exp") => "`exp` cannot be read".to_owned(),
             None => "never expires: nothing but a change of the signing key ends it".to_owned(),
             Some(expires) => match expires.duration_since(now) {
                 Ok(left) if !left.is_zero() => format!("valid for another {}", words(left)),
@@ -118,6 +127,13 @@ impl Unverified {
                  without one"
                     .to_owned(),
             );
+        }
+        for claim in ["exp", "nbf", "iat"] {
+            if self.malformed_time(claim) {
+                warnings.push(format!(
+                    "`{claim}` is not a number of seconds since 1970: the server refuses the token"
+                ));
+            }
         }
         if self.subject().is_none() {
             warnings.push("there is no `sub`: the server refuses a token without one".to_owned());
@@ -188,7 +204,8 @@ mod tests {
                 "not valid yet, for another 10s",
             ),
             (serde_json::json!({}), "never expires"),
-            (serde_json::json!({"exp": 1e300}), "never expires"),
+            (serde_json::json!({"exp": 1e300}), "`exp` cannot be read"),
+            (serde_json::json!({"exp": null}), "`exp` cannot be read"),
         ] {
             let token = Unverified {
                 header: serde_json::json!({}),

@@ -53,6 +53,12 @@ pub fn verify(token: &str, key_set: &[u8], audience: Option<&str>) -> Result<(),
     if unverified.subject().is_none() {
         return Err(VerifyError::NoSubject);
     }
+    if ["exp", "nbf", "iat"]
+        .iter()
+        .any(|claim| unverified.malformed_time(claim))
+    {
+        return Err(VerifyError::NotANumericDate);
+    }
     if unverified.valid_from() > Some(SystemTime::now()) {
         return Err(VerifyError::NotYetValid);
     }
@@ -94,6 +100,9 @@ pub enum VerifyError {
     /// Signed by another key than the published one.
     #[error("the signature is not that of the published key")]
     Signature,
+    /// RFC 7519 section 2.
+    #[error("`exp`, `nbf` or `iat` is not a number of seconds since 1970")]
+    NotANumericDate,
     /// Too late.
     #[error("the token has expired")]
     Expired,

@@ -9,16 +9,25 @@
 pub mod process;
 mod program;
 
-use std::{path::PathBuf, process::Output, time::Duration};
+use std::{
+    path::PathBuf,
+    process::Output,
+    time::{Duration, SystemTime},
+};
 
 use clap::Parser;
-use keyutil::pki::Party;
+use keyutil::{
+    jwt::{ClaimsTemplate, Permission, keyring::read_signing_key},
+    pki::Party,
+};
 use sandbox::{
     Stack, StackOptions,
     binaries::Binaries,
     guard::Guard,
     provision::{self, Options, Silent},
+    stack::AUDIENCE,
 };
+use secrecy::SecretString;
 use tokio::{process::Command, sync::OnceCell, time::timeout};
 
 pub use program::Program;
@@ -139,4 +148,16 @@ pub fn stdout(output: &Output) -> String {
 /// What a program logged.
 pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A token that worker and starter can use, for as long as this.
+pub fn token(stack: &Stack, lifetime: Duration) -> SecretString {
+    let claims = ClaimsTemplate {
+        subject: "somebody".to_owned(),
+        audience: Some(AUDIENCE.to_owned()),
+        permissions: vec![Permission::write(stack.namespace())],
+        lifetime,
+    };
+    let key = read_signing_key(&stack.keyring().current_path()).unwrap();
+    key.mint(&claims.at(SystemTime::now())).unwrap()
 }
