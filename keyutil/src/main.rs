@@ -34,12 +34,7 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments: Arguments = match program::arguments() {
-        Ok(arguments) => arguments,
-        Err(code) => return code,
-    };
-    program::start_logging();
-    program::run("keyutil", async {
+    program::main("keyutil", async |arguments: Arguments| {
         match arguments.command {
             Command::Pki(command) => commands::pki::run(command),
             Command::Key(command) => commands::key::run(command),

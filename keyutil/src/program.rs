@@ -32,6 +32,21 @@ const UNAVAILABLE: u8 = 69;
 const PROTOCOL: u8 = 76;
 const NO_PERMISSION: u8 = 77;
 
+/// A whole program: reads the arguments, logs to standard error, does `work`, prints the error if
+/// there is one, and gives the exit code.
+pub async fn main<A: Parser>(
+    name: &str,
+    work: impl AsyncFnOnce(A) -> anyhow::Result<()>,
+) -> ExitCode {
+    match arguments() {
+        Ok(arguments) => {
+            start_logging();
+            run(name, work(arguments)).await
+        }
+        Err(code) => code,
+    }
+}
+
 /// Reads the arguments; prints help, version or mistakes, and ends the process, as needed.
 ///
 /// # Errors
@@ -67,7 +82,7 @@ fn without_empty_variables(command: Command) -> Command {
 }
 
 /// Logs to standard error, as `RUST_LOG` says.
-pub fn start_logging() {
+fn start_logging() {
     start_logging_at("info,temporalio_sdk_core=warn,temporalio_client=warn");
 }
 
@@ -109,8 +124,7 @@ pub async fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) 
     }
 }
 
-/// Prints an error as [`run`] does.
-pub fn report(name: &str, error: &anyhow::Error) -> ExitCode {
+fn report(name: &str, error: &anyhow::Error) -> ExitCode {
     // As when the output goes to `head`, which has seen enough.
     let gone = |OutputError(error): &OutputError| error.kind() == io::ErrorKind::BrokenPipe;
     if find::<OutputError>(error).is_some_and(gone) {

@@ -21,7 +21,7 @@ use keyutil::{
         serve,
     },
     namespace,
-    pki::{self, AuthorityKind, InitOptions, Layout, Party, PkiError},
+    pki::{self, InitOptions, Layout, Party, PkiError},
     settings::Settings,
 };
 use serde_json::Value;
@@ -349,9 +349,6 @@ impl Drop for JwksEndpoint {
         self.task.abort();
     }
 }
-
-/// The CA that client certificates of a stack are signed by, for tests that sign more of them.
-pub const CLIENT_AUTHORITY: AuthorityKind = AuthorityKind::Clients;
 
 /// Why there is no stack.
 #[derive(Debug, thiserror::Error)]

@@ -50,12 +50,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments: Arguments = match program::arguments() {
-        Ok(arguments) => arguments,
-        Err(code) => return code,
-    };
-    program::start_logging();
-    program::run("starter", start(arguments)).await
+    program::main("starter", start).await
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {

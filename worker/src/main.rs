@@ -24,12 +24,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments: Arguments = match program::arguments() {
-        Ok(arguments) => arguments,
-        Err(code) => return code,
-    };
-    program::start_logging();
-    program::run("worker", work(arguments)).await
+    program::main("worker", work).await
 }
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
