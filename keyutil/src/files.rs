@@ -1,11 +1,12 @@
 //! Credential files on disk: replaced as a whole, never written into, private where they must be.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
 };
 
-use tempfile::NamedTempFile;
+use secrecy::{ExposeSecret, SecretString};
 
 /// Who may read a file that this crate writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,152 @@ pub enum Mode {
     Private,
     /// `0644`: certificates, key sets and other public material.
     Public,
+}
+
+/// One of the steps in which a set of files changes. Between any two of them the process may die,
+/// so the order of a [`Change`] is a part of its design.
+#[derive(Debug)]
+pub enum Operation {
+    /// [`replace`].
+    Replace {
+        /// The file.
+        path: PathBuf,
+        /// What it is to hold; private keys too, so never in the `Debug` output.
+        content: SecretString,
+        /// Who may read it.
+        mode: Mode,
+    },
+    /// [`remove`].
+    Remove {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Operation {
+    /// Replaces a file that everybody may read.
+    pub fn publish(path: PathBuf, content: impl Into<SecretString>) -> Self {
+        Self::Replace {
+            path,
+            content: content.into(),
+            mode: Mode::Public,
+        }
+    }
+
+    /// Replaces a file that only its owner may read.
+    pub fn keep(path: PathBuf, content: SecretString) -> Self {
+        Self::Replace {
+            path,
+            content,
+            mode: Mode::Private,
+        }
+    }
+
+    fn apply(&self) -> Result<(), WriteError> {
+        match self {
+            Self::Replace {
+                path,
+                content,
+                mode,
+            } => replace(path, content.expose_secret().as_bytes(), *mode),
+            Self::Remove { path } => remove(path),
+        }
+    }
+}
+
+/// What is to be done to a set of files, in this order. Made in memory first: what cannot be made
+/// changes nothing.
+#[derive(Debug, Default)]
+#[must_use = "nothing is written before it is applied"]
+pub struct Change(Vec<Operation>);
+
+impl Change {
+    /// These operations, in this order.
+    pub fn new(operations: Vec<Operation>) -> Self {
+        Self(operations)
+    }
+
+    /// Does all of it.
+    ///
+    /// # Errors
+    /// [`WriteError`] of the first operation that failed. Those before it are done, those after it
+    /// are not.
+    pub fn apply(&self) -> Result<(), WriteError> {
+        self.0.iter().try_for_each(Operation::apply)
+    }
+
+    /// The operations. A test that kills the process between two of them applies only the first.
+    pub fn operations(&self) -> &[Operation] {
+        &self.0
+    }
+
+    /// What a process leaves behind that dies after `count` operations.
+    #[cfg(test)]
+    pub(crate) fn apply_first(&self, count: usize) -> Result<(), WriteError> {
+        self.0.iter().take(count).try_for_each(Operation::apply)
+    }
+}
+
+/// Held while a set of files is looked at and changed. The kernel lets go of it when the process
+/// dies.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
+
+impl Lock {
+    /// Waits until nobody else holds the lock of this folder, which is made if it is missing.
+    ///
+    /// What an interrupted [`replace`] of a former holder has left in the folder is removed.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn wait(folder: &Path) -> Result<Self, LockError> {
+        let path = folder.join(".lock");
+        let locked = || -> io::Result<File> {
+            create_folder(folder)?;
+            // Never replaced: two callers must lock one and the same file.
+            let file = File::options().append(true).create(true).open(&path)?;
+            file.lock()?;
+            sweep(folder)?;
+            Ok(file)
+        };
+        locked().map(Self).map_err(|source| LockError {
+            path: path.clone(),
+            source,
+        })
+    }
+}
+
+/// Removes what [`replace`] has not come to rename. Private keys are among it.
+///
+/// # Errors
+/// When the folder cannot be read, or a file not be removed.
+pub fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(UNFINISHED) && entry.file_type()?.is_file() {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// How the names of files begin that are not renamed yet.
+const UNFINISHED: &str = ".unfinished-";
+
+/// Removes a file, if it is there.
+///
+/// # Errors
+/// [`WriteError`], which names the path.
+pub fn remove(path: &Path) -> Result<(), WriteError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(WriteError {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// Replaces `path` by a file with this content, so that a reader sees the old file or the new one
@@ -41,7 +188,9 @@ fn write_and_rename(folder: &Path, path: &Path, content: &[u8], mode: Mode) -> i
     use io::Write;
 
     // tempfile creates with 0600, so a private key is never readable by others, not even briefly.
-    let mut file = NamedTempFile::new_in(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempfile_in(folder)?;
     file.write_all(content)?;
     if mode == Mode::Public {
         make_public(file.as_file())?;
@@ -84,11 +233,22 @@ pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// A file could not be written.
+/// Somebody else's lock could not be waited for.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to lock the folder by `{}`", path.display())]
+pub struct LockError {
+    /// The lock file.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+/// A file could not be written or removed.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to write `{}`", path.display())]
 pub struct WriteError {
-    /// The file that was to be written.
+    /// The file that was to be written or removed.
     pub path: PathBuf,
     /// Why it was not.
     #[source]
@@ -112,6 +272,19 @@ mod tests {
         assert_eq!(fs::read(path.join("inside")).unwrap(), b"old");
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "a temporary file was left: {left:?}");
+    }
+
+    #[test]
+    fn who_gets_the_lock_finds_nothing_unfinished() {
+        let folder = tempfile::tempdir().unwrap();
+        let unfinished = folder.path().join(".unfinished-Ab12");
+        fs::write(&unfinished, "half a key").unwrap();
+        fs::write(folder.path().join("current.pem"), "a key").unwrap();
+
+        let _lock = Lock::wait(folder.path()).unwrap();
+
+        assert!(!unfinished.exists());
+        assert!(folder.path().join("current.pem").exists());
     }
 
     #[cfg(unix)]

@@ -5,8 +5,7 @@
 //! has both keys from the first day.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -18,7 +17,7 @@ use super::{
     jwks::JwksError,
     key::{self, KeyError},
 };
-use crate::files::{self, Mode, WriteError};
+use crate::files::{self, Lock, LockError, Mode, WriteError};
 
 /// The folder of one ring, with the file names of this project's `certs/signing`.
 #[derive(Clone, Debug)]
@@ -65,7 +64,7 @@ impl Keyring {
     /// [`KeyringError::Exists`] when there is a key already and `replace` is not set; nothing is
     /// changed then. Two callers at once wait for each other.
     pub fn generate(&self, replace: bool, now: SystemTime) -> Result<Generated, KeyringError> {
-        let _lock = self.lock()?;
+        let _lock = Lock::wait(&self.folder)?;
         if self.exists() && !replace {
             return Err(KeyringError::Exists {
                 path: self.current_path(),
@@ -87,22 +86,6 @@ impl Keyring {
             Mode::Private,
         )?;
         Ok(Generated { current, next })
-    }
-
-    /// Held while the files of the ring change; the kernel lets go of it when the process dies.
-    fn lock(&self) -> Result<File, KeyringError> {
-        let path = self.folder.join(".lock");
-        let locked = || -> io::Result<File> {
-            files::create_folder(&self.folder)?;
-            // Never replaced: two callers must lock one and the same file.
-            let file = File::options().append(true).create(true).open(&path)?;
-            file.lock()?;
-            Ok(file)
-        };
-        locked().map_err(|source| KeyringError::Lock {
-            path: path.clone(),
-            source,
-        })
     }
 
     /// The published document.
@@ -187,14 +170,8 @@ pub enum KeyringError {
         path: PathBuf,
     },
     /// Somebody else's lock could not be waited for.
-    #[error("failed to lock the key ring by `{}`", path.display())]
-    Lock {
-        /// The lock file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A file of the ring could not be read.
     #[error("failed to read `{}`", path.display())]
     Read {
