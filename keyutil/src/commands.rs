@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+mod countdown;
 pub mod jwks;
 pub mod key;
 pub mod namespace;

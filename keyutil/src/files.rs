@@ -56,7 +56,11 @@ impl Operation {
         }
     }
 
-    fn apply(&self) -> Result<(), WriteError> {
+    /// Does it.
+    ///
+    /// # Errors
+    /// [`WriteError`]. The file is then as it was.
+    pub fn apply(&self) -> Result<(), WriteError> {
         match self {
             Self::Replace {
                 path,

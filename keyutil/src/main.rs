@@ -37,7 +37,7 @@ async fn main() -> ExitCode {
     program::main("keyutil", async |arguments: Arguments| {
         match arguments.command {
             Command::Pki(command) => commands::pki::run(command),
-            Command::Key(command) => commands::key::run(command),
+            Command::Key(command) => commands::key::run(command).await,
             Command::Jwks(command) => commands::jwks::run(command).await,
             Command::Token(command) => commands::token::run(command).await,
             Command::Namespace(command) => commands::namespace::run(command).await,

@@ -24,11 +24,13 @@ Exit codes:
    1  failed for another reason than these
   64  the arguments are wrong, or the settings of the connection and the files they name
   69  the server cannot be reached
+  75  too early: try again later
   76  the server's certificate or protocol is wrong
   77  not permitted: client certificate, token or permission";
 
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
+const TRY_LATER: u8 = 75;
 const PROTOCOL: u8 = 76;
 const NO_PERMISSION: u8 = 77;
 
@@ -153,6 +155,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         || find::<PkiError>(error).is_some_and(PkiError::is_usage);
     if usage {
         return USAGE;
+    }
+    if find::<KeyringError>(error).is_some_and(KeyringError::is_too_early) {
+        return TRY_LATER;
     }
     match find::<ConnectError>(error) {
         Some(ConnectError::Settings(_) | ConnectError::Address(_) | ConnectError::Url(_)) => USAGE,

@@ -1,27 +1,41 @@
 //! `keyutil jwks …`
 
-use std::{fs, net::SocketAddr, path::PathBuf, time::SystemTime};
+use std::{
+    fs,
+    future::pending,
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
     credentials::Watch,
-    jwt::{self, SigningKey, keyring::Keyring, serve},
+    jwt::{
+        self, SigningKey,
+        keyring::{Keyring, Schedule},
+        serve,
+    },
     program,
 };
 use tokio::net::TcpListener;
 use tracing::info;
 
-use super::key::Folder;
+use super::key::{Folder, Times, usage};
 
 #[derive(Subcommand)]
 pub enum Jwks {
-    /// Answer the server's fetches, and follow the key set when it changes
     Serve(Serve),
     /// Print the key set
     Print(Print),
 }
 
+/// Answer the server's fetches, and follow the key set when it changes
+///
+/// With `--rotate-every` it rotates the signing key too, as `keyutil key rotate` and `retire` do,
+/// with the same waits. The first rotation is due that long after the present key began to sign,
+/// also if this program was started in between.
 #[derive(Args)]
 pub struct Serve {
     #[command(flatten)]
@@ -39,6 +53,13 @@ pub struct Serve {
     /// Make keys first, if there are none
     #[arg(long)]
     generate: bool,
+
+    /// Rotate the signing key at this interval [default: never]
+    #[arg(long, env = "KEYUTIL_ROTATE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    rotate_every: Option<Duration>,
+
+    #[command(flatten)]
+    times: Times,
 }
 
 #[derive(Args)]
@@ -59,7 +80,12 @@ pub async fn run(command: Jwks) -> anyhow::Result<()> {
 }
 
 async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
-    let ring = Keyring::at(arguments.folder.dir);
+    let policy = arguments.times.policy()?;
+    let ring = arguments.folder.ring();
+    let schedule = match arguments.rotate_every {
+        Some(every) => Some(Schedule::new(ring.clone(), policy, every).map_err(usage)?),
+        None => None,
+    };
     if arguments.generate && !ring.exists() {
         let made = ring.generate(false, SystemTime::now())?;
         info!(
@@ -83,9 +109,18 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
     let interrupted = async {
         let _ = program::interrupted().await;
     };
-    serve::serve(listener, document, interrupted)
-        .await
-        .context("failed to serve the key set")
+    let rotating = async {
+        match schedule {
+            Some(schedule) => schedule.run().await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        served = serve::serve(listener, document, interrupted) => {
+            served.context("failed to serve the key set")
+        }
+        never = rotating => match never {},
+    }
 }
 
 fn print(arguments: Print) -> anyhow::Result<()> {

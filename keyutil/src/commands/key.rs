@@ -1,14 +1,22 @@
 //! `keyutil key …`
 
+mod list;
+mod rotate;
+
 use std::{path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand};
 use keyutil::{jwt::keyring::Keyring, program};
 
+pub use rotate::{Times, usage};
+
 #[derive(Subcommand)]
 pub enum Key {
     /// Make a new pair of keys: one that signs, and one that is published and waits to be next
     Generate(Generate),
+    Rotate(rotate::Rotate),
+    Retire(rotate::Retire),
+    List(list::List),
 }
 
 #[derive(Args)]
@@ -34,9 +42,24 @@ pub struct Folder {
     pub dir: PathBuf,
 }
 
-pub fn run(command: Key) -> anyhow::Result<()> {
-    let Key::Generate(Generate { folder, force }) = command;
-    let ring = Keyring::at(folder.dir);
+impl Folder {
+    /// The ring there.
+    pub fn ring(self) -> Keyring {
+        Keyring::at(self.dir)
+    }
+}
+
+pub async fn run(command: Key) -> anyhow::Result<()> {
+    match command {
+        Key::Generate(arguments) => generate(arguments),
+        Key::Rotate(arguments) => rotate::rotate(arguments).await,
+        Key::Retire(arguments) => rotate::retire(arguments),
+        Key::List(arguments) => list::list(arguments),
+    }
+}
+
+fn generate(Generate { folder, force }: Generate) -> anyhow::Result<()> {
+    let ring = folder.ring();
     let made = ring.generate(force, SystemTime::now())?;
     program::print_line(format_args!(
         "signs now    {}  {}",

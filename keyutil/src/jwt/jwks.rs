@@ -23,11 +23,15 @@ impl Jwks {
     pub fn publishing<'a>(
         keys: impl IntoIterator<Item = &'a SigningKey>,
     ) -> Result<Self, JwksError> {
+        Self::of(keys.into_iter().map(SigningKey::public))
+    }
+
+    pub(super) fn of<'a>(keys: impl IntoIterator<Item = &'a Jwk>) -> Result<Self, JwksError> {
         #[derive(Serialize)]
         struct Document<'a> {
             keys: Vec<&'a Jwk>,
         }
-        let keys = keys.into_iter().map(SigningKey::public).collect();
+        let keys = keys.into_iter().collect();
         let text = serde_json::to_vec_pretty(&Document { keys }).map_err(JwksError::Json)?;
         Self::parse(&text)
     }

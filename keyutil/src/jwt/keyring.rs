@@ -1,8 +1,27 @@
-//! The signing keys on disk: `next` is published and waits, `current` signs.
+//! The signing keys on disk: next → current → previous.
 //!
 //! The server fetches the key set at intervals and never because of an unknown `kid`
-//! (`default_token_key_provider.go`), so a key is published before it signs. A new ring therefore
-//! has both keys from the first day.
+//! (`default_token_key_provider.go`). So a key is published before it signs, and stays published
+//! for as long as a token of its may live. At any time exactly one key signs.
+//!
+//! | what | file |
+//! |---|---|
+//! | how long a key waits, and how long it stays | `policy.rs` |
+//! | what the files say, taken together | `ring.rs` |
+//! | when each key was published, began and stopped | `record.rs` |
+//! | what a step writes, in which order | `plan.rs` |
+//! | rotations that are made when they are due | `schedule.rs` |
+//! | what can go wrong | `error.rs` |
+
+mod error;
+mod plan;
+mod policy;
+mod record;
+mod ring;
+mod schedule;
+
+#[cfg(test)]
+mod tests;
 
 use std::{
     fs, io,
@@ -10,14 +29,23 @@ use std::{
     time::SystemTime,
 };
 
-use serde::{Deserialize, Serialize};
+use secrecy::SecretString;
+use tracing::info;
 
-use super::{
-    Jwks, SigningKey,
-    jwks::JwksError,
-    key::{self, KeyError},
+pub use error::KeyringError;
+pub use plan::{Generated, Rotated};
+pub use policy::{PolicyError, RotationPolicy, RotationTimes};
+pub use record::State;
+pub use ring::{Ring, RingKey};
+pub use schedule::Schedule;
+
+use self::{
+    plan::{Plan, Rotation},
+    record::Record,
+    ring::Found,
 };
-use crate::files::{self, Lock, LockError, Mode, WriteError};
+use super::{Jwks, SigningKey};
+use crate::files::Lock;
 
 /// The folder of one ring, with the file names of this project's `certs/signing`.
 #[derive(Clone, Debug)]
@@ -48,7 +76,7 @@ impl Keyring {
         self.folder.join("jwks.json")
     }
 
-    /// When each key was published and began to sign.
+    /// When each key was published, began to sign and stopped.
     pub fn ring_path(&self) -> PathBuf {
         self.folder.join("ring.json")
     }
@@ -70,22 +98,93 @@ impl Keyring {
                 path: self.current_path(),
             });
         }
-        let (current_pem, next_pem) = (key::generate_pem()?, key::generate_pem()?);
-        let current = SigningKey::from_pem(key::expose(&current_pem))?;
-        let next = SigningKey::from_pem(key::expose(&next_pem))?;
-        let jwks = Jwks::publishing([&current, &next])?;
-        let record = Record::new(&current, &next, now);
+        // One that cannot be read signs nothing.
+        let before = read_signing_key(&self.current_path()).ok();
+        let Plan { change, verdict } = plan::generate(self, before.as_ref(), now)?;
+        change.apply()?;
+        verdict
+    }
 
-        // The public document goes first: at no moment is there a key that signs and is not in it.
-        files::replace(&self.jwks_path(), &jwks.document(), Mode::Public)?;
-        files::replace(&self.ring_path(), &record.to_json()?, Mode::Public)?;
-        files::replace(&self.next_path(), key::expose(&next_pem), Mode::Private)?;
-        files::replace(
-            &self.current_path(),
-            key::expose(&current_pem),
-            Mode::Private,
-        )?;
-        Ok(Generated { current, next })
+    /// Lets the next key sign, publishes a new next one, and takes keys out of the key set that no
+    /// live token needs. Goes on where an earlier run was interrupted.
+    ///
+    /// # Errors
+    /// [`KeyringError::TooEarly`] until the next key has been published long enough; nothing is
+    /// changed then, unless there is no next key, which is then published.
+    pub fn rotate(
+        &self,
+        policy: &RotationPolicy,
+        now: SystemTime,
+    ) -> Result<Rotated, KeyringError> {
+        self.rotate_by(Rotation::InTurn(policy), now)
+    }
+
+    /// Lets the next key sign at once, however short it has been published, and drops the one that
+    /// signed: its tokens are refused as soon as the servers fetch the key set again.
+    ///
+    /// # Errors
+    /// [`KeyringError::NoNext`], and [`KeyringError::FinishedFirst`] when an ordinary rotation had
+    /// been interrupted.
+    pub fn rotate_in_emergency(&self, now: SystemTime) -> Result<Rotated, KeyringError> {
+        self.rotate_by(Rotation::Emergency, now)
+    }
+
+    fn rotate_by(&self, rotation: Rotation<'_>, now: SystemTime) -> Result<Rotated, KeyringError> {
+        let _lock = self.lock()?;
+        let found = self.find(match rotation {
+            Rotation::InTurn(_) => Broken::Refused,
+            // What cannot sign is to be replaced.
+            Rotation::Emergency => Broken::Missing,
+        })?;
+        let Plan { change, verdict } = plan::rotate(self, &found, rotation, now)?;
+        change.apply()?;
+        let rotated = verdict?;
+        info!(
+            before = rotated.before,
+            now = rotated.now,
+            next = rotated.next,
+            removed = rotated.removed.join(", "),
+            "signing key rotated"
+        );
+        Ok(rotated)
+    }
+
+    /// Takes keys out of the key set that no live token needs any more, and returns their `kid`s.
+    ///
+    /// # Errors
+    /// [`KeyringError`], when the ring cannot be read or written.
+    pub fn retire(
+        &self,
+        policy: &RotationPolicy,
+        now: SystemTime,
+    ) -> Result<Vec<String>, KeyringError> {
+        let _lock = self.lock()?;
+        let found = self.find(Broken::Refused)?;
+        let Plan { change, verdict } = plan::retire(self, &found, policy, now)?;
+        change.apply()?;
+        let removed = verdict?;
+        if !removed.is_empty() {
+            info!(
+                removed = removed.join(", "),
+                "signing keys taken out of the key set"
+            );
+        }
+        Ok(removed)
+    }
+
+    /// The ring as it is.
+    ///
+    /// # Errors
+    /// [`KeyringError`], when a file of it is broken, or nothing signs.
+    pub fn look(&self, now: SystemTime) -> Result<Ring, KeyringError> {
+        let _lock = self.lock()?;
+        let ring = Ring::of(&self.find(Broken::Refused)?, now)?;
+        if ring.keys().next().is_none() {
+            return Err(KeyringError::NothingSigns {
+                path: self.current_path(),
+            });
+        }
+        Ok(ring)
     }
 
     /// The published document.
@@ -97,116 +196,67 @@ impl Keyring {
         let text = fs::read(&path).map_err(|source| KeyringError::Read { path, source })?;
         Ok(Jwks::parse(&text)?)
     }
-}
 
-/// The two keys of a new ring.
-#[derive(Debug)]
-pub struct Generated {
-    /// Signs from now on.
-    pub current: SigningKey,
-    /// Is published, and waits.
-    pub next: SigningKey,
-}
-
-/// `ring.json`.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    keys: Vec<Entry>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Entry {
-    kid: String,
-    state: State,
-    /// RFC 3339, UTC, whole seconds; so are all times of the record.
-    published: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    activated: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum State {
-    Current,
-    Next,
-}
-
-impl Record {
-    fn new(current: &SigningKey, next: &SigningKey, now: SystemTime) -> Self {
-        let now = humantime::format_rfc3339_seconds(now).to_string();
-        Self {
-            keys: vec![
-                Entry {
-                    kid: current.kid().to_owned(),
-                    state: State::Current,
-                    published: now.clone(),
-                    activated: Some(now.clone()),
-                },
-                Entry {
-                    kid: next.kid().to_owned(),
-                    state: State::Next,
-                    published: now,
-                    activated: None,
-                },
-            ],
-        }
+    /// Locks a ring that is there; a path that was mistyped is not made.
+    fn lock(&self) -> Result<Lock, KeyringError> {
+        let path = self.folder.clone();
+        fs::metadata(&path).map_err(|source| KeyringError::Read { path, source })?;
+        Ok(Lock::wait(&self.folder)?)
     }
 
-    fn to_json(&self) -> Result<Vec<u8>, KeyringError> {
-        serde_json::to_vec_pretty(self).map_err(KeyringError::Record)
+    fn find(&self, broken: Broken) -> Result<Found, KeyringError> {
+        let current = read_if_there(&self.current_path())?.map(|pem| {
+            SigningKey::from_pem(&pem).map_err(|source| KeyringError::BrokenKey {
+                path: self.current_path(),
+                source,
+            })
+        });
+        let current = match (current.transpose(), broken) {
+            (Err(_), Broken::Missing) => None,
+            (current, _) => current?,
+        };
+        let next_pem = read_if_there(&self.next_path())?;
+        let next = next_pem.as_deref().map(SigningKey::from_pem);
+        let next = next.transpose().map_err(|source| KeyringError::BrokenKey {
+            path: self.next_path(),
+            source,
+        })?;
+        let next_pem = next_pem.map(|pem| SecretString::from(&*String::from_utf8_lossy(&pem)));
+        let record = read_if_there(&self.ring_path())?
+            .map(|text| serde_json::from_slice::<Record>(&text))
+            .transpose()
+            .map_err(|source| KeyringError::BrokenRecord {
+                path: self.ring_path(),
+                source,
+            })?;
+        // One that must not be published is not: it is written anew.
+        let published = read_if_there(&self.jwks_path())?;
+        let published = published.and_then(|text| Jwks::parse(&text).ok());
+        Ok(Found {
+            current,
+            next,
+            next_pem,
+            published,
+            record,
+        })
     }
 }
 
-/// A ring that could not be read or made.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyringError {
-    /// Refused, so that no key that has signed is lost by accident.
-    #[error(
-        "there is a signing key already, and replacing it would invalidate every token it signed: `{}`",
-        path.display()
-    )]
-    Exists {
-        /// The key that signs now.
-        path: PathBuf,
-    },
-    /// Somebody else's lock could not be waited for.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// A file of the ring could not be read.
-    #[error("failed to read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of the ring could not be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// A key could not be made or used.
-    #[error(transparent)]
-    Key(#[from] KeyError),
-    /// The public document breaks a rule.
-    #[error(transparent)]
-    Jwks(#[from] JwksError),
-    /// The record could not be put in words.
-    #[error("failed to serialize the record of the key ring")]
-    Record(#[source] serde_json::Error),
+/// What a `current.pem` is taken for that cannot sign.
+#[derive(Clone, Copy)]
+enum Broken {
+    Refused,
+    Missing,
 }
 
-impl KeyringError {
-    /// What to do about it.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Exists { .. } => {
-                Some("keep it, or replace it and every token with it by `--force`")
-            }
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some("make the keys with `keyutil key generate`")
-            }
-            _ => None,
-        }
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
+    match fs::read(path) {
+        Ok(content) => Ok(Some(content)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(KeyringError::Read {
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -220,64 +270,4 @@ pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
         source,
     })?;
     Ok(SigningKey::from_pem(&pem)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_new_ring_publishes_the_key_that_signs_and_the_next_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let ring = Keyring::at(folder.path().join("signing"));
-        assert!(!ring.exists());
-
-        let made = ring.generate(false, SystemTime::now()).unwrap();
-
-        assert_eq!(
-            ring.jwks().unwrap().kids(),
-            [made.current.kid(), made.next.kid()]
-        );
-        let current = read_signing_key(&ring.current_path()).unwrap();
-        assert_eq!(current.kid(), made.current.kid());
-    }
-
-    #[test]
-    fn of_many_at_once_one_makes_the_ring() {
-        for _ in 0..20 {
-            let folder = tempfile::tempdir().unwrap();
-            let ring = Keyring::at(folder.path().join("signing"));
-            let made: Vec<_> = std::thread::scope(|scope| {
-                let callers: Vec<_> = (0..4)
-                    .map(|_| scope.spawn(|| ring.generate(false, SystemTime::now()).ok()))
-                    .collect();
-                callers
-                    .into_iter()
-                    .filter_map(|caller| caller.join().unwrap())
-                    .collect()
-            });
-            assert_eq!(
-                made.len(),
-                1,
-                "more than one says that its keys are the ring"
-            );
-            let current = read_signing_key(&ring.current_path()).unwrap();
-            assert_eq!(current.kid(), made[0].current.kid());
-        }
-    }
-
-    #[test]
-    fn a_ring_is_not_replaced_by_accident() {
-        let folder = tempfile::tempdir().unwrap();
-        let ring = Keyring::at(folder.path());
-        ring.generate(false, SystemTime::now()).unwrap();
-        let before = fs::read(ring.current_path()).unwrap();
-
-        let error = ring.generate(false, SystemTime::now()).unwrap_err();
-
-        assert!(error.to_string().contains("current.pem"), "{error}");
-        assert_eq!(fs::read(ring.current_path()).unwrap(), before);
-        ring.generate(true, SystemTime::now()).unwrap();
-        assert_ne!(fs::read(ring.current_path()).unwrap(), before);
-    }
 }
