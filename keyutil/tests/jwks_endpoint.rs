@@ -115,7 +115,7 @@ async fn a_broken_file_does_not_change_what_is_served() {
 
     let elsewhere = tempfile::tempdir().unwrap();
     let ring = Keyring::at(elsewhere.path());
-    ring.generate(false, SystemTime::now()).unwrap();
+    ring.generate(false, SystemTime::now).unwrap();
     let new = fs::read_to_string(ring.jwks_path()).unwrap();
     let started = Instant::now();
     fs::copy(ring.jwks_path(), &path).unwrap();

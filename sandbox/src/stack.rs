@@ -110,7 +110,7 @@ impl Stack {
         let certs = guard.folder().join("certs");
         pki::init(&InitOptions::new(&certs))?;
         let keyring = Keyring::at(certs.join("signing"));
-        keyring.generate(false, SystemTime::now())?;
+        keyring.generate(false, SystemTime::now)?;
         let jwks = JwksEndpoint::start(&keyring).await?;
 
         let mut attempts = 0;

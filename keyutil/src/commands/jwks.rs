@@ -87,7 +87,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
         None => None,
     };
     if arguments.generate && !ring.exists() {
-        let made = ring.generate(false, SystemTime::now())?;
+        let made = ring.generate(false, SystemTime::now)?;
         info!(
             signs = made.current.kid(),
             next = made.next.kid(),

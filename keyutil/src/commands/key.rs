@@ -60,7 +60,7 @@ pub async fn run(command: Key) -> anyhow::Result<()> {
 
 fn generate(Generate { folder, force }: Generate) -> anyhow::Result<()> {
     let ring = folder.ring();
-    let made = ring.generate(force, SystemTime::now())?;
+    let made = ring.generate(force, SystemTime::now)?;
     program::print_line(format_args!(
         "signs now    {}  {}",
         made.current.kid(),

@@ -91,7 +91,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Exists`] when there is a key already and `replace` is not set; nothing is
     /// changed then. Two callers at once wait for each other.
-    pub fn generate(&self, replace: bool, now: SystemTime) -> Result<Generated, KeyringError> {
+    pub fn generate(&self, replace: bool, clock: impl Clock) -> Result<Generated, KeyringError> {
         let _lock = Lock::wait(&self.folder)?;
         if self.exists() && !replace {
             return Err(KeyringError::Exists {
@@ -100,7 +100,7 @@ impl Keyring {
         }
         // One that cannot be read signs nothing.
         let before = read_signing_key(&self.current_path()).ok();
-        let Plan { change, verdict } = plan::generate(self, before.as_ref(), now)?;
+        let Plan { change, verdict } = plan::generate(self, before.as_ref(), clock())?;
         change.apply()?;
         verdict
     }
@@ -114,9 +114,9 @@ impl Keyring {
     pub fn rotate(
         &self,
         policy: &RotationPolicy,
-        now: SystemTime,
+        clock: impl Clock,
     ) -> Result<Rotated, KeyringError> {
-        self.rotate_by(Rotation::InTurn(policy), now)
+        self.rotate_by(Rotation::InTurn(policy), clock)
     }
 
     /// Lets the next key sign at once, however short it has been published, and drops the one that
@@ -125,18 +125,22 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::NoNext`], and [`KeyringError::FinishedFirst`] when an ordinary rotation had
     /// been interrupted.
-    pub fn rotate_in_emergency(&self, now: SystemTime) -> Result<Rotated, KeyringError> {
-        self.rotate_by(Rotation::Emergency, now)
+    pub fn rotate_in_emergency(&self, clock: impl Clock) -> Result<Rotated, KeyringError> {
+        self.rotate_by(Rotation::Emergency, clock)
     }
 
-    fn rotate_by(&self, rotation: Rotation<'_>, now: SystemTime) -> Result<Rotated, KeyringError> {
+    fn rotate_by(
+        &self,
+        rotation: Rotation<'_>,
+        clock: impl Clock,
+    ) -> Result<Rotated, KeyringError> {
         let _lock = self.lock()?;
         let found = self.find(match rotation {
             Rotation::InTurn(_) => Broken::Refused,
             // What cannot sign is to be replaced.
             Rotation::Emergency => Broken::Missing,
         })?;
-        let Plan { change, verdict } = plan::rotate(self, &found, rotation, now)?;
+        let Plan { change, verdict } = plan::rotate(self, &found, rotation, clock())?;
         change.apply()?;
         let rotated = verdict?;
         info!(
@@ -156,11 +160,11 @@ impl Keyring {
     pub fn retire(
         &self,
         policy: &RotationPolicy,
-        now: SystemTime,
+        clock: impl Clock,
     ) -> Result<Vec<String>, KeyringError> {
         let _lock = self.lock()?;
         let found = self.find(Broken::Refused)?;
-        let Plan { change, verdict } = plan::retire(self, &found, policy, now)?;
+        let Plan { change, verdict } = plan::retire(self, &found, policy, clock())?;
         change.apply()?;
         let removed = verdict?;
         if !removed.is_empty() {
@@ -241,6 +245,12 @@ impl Keyring {
         })
     }
 }
+
+/// What time it is: `SystemTime::now`, but in tests. Asked once the ring is locked, because a time
+/// from before a long wait for the lock would make a key look as if it had been published earlier.
+pub trait Clock: FnOnce() -> SystemTime {}
+
+impl<F: FnOnce() -> SystemTime> Clock for F {}
 
 /// What a `current.pem` is taken for that cannot sign.
 #[derive(Clone, Copy)]

@@ -25,7 +25,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         pki::init(&InitOptions::new(folder.path())).unwrap();
         let ring = Keyring::at(folder.path());
-        ring.generate(false, SystemTime::now()).unwrap();
+        ring.generate(false, SystemTime::now).unwrap();
         let layout = Layout::new(folder.path());
         Self { folder, layout }
     }

@@ -105,11 +105,11 @@ pub async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let ring = arguments.folder.ring();
     if arguments.emergency {
-        let rotated = ring.rotate_in_emergency(SystemTime::now())?;
+        let rotated = ring.rotate_in_emergency(SystemTime::now)?;
         print(&rotated)?;
         return print_cost(&rotated, arguments.times.refresh_interval);
     }
-    let rotated = match ring.rotate(&policy, SystemTime::now()) {
+    let rotated = match ring.rotate(&policy, SystemTime::now) {
         Err(KeyringError::TooEarly { kid, left, .. }) if arguments.wait => {
             let what = format!("the next key `{kid}` may sign");
             wait_and_rotate(&ring, &policy, &what, left).await?
@@ -135,7 +135,7 @@ async fn wait_and_rotate(
 ) -> Result<Rotated, KeyringError> {
     loop {
         countdown::wait(what, left).await;
-        match ring.rotate(policy, SystemTime::now()) {
+        match ring.rotate(policy, SystemTime::now) {
             // Somebody else has rotated meanwhile, or the clock was set back.
             Err(KeyringError::TooEarly { left: more, .. }) => left = more,
             done => return done,
@@ -184,7 +184,7 @@ fn print_cost(rotated: &Rotated, refresh_interval: Duration) -> anyhow::Result<(
 pub fn retire(arguments: Retire) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let ring = arguments.folder.ring();
-    let removed = ring.retire(&policy, SystemTime::now())?;
+    let removed = ring.retire(&policy, SystemTime::now)?;
     for kid in &removed {
         program::print_line(format_args!("removed        {kid}"))?;
     }

@@ -74,13 +74,13 @@ impl Schedule {
     pub fn turn(&self, now: SystemTime) -> Result<Duration, KeyringError> {
         let ring = self.keyring.look(now)?;
         if ring.interrupted || self.rotation_due(&ring).is_none_or(|due| due <= now) {
-            match self.keyring.rotate(&self.policy, now) {
+            match self.keyring.rotate(&self.policy, || now) {
                 // Another process was faster, or a next key had to be published first.
                 Err(KeyringError::TooEarly { .. }) => {}
                 rotated => _ = rotated?,
             }
         } else if ring.removal_due(&self.policy).is_some_and(|due| due <= now) {
-            self.keyring.retire(&self.policy, now)?;
+            self.keyring.retire(&self.policy, || now)?;
         }
         let ring = self.keyring.look(now)?;
         let due = [self.rotation_due(&ring), ring.removal_due(&self.policy)];

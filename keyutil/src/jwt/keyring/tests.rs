@@ -13,7 +13,7 @@ fn a_new_ring_publishes_the_key_that_signs_and_the_next_one() {
     let ring = Keyring::at(folder.path().join("signing"));
     assert!(!ring.exists());
 
-    let made = ring.generate(false, SystemTime::now()).unwrap();
+    let made = ring.generate(false, SystemTime::now).unwrap();
 
     assert_eq!(
         ring.jwks().unwrap().kids(),
@@ -30,7 +30,7 @@ fn of_many_at_once_one_makes_the_ring() {
         let ring = Keyring::at(folder.path().join("signing"));
         let made: Vec<_> = std::thread::scope(|scope| {
             let callers: Vec<_> = (0..4)
-                .map(|_| scope.spawn(|| ring.generate(false, SystemTime::now()).ok()))
+                .map(|_| scope.spawn(|| ring.generate(false, SystemTime::now).ok()))
                 .collect();
             callers
                 .into_iter()
@@ -51,14 +51,14 @@ fn of_many_at_once_one_makes_the_ring() {
 fn a_ring_is_not_replaced_by_accident() {
     let folder = tempfile::tempdir().unwrap();
     let ring = Keyring::at(folder.path());
-    ring.generate(false, SystemTime::now()).unwrap();
+    ring.generate(false, SystemTime::now).unwrap();
     let before = fs::read(ring.current_path()).unwrap();
 
-    let error = ring.generate(false, SystemTime::now()).unwrap_err();
+    let error = ring.generate(false, SystemTime::now).unwrap_err();
 
     assert!(error.to_string().contains("current.pem"), "{error}");
     assert_eq!(fs::read(ring.current_path()).unwrap(), before);
-    ring.generate(true, SystemTime::now()).unwrap();
+    ring.generate(true, SystemTime::now).unwrap();
     assert_ne!(fs::read(ring.current_path()).unwrap(), before);
 }
 
@@ -80,7 +80,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let ring = Keyring::at(folder.path());
         let now = UNIX_EPOCH + 1_000_000_000 * SECOND;
-        ring.generate(false, now).unwrap();
+        ring.generate(false, || now).unwrap();
         Self {
             ring,
             now,
@@ -114,7 +114,7 @@ impl World {
     }
 
     fn rotate(&self) -> Result<Rotated, KeyringError> {
-        self.ring.rotate(&policy(), self.now)
+        self.ring.rotate(&policy(), || self.now)
     }
 }
 
@@ -145,10 +145,10 @@ fn a_key_is_removed_when_no_token_of_its_can_be_alive() {
     let before = world.rotate().unwrap().before.unwrap();
 
     world.pass(399);
-    assert_eq!(world.ring.retire(&policy(), world.now).unwrap(), [""; 0]);
+    assert_eq!(world.ring.retire(&policy(), || world.now).unwrap(), [""; 0]);
     assert!(world.published().contains(&before));
     world.pass(1);
-    let removed = world.ring.retire(&policy(), world.now).unwrap();
+    let removed = world.ring.retire(&policy(), || world.now).unwrap();
 
     assert_eq!(removed, std::slice::from_ref(&before));
     assert!(!world.published().contains(&before));
@@ -177,7 +177,7 @@ fn an_emergency_does_not_wait_and_drops_the_key() {
     let world = World::new();
     let compromised = world.signs();
 
-    let rotated = world.ring.rotate_in_emergency(world.now).unwrap();
+    let rotated = world.ring.rotate_in_emergency(|| world.now).unwrap();
 
     assert_eq!(rotated.removed, std::slice::from_ref(&compromised));
     assert_eq!(world.signs(), rotated.now);
@@ -200,7 +200,7 @@ fn an_emergency_replaces_a_key_that_is_broken_or_gone() {
         }
         assert!(world.rotate().is_err());
 
-        let rotated = world.ring.rotate_in_emergency(world.now).unwrap();
+        let rotated = world.ring.rotate_in_emergency(|| world.now).unwrap();
 
         assert_eq!(world.signs(), rotated.now);
         assert_eq!(rotated.before.as_ref(), Some(&lost));
@@ -293,7 +293,7 @@ fn of_many_at_once_one_rotates() {
     let (ring, now) = (&world.ring, world.now);
     let rotated: Vec<_> = std::thread::scope(|scope| {
         let callers: Vec<_> = (0..4)
-            .map(|_| scope.spawn(|| ring.rotate(&policy(), now).ok()))
+            .map(|_| scope.spawn(|| ring.rotate(&policy(), || now).ok()))
             .collect();
         let done = callers.into_iter().map(|caller| caller.join().unwrap());
         done.flatten().collect()

@@ -123,7 +123,7 @@ fn completes(world: &mut World) {
         }
     }
     world.pass(400);
-    world.ring.retire(&policy(), world.now).unwrap();
+    world.ring.retire(&policy(), || world.now).unwrap();
     let ring = world.ring.look(world.now).unwrap();
     assert!(!ring.interrupted);
     assert_eq!(ring.keys().count(), 2, "{ring:?}");
@@ -209,13 +209,17 @@ fn an_emergency_after_an_interrupted_rotation_hits_no_other_key() {
     change(&world, Act::Rotate).unwrap().apply_first(2).unwrap();
     let signs = world.signs();
 
-    let error = world.ring.rotate_in_emergency(world.now).unwrap_err();
+    let error = world.ring.rotate_in_emergency(|| world.now).unwrap_err();
 
     assert!(
         matches!(error, KeyringError::FinishedFirst { .. }),
         "{error}"
     );
     assert_eq!(world.signs(), signs);
-    let dropped = world.ring.rotate_in_emergency(world.now).unwrap().removed;
+    let dropped = world
+        .ring
+        .rotate_in_emergency(|| world.now)
+        .unwrap()
+        .removed;
     assert_eq!(dropped, [signs]);
 }
