@@ -7,6 +7,7 @@
 //! | A server with mTLS and authorization, its PKI, keys and JWKS endpoint | [`stack`] |
 //! | The demo, step by step | [`demo`] |
 //! | Wrong credentials, and what the server says to them | [`refusals`] |
+//! | Load, while every credential rotates again and again | [`soak`] |
 //! | A stack to work with by hand | [`up`] |
 //! | Worker, starter and keyutil, as they were just built | [`binaries`] |
 //! | Nothing survives a sandbox that was dropped, interrupted or killed | [`guard`] |
@@ -22,6 +23,7 @@ pub mod provision;
 pub mod refusals;
 pub mod server;
 pub mod signal;
+pub mod soak;
 pub mod stack;
 pub mod up;
 

@@ -1,0 +1,107 @@
+//! Workflows, a fixed number of them in flight at a time.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, ensure};
+use temporalio_client::{Client, WorkflowGetResultOptions, WorkflowStartOptions};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use worker::workflows::HelloWorkflow;
+
+use super::record::Sample;
+
+/// What a workflow may take before the server ends it, and it counts as failed.
+const WORKFLOW_LIMIT: Duration = Duration::from_secs(60);
+
+/// Starts workflows, and remembers how each of them ended. Clones share what they remember.
+#[derive(Clone)]
+pub struct Load {
+    client: Client,
+    begun: Instant,
+    samples: Arc<Mutex<Vec<Sample>>>,
+}
+
+impl Load {
+    /// Over this client; times are counted from `begun`.
+    pub fn new(client: Client, begun: Instant) -> Self {
+        Self {
+            client,
+            begun,
+            samples: Arc::default(),
+        }
+    }
+
+    /// Starts a workflow whenever another has ended, until `stop`; then waits for those in flight.
+    pub async fn run(&self, concurrency: usize, stop: CancellationToken) {
+        let mut tasks = JoinSet::new();
+        for _ in 0..concurrency {
+            let (load, stop) = (self.clone(), stop.clone());
+            tasks.spawn(async move {
+                while !stop.is_cancelled() {
+                    let failed = load.run_one().await;
+                    if failed {
+                        // A server that is gone must not be asked a thousand times a second.
+                        tokio::time::sleep(Duration::from_millis(200)).await;
+                    }
+                }
+            });
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn run_one(&self) -> bool {
+        let started = Instant::now();
+        let outcome = self.greet().await;
+        let failure = outcome.err().map(|error| keyutil::chain(error.as_ref()));
+        let failed = failure.is_some();
+        self.locked().push(Sample {
+            ended: self.begun.elapsed(),
+            latency: started.elapsed(),
+            failure,
+        });
+        failed
+    }
+
+    async fn greet(&self) -> anyhow::Result<()> {
+        let id = format!("soak-{}", uuid::Uuid::new_v4());
+        let options = WorkflowStartOptions::new(worker::DEFAULT_TASK_QUEUE, id.as_str())
+            .execution_timeout(WORKFLOW_LIMIT)
+            .build();
+        let started = self
+            .client
+            .start_workflow(HelloWorkflow::run, "soak".to_owned(), options)
+            .await
+            .context("failed to start a workflow")?;
+        let greeting = started
+            .get_result(WorkflowGetResultOptions::default())
+            .await
+            .context("no result of a workflow")?;
+        ensure!(
+            greeting == "Hello soak!",
+            "a workflow answered `{greeting}`"
+        );
+        Ok(())
+    }
+
+    /// All that have ended so far.
+    pub fn samples(&self) -> Vec<Sample> {
+        self.locked().clone()
+    }
+
+    /// How many have ended well, and how many have not.
+    pub fn counts(&self) -> (usize, usize) {
+        let samples = self.locked();
+        let failed = samples
+            .iter()
+            .filter(|sample| sample.failure.is_some())
+            .count();
+        (samples.len() - failed, failed)
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Vec<Sample>> {
+        self.samples.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
