@@ -6,6 +6,7 @@
     reason = "each test file uses a part of this, and a test says what went wrong by panicking"
 )]
 
+mod load;
 pub mod process;
 mod program;
 
@@ -30,6 +31,7 @@ use sandbox::{
 use secrecy::SecretString;
 use tokio::{process::Command, sync::OnceCell, time::timeout};
 
+pub use load::InFlight;
 pub use program::Program;
 
 /// For each thing that is waited for: far more than it takes, even on a busy machine.

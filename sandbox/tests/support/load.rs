@@ -1,0 +1,71 @@
+//! Workflows in flight for as long as a test wants them.
+
+use std::time::{Duration, Instant};
+
+use keyutil::{ConnectArgs, Connection};
+use sandbox::soak::load::Load;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+/// A starter within the test's own process.
+pub struct InFlight {
+    pub connection: Connection,
+    load: Load,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl InFlight {
+    /// Ten at a time, until it is stopped.
+    pub async fn start(args: &ConnectArgs) -> Self {
+        let connection = keyutil::connect(args, "test").await.unwrap();
+        let load = Load::new(connection.client().clone(), Instant::now());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let (load, stop) = (load.clone(), stop.clone());
+            async move { load.run(10, stop).await }
+        });
+        let started = Self {
+            connection,
+            load,
+            stop,
+            task,
+        };
+        started.more(10).await;
+        started
+    }
+
+    /// Waits until so many more have ended well.
+    pub async fn more(&self, count: usize) {
+        let before = self.load.counts().0;
+        let more = async {
+            while self.load.counts().0 < before + count {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let waited = timeout(super::LIMIT, more).await;
+        assert!(
+            waited.is_ok(),
+            "the work has stopped: {:?}",
+            self.failures()
+        );
+    }
+
+    /// Why workflows have failed so far.
+    pub fn failures(&self) -> Vec<String> {
+        failures_of(&self.load)
+    }
+
+    /// Asserts that work goes on, ends it, and asserts that none of it has failed.
+    pub async fn stop(self) {
+        self.more(20).await;
+        self.stop.cancel();
+        timeout(super::LIMIT, self.task).await.unwrap().unwrap();
+        assert_eq!(failures_of(&self.load), [""; 0]);
+    }
+}
+
+fn failures_of(load: &Load) -> Vec<String> {
+    let samples = load.samples().into_iter();
+    samples.filter_map(|sample| sample.failure).collect()
+}
