@@ -43,8 +43,10 @@ pub struct StackOptions {
     pub namespace: String,
     /// Dynamic configuration by key, such as `frontend.keepAliveMaxConnectionAge`.
     pub dynamic_config: BTreeMap<String, Value>,
-    /// Where the server keeps its data.
+    /// Whether the server keeps its data in a file, or in memory.
     pub durable: bool,
+    /// Where the server is to fetch the key set, instead of an endpoint of the stack's own.
+    pub jwks_uri: Option<String>,
 }
 
 impl Default for StackOptions {
@@ -53,6 +55,7 @@ impl Default for StackOptions {
             namespace: "default".to_owned(),
             dynamic_config: BTreeMap::new(),
             durable: false,
+            jwks_uri: None,
         }
     }
 }
@@ -112,12 +115,13 @@ impl Stack {
         let keyring = Keyring::at(certs.join("signing"));
         keyring.generate(false, SystemTime::now)?;
         let jwks = JwksEndpoint::start(&keyring).await?;
+        let jwks_uri = options.jwks_uri.as_ref().unwrap_or(&jwks.url);
 
         let mut attempts = 0;
         let (ports, settings, server) = loop {
             attempts += 1;
             let ports = Ports::reserve(ServerPorts::COUNT)?;
-            let settings = server_settings(&guard, &ports, &jwks.url, &options);
+            let settings = server_settings(&guard, &ports, jwks_uri, &options);
             match Server::start(binary, &settings, &guard).await {
                 Ok(server) => break (ports, settings, server),
                 Err(ServerError::PortTaken { .. }) if attempts < PORT_ATTEMPTS => {}

@@ -6,6 +6,7 @@
     reason = "each test file uses a part of this, and a test says what went wrong by panicking"
 )]
 
+pub mod jwks;
 mod load;
 pub mod process;
 mod program;
