@@ -32,6 +32,7 @@ pub mod certificate;
 mod chain;
 pub mod connect;
 pub mod credentials;
+mod endpoint;
 pub mod explain;
 pub mod files;
 pub mod jwt;
