@@ -1,6 +1,11 @@
 //! Name, TCP and TLS: one connection, made with the credentials of this moment.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -10,19 +15,21 @@ use tokio_rustls::{
         sign::SingleCertAndKey,
     },
 };
-use tracing::debug;
+use tracing::{debug, info};
 
 mod error;
 mod journal;
 
 pub use error::DialError;
-pub use journal::Journal;
+pub(super) use journal::Attempt;
+pub use journal::{Journal, Standing};
 
-use super::stream::{Encrypted, Stream};
+use super::stream::Stream;
 use crate::{
     certificate::CertificateSummary,
     chain,
     credentials::{Identity, Reloading, Trust},
+    status::{Handshake, Presented},
 };
 
 /// For name, TCP and TLS together.
@@ -110,7 +117,8 @@ impl Dial {
     }
 
     pub(super) async fn connect(&self) -> Result<Stream, DialError> {
-        let dialled = tokio::time::timeout(TIMEOUT, self.establish()).await;
+        let attempt = self.journal.attempt();
+        let dialled = tokio::time::timeout(TIMEOUT, self.establish(attempt)).await;
         let result = dialled.unwrap_or(Err(DialError::TimedOut { after: TIMEOUT }));
         if let Err(error) = &result {
             debug!(
@@ -118,12 +126,12 @@ impl Dial {
                 error = chain(error),
                 "connecting failed"
             );
-            self.journal.failed(error.clone());
+            self.journal.failed(attempt, error.clone());
         }
         result
     }
 
-    async fn establish(&self) -> Result<Stream, DialError> {
+    async fn establish(&self, attempt: Attempt) -> Result<Stream, DialError> {
         let tcp = self.tcp().await?;
         let Security::Tls {
             server_name,
@@ -131,7 +139,7 @@ impl Dial {
             trust,
         } = &self.security
         else {
-            return Ok(Stream::Plain(tcp));
+            return Ok(Stream::plain(tcp, self.journal.clone(), attempt));
         };
         let identity = identity.as_ref().map(Reloading::current);
         let config = client_config(identity.as_deref(), &trust.current());
@@ -143,22 +151,46 @@ impl Dial {
         if session.alpn_protocol() != Some(HTTP2) {
             return Err(DialError::NoHttp2);
         }
-        let presented = session
-            .peer_certificates()
-            .and_then(|chain| CertificateSummary::from_der(chain.first()?).ok());
-        debug!(
-            target = self.target(),
-            server_serial = presented.as_ref().map(|leaf| leaf.serial.as_str()),
-            server_issuer = presented.as_ref().map(|leaf| leaf.issuer.as_str()),
-            client_serial = identity
+        let handshake = Handshake {
+            at: SystemTime::now(),
+            tls_version: session
+                .protocol_version()
+                .and_then(|version| version.as_str())
+                .map(str::to_owned),
+            server: session
+                .peer_certificates()
+                .and_then(|chain| CertificateSummary::from_der(chain.first()?).ok())
+                .map(|leaf| Presented::from(&leaf)),
+            client: identity
                 .as_ref()
-                .map(|identity| identity.leaf().serial.as_str()),
-            "TLS handshake"
-        );
-        Ok(Stream::Tls(Box::new(Encrypted::new(
-            tls,
-            self.journal.clone(),
-        ))))
+                .map(|identity| Presented::from(identity.leaf())),
+        };
+        let before = self.journal.shook_hands(handshake.clone());
+        self.report(&handshake, before.as_ref());
+        Ok(Stream::tls(tls, self.journal.clone(), attempt))
+    }
+
+    /// A person wants to see that a new certificate is in use, and not each connection.
+    fn report(&self, handshake: &Handshake, before: Option<&Handshake>) {
+        let (server, client) = (handshake.server.as_ref(), handshake.client.as_ref());
+        macro_rules! report {
+            ($level:ident) => {
+                $level!(
+                    target = self.target(),
+                    version = handshake.tls_version.as_deref(),
+                    server_serial = server.map(|leaf| leaf.serial.as_str()),
+                    server_issuer = server.map(|leaf| leaf.issuer.as_str()),
+                    client_serial = client.map(|leaf| leaf.serial.as_str()),
+                    client_issuer = client.map(|leaf| leaf.issuer.as_str()),
+                    "TLS handshake"
+                )
+            };
+        }
+        if before.is_some_and(|before| before.same_serials(handshake)) {
+            report!(debug);
+        } else {
+            report!(info);
+        }
     }
 
     async fn tcp(&self) -> Result<TcpStream, DialError> {
