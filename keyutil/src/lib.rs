@@ -10,6 +10,7 @@
 //! | tokens, the keys that sign them, and the JWKS endpoint | [`jwt`] |
 //! | why a call was refused, in words | [`explain`] |
 //! | how connection and credentials are doing, and whether that will do | [`status`] |
+//! | the same over HTTP: `/healthz`, `/readyz`, `/metrics`, `/status` | [`health`] |
 //! | exit codes, logs, and the one place where errors are printed | [`program`] |
 //! | certificates for development; in production they come from elsewhere | [`pki`] |
 //!
@@ -36,6 +37,7 @@ pub mod credentials;
 mod endpoint;
 pub mod explain;
 pub mod files;
+pub mod health;
 pub mod jwt;
 pub mod namespace;
 mod pem;
