@@ -1,11 +1,6 @@
 //! Name, TCP and TLS: one connection, made with the credentials of this moment.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
 use tokio_rustls::{
@@ -15,9 +10,10 @@ use tokio_rustls::{
         sign::SingleCertAndKey,
     },
 };
-use tracing::{debug, info};
+use tracing::debug;
 
 mod error;
+mod handshake;
 mod journal;
 
 pub use error::DialError;
@@ -26,10 +22,8 @@ pub use journal::{Journal, Standing};
 
 use super::stream::Stream;
 use crate::{
-    certificate::CertificateSummary,
     chain,
     credentials::{Identity, Reloading, Trust},
-    status::{Handshake, Presented},
 };
 
 /// For name, TCP and TLS together.
@@ -151,46 +145,10 @@ impl Dial {
         if session.alpn_protocol() != Some(HTTP2) {
             return Err(DialError::NoHttp2);
         }
-        let handshake = Handshake {
-            at: SystemTime::now(),
-            tls_version: session
-                .protocol_version()
-                .and_then(|version| version.as_str())
-                .map(str::to_owned),
-            server: session
-                .peer_certificates()
-                .and_then(|chain| CertificateSummary::from_der(chain.first()?).ok())
-                .map(|leaf| Presented::from(&leaf)),
-            client: identity
-                .as_ref()
-                .map(|identity| Presented::from(identity.leaf())),
-        };
-        let before = self.journal.shook_hands(handshake.clone());
-        self.report(&handshake, before.as_ref());
+        let done = handshake::done(session, identity.as_deref());
+        let before = self.journal.shook_hands(done.clone());
+        handshake::report(&self.target(), &done, before.as_ref());
         Ok(Stream::tls(tls, self.journal.clone(), attempt))
-    }
-
-    /// A person wants to see that a new certificate is in use, and not each connection.
-    fn report(&self, handshake: &Handshake, before: Option<&Handshake>) {
-        let (server, client) = (handshake.server.as_ref(), handshake.client.as_ref());
-        macro_rules! report {
-            ($level:ident) => {
-                $level!(
-                    target = self.target(),
-                    version = handshake.tls_version.as_deref(),
-                    server_serial = server.map(|leaf| leaf.serial.as_str()),
-                    server_issuer = server.map(|leaf| leaf.issuer.as_str()),
-                    client_serial = client.map(|leaf| leaf.serial.as_str()),
-                    client_issuer = client.map(|leaf| leaf.issuer.as_str()),
-                    "TLS handshake"
-                )
-            };
-        }
-        if before.is_some_and(|before| before.same_serials(handshake)) {
-            report!(debug);
-        } else {
-            report!(info);
-        }
     }
 
     async fn tcp(&self) -> Result<TcpStream, DialError> {

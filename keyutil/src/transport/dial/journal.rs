@@ -16,6 +16,8 @@ use crate::status::Handshake;
 #[derive(Debug, Default)]
 pub struct Journal {
     attempts: AtomicU64,
+    /// The latest attempt that the server has answered on.
+    answered: AtomicU64,
     handshakes: AtomicU64,
     failures: AtomicU64,
     /// Whether there is a failure to be cleared, so that a read of a connection which is well
@@ -75,8 +77,12 @@ impl Journal {
         lock(&self.last_handshake).replace(handshake)
     }
 
+    /// The end of a connection that a later one has taken the place of is nobody's trouble.
     pub(in crate::transport) fn failed(&self, attempt: Attempt, error: DialError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
+        if attempt.0 < self.answered.load(Ordering::Relaxed) {
+            return;
+        }
         let mut standing = lock(&self.standing);
         let since = standing.as_ref().map(|standing| standing.since);
         *standing = Some(Standing {
@@ -90,6 +96,9 @@ impl Journal {
     /// The server has sent something. On a connection that is older than the failure that proves
     /// nothing: it stays for its long polls when a new certificate is refused.
     pub(in crate::transport) fn answered(&self, attempt: Attempt) {
+        if self.answered.load(Ordering::Relaxed) < attempt.0 {
+            self.answered.fetch_max(attempt.0, Ordering::Relaxed);
+        }
         if !self.failing.load(Ordering::Acquire) {
             return;
         }
@@ -126,6 +135,8 @@ mod tests {
         assert!(matches!(standing.error, DialError::PlaintextClosed));
         journal.answered(later);
         assert!(journal.standing().is_none());
-        assert_eq!(journal.failures(), 2);
+        journal.failed(old, DialError::NoHttp2);
+        assert!(journal.standing().is_none());
+        assert_eq!(journal.failures(), 3);
     }
 }
