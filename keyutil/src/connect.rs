@@ -13,6 +13,7 @@ use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use temporalio_client::{
     Client, ClientOptions, ConnectionOptions, RetryOptions, errors::ClientConnectError,
 };
+use temporalio_common::telemetry::metrics::TemporalMeter;
 use tonic::{Code, Status, service::interceptor::InterceptedService};
 use tracing::{info, warn};
 use url::Url;
@@ -59,6 +60,11 @@ impl Connection {
         &self.target
     }
 
+    /// What shows how the connection and its credentials are doing, for as long as it is kept.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
     /// How the connection and its credentials are doing now.
     pub fn status(&self) -> crate::Status {
         self.observer.status()
@@ -90,6 +96,7 @@ pub struct Opened {
     channel: RotatingChannel,
     bearer: Bearer,
     observer: Observer,
+    meter: Option<TemporalMeter>,
     watch: Watch,
 }
 
@@ -117,6 +124,7 @@ pub fn open(settings: Settings) -> Result<Opened, ConnectError> {
         channel,
         bearer,
         observer,
+        meter: None,
         settings: OpenedSettings {
             namespace: settings.namespace,
             compression: settings.compression,
@@ -140,6 +148,13 @@ impl Opened {
     /// What shows how all this is doing, from now on and for as long as it is kept.
     pub fn observer(&self) -> &Observer {
         &self.observer
+    }
+
+    /// Has the SDK's client count its calls with this, or not at all.
+    #[must_use]
+    pub fn counting_with(mut self, meter: Option<TemporalMeter>) -> Self {
+        self.meter = meter;
+        self
     }
 
     /// Comes back when the server has answered an authorized call in the namespace.
@@ -288,6 +303,7 @@ impl Opened {
         let options = ConnectionOptions::new(url)
             .identity(identity())
             .service_override(bridge.into_service())
+            .maybe_metrics_meter(self.meter)
             // Refused by the SDK together with `service_override`.
             .dns_load_balancing(None)
             .retry_options(

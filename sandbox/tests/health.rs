@@ -99,7 +99,9 @@ async fn a_new_certificate_shows_and_a_broken_one_changes_nothing() {
     let (_, metrics) = worker.get("/metrics").await;
     for words in [
         "\n# TYPE temporal_",
-        "temporal_workflow_completed",
+        "\ntemporal_workflow_completed{",
+        "\ntemporal_request{",
+        "\ntemporal_long_request{",
         "keyutil_ready 1\n",
         "keyutil_credential_reloads_total{credential=\"client_certificate\",result=\"failed\"} 1\n",
         "keyutil_credential_reloads_total{credential=\"client_certificate\",result=\"ok\"} 1\n",

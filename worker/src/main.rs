@@ -36,12 +36,13 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
     // From here on, so that a signal while connecting ends the process too.
     let mut interrupted = std::pin::pin!(program::interrupted());
     let settings = Settings::new(&arguments.connect, "worker").map_err(ConnectError::Settings)?;
-    let opened = connect::open(settings)?;
+    let mut opened = connect::open(settings)?;
     let observer = opened.observer().clone();
     let health = match arguments.health_listen {
         Some(address) => {
             let metrics = SdkMetrics::start()?;
             let exporter = Some(metrics.address());
+            opened = opened.counting_with(metrics.client_meter());
             let health = Health::listen(address, observer.clone(), exporter).await?;
             Some((health, metrics))
         }

@@ -6,7 +6,9 @@ use std::{
 };
 
 use temporalio_common::telemetry::{
-    PrometheusExporterOptions, metrics::CoreMeter, start_prometheus_metric_exporter,
+    PrometheusExporterOptions, TelemetryOptions,
+    metrics::{CoreMeter, TemporalMeter},
+    start_prometheus_metric_exporter, telemetry_init,
 };
 use tokio::task::AbortHandle;
 
@@ -16,6 +18,7 @@ use tokio::task::AbortHandle;
 #[derive(Debug)]
 pub struct SdkMetrics {
     meter: Arc<dyn CoreMeter>,
+    client_meter: Option<TemporalMeter>,
     address: SocketAddr,
     listening: AbortHandle,
 }
@@ -33,23 +36,31 @@ impl SdkMetrics {
     pub fn start() -> Result<Self, MetricsError> {
         let options = PrometheusExporterOptions::builder()
             .socket_addr(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            // As Prometheus would have names and units.
-            .counters_total_suffix(true)
-            .unit_suffix(true)
-            .use_seconds_for_durations(true)
+            // Names and units as the SDK has them: the dashboards of temporalio/dashboards ask for
+            // those.
             .build();
-        let started = start_prometheus_metric_exporter(options)
-            .map_err(|error| MetricsError(error.into_boxed_dyn_error()))?;
+        let failed = |error: anyhow::Error| MetricsError(error.into_boxed_dyn_error());
+        let started = start_prometheus_metric_exporter(options).map_err(failed)?;
+        let meter: Arc<dyn CoreMeter> = started.meter;
+        let telemetry = TelemetryOptions::builder().metrics(meter.clone()).build();
         Ok(Self {
-            meter: started.meter,
+            client_meter: telemetry_init(telemetry)
+                .map_err(failed)?
+                .get_temporal_metric_meter(),
+            meter,
             address: started.bound_addr,
             listening: started.abort_handle,
         })
     }
 
-    /// What the SDK counts with.
+    /// What the SDK's worker counts with.
     pub fn meter(&self) -> Arc<dyn CoreMeter> {
         self.meter.clone()
+    }
+
+    /// What the SDK's client counts with: the same, under the names that the SDK gives to it.
+    pub fn client_meter(&self) -> Option<TemporalMeter> {
+        self.client_meter.clone()
     }
 
     /// Where `/metrics` is.

@@ -1,4 +1,4 @@
-//! Who sees how a connection is doing, and does not keep it alive.
+//! Who sees how a connection is doing.
 
 use std::{
     fmt,

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use super::{Phase, Status, in_words};
 
 /// For how long a worker may go without a poll that went well. The server answers an idle poll
-/// after 60 s, and the SDK gives up on one after 70 s.
+/// after 60 s, and the SDK gives up on one after 70 s. A worker polls for what it has room for, so
+/// one whose every slot is taken for longer than this looks the same from here.
 pub const POLL_LIMIT: Duration = Duration::from_secs(100);
 
 /// For how long connecting may fail. A server that restarts is back sooner, as a rule.

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 use crate::status::{CallsStatus, Outcomes, RefusalStatus};
 
-/// What has become of the calls so far.
+/// What has become of the calls so far. One that the caller gives up on is not counted.
 #[derive(Debug, Default)]
 pub struct Calls {
     begun: AtomicU64,
