@@ -13,14 +13,17 @@ use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use temporalio_client::{
     Client, ClientOptions, ConnectionOptions, RetryOptions, errors::ClientConnectError,
 };
+use temporalio_common::telemetry::metrics::TemporalMeter;
 use tonic::{Code, Status, service::interceptor::InterceptedService};
 use tracing::{info, warn};
 use url::Url;
 
 mod diagnose;
 mod error;
+mod observer;
 
 pub use error::ConnectError;
+pub use observer::Observer;
 
 use self::diagnose::{connection_failed, dial_error, explain_refusal};
 use crate::{
@@ -38,6 +41,7 @@ pub struct Connection {
     client: Client,
     channel: AuthorizedChannel,
     target: String,
+    observer: Observer,
 }
 
 impl Connection {
@@ -54,6 +58,16 @@ impl Connection {
     /// `host:port` of the server.
     pub fn target(&self) -> &str {
         &self.target
+    }
+
+    /// What shows how the connection and its credentials are doing, for as long as it is kept.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
+    /// How the connection and its credentials are doing now.
+    pub fn status(&self) -> crate::Status {
+        self.observer.status()
     }
 }
 
@@ -72,15 +86,7 @@ impl fmt::Debug for Connection {
 /// [`ConnectError`]. A server that is still starting is waited for, up to `--connect-timeout`;
 /// what waiting cannot cure ends it at once.
 pub async fn connect(args: &ConnectArgs, program: &str) -> Result<Connection, ConnectError> {
-    let opened = open(Settings::new(args, program)?)?;
-    opened.wait_until_authorized().await?;
-    let connection = opened.into_client().await?;
-    info!(
-        target = connection.target,
-        namespace = args.namespace,
-        "connected and authorized"
-    );
-    Ok(connection)
+    open(Settings::new(args, program)?)?.connect().await
 }
 
 /// A channel with its credentials followed, before anything was sent on it.
@@ -89,6 +95,8 @@ pub struct Opened {
     settings: OpenedSettings,
     channel: RotatingChannel,
     bearer: Bearer,
+    observer: Observer,
+    meter: Option<TemporalMeter>,
     watch: Watch,
 }
 
@@ -109,9 +117,14 @@ pub fn open(settings: Settings) -> Result<Opened, ConnectError> {
         warn!("{warning}");
     }
     let watch = Watch::start(settings.watched());
+    let channel = RotatingChannel::new(settings.dial).map_err(ConnectError::Address)?;
+    let bearer = Bearer::new(settings.token);
+    let observer = Observer::new(&channel, &bearer, &settings.namespace);
     Ok(Opened {
-        channel: RotatingChannel::new(settings.dial).map_err(ConnectError::Address)?,
-        bearer: Bearer::new(settings.token),
+        channel,
+        bearer,
+        observer,
+        meter: None,
         settings: OpenedSettings {
             namespace: settings.namespace,
             compression: settings.compression,
@@ -130,6 +143,34 @@ impl Opened {
     /// The channel without the token.
     pub fn bare_channel(&self) -> &RotatingChannel {
         &self.channel
+    }
+
+    /// What shows how all this is doing, from now on and for as long as it is kept.
+    pub fn observer(&self) -> &Observer {
+        &self.observer
+    }
+
+    /// Has the SDK's client count its calls with this, or not at all.
+    #[must_use]
+    pub fn counting_with(mut self, meter: Option<TemporalMeter>) -> Self {
+        self.meter = meter;
+        self
+    }
+
+    /// Comes back when the server has answered an authorized call in the namespace.
+    ///
+    /// # Errors
+    /// [`ConnectError`], as [`connect`] has it.
+    pub async fn connect(self) -> Result<Connection, ConnectError> {
+        self.wait_until_authorized().await?;
+        let namespace = self.settings.namespace.clone();
+        let connection = self.into_client().await?;
+        connection.observer.working();
+        info!(
+            target = connection.target,
+            namespace, "connected and authorized"
+        );
+        Ok(connection)
     }
 
     /// Asks until the answer is yes, or one that waiting cannot change, or the time is up.
@@ -174,6 +215,7 @@ impl Opened {
             if !error.may_pass(fresh) {
                 return Err(error.after(started.elapsed()));
             }
+            self.observer.connecting_failed(&error);
             if !std::mem::replace(&mut announced, true) {
                 info!(
                     reason = chain(&error),
@@ -253,6 +295,7 @@ impl Opened {
             }),
             // All that workers and starters do takes `write`.
             explain_refusal: Box::new(move || explain_refusal(&bearer, &namespace, Role::Write)),
+            calls: self.observer.calls(),
             watch: self.watch,
         };
         // The SDK needs a URL and dials none: every call goes to the service.
@@ -260,6 +303,7 @@ impl Opened {
         let options = ConnectionOptions::new(url)
             .identity(identity())
             .service_override(bridge.into_service())
+            .maybe_metrics_meter(self.meter)
             // Refused by the SDK together with `service_override`.
             .dns_load_balancing(None)
             .retry_options(
@@ -288,6 +332,7 @@ impl Opened {
             client,
             channel,
             target,
+            observer: self.observer,
         })
     }
 }

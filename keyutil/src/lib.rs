@@ -9,6 +9,8 @@
 //! | the way of a call: interceptor, channel, TLS | [`transport`] |
 //! | tokens, the keys that sign them, and the JWKS endpoint | [`jwt`] |
 //! | why a call was refused, in words | [`explain`] |
+//! | how connection and credentials are doing, and whether that will do | [`status`] |
+//! | the same over HTTP: `/healthz`, `/readyz`, `/metrics`, `/status` | [`health`] |
 //! | exit codes, logs, and the one place where errors are printed | [`program`] |
 //! | certificates for development; in production they come from elsewhere | [`pki`] |
 //!
@@ -32,17 +34,21 @@ pub mod certificate;
 mod chain;
 pub mod connect;
 pub mod credentials;
+mod endpoint;
 pub mod explain;
 pub mod files;
+pub mod health;
 pub mod jwt;
 pub mod namespace;
 mod pem;
 pub mod pki;
 pub mod program;
 pub mod settings;
+pub mod status;
 pub mod transport;
 
 pub use args::ConnectArgs;
 pub use chain::chain;
 pub use connect::{ConnectError, Connection, connect};
 pub use pem::PemError;
+pub use status::Status;

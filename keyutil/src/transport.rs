@@ -5,6 +5,7 @@
 //! | what | file |
 //! |---|---|
 //! | the SDK's callback ↔ our channel, raw bytes in and out | `bridge.rs` |
+//! | what has become of the calls, counted | `calls.rs` |
 //! | the token goes into every call: the tonic `Interceptor` | `bearer.rs` |
 //! | a tonic channel that is replaced when identity or trust changes | `channel.rs` |
 //! | name, TCP and TLS, with the credentials of this moment | `dial.rs` |
@@ -12,6 +13,7 @@
 
 pub mod bearer;
 pub mod bridge;
+pub mod calls;
 pub mod channel;
 pub mod dial;
 mod stream;
@@ -19,6 +21,7 @@ mod stream;
 use tonic::service::interceptor::InterceptedService;
 
 pub use bearer::Bearer;
+pub use calls::Calls;
 pub use channel::RotatingChannel;
 pub use dial::{Dial, DialError, Security};
 

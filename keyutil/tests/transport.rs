@@ -170,6 +170,7 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
         compression: None,
         target: "test".to_owned(),
         explain_refusal: Box::new(String::new),
+        calls: Arc::default(),
         watch: Watch::start(Vec::new()),
     };
     let service = bridge.into_service();

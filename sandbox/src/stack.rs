@@ -266,12 +266,16 @@ impl Stack {
     }
 
     /// A program of the workspace, run as this party. It ends with the stack. Of this process's
-    /// own environment nothing is left that would change its connection or what it logs.
+    /// own environment nothing is left that would change its connection, or what it logs or
+    /// listens at.
     pub fn command(&self, program: &Path, party: Party) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
-            if name_text.starts_with("TEMPORAL_") || name_text.starts_with("KEYUTIL_") {
+            if ["TEMPORAL_", "KEYUTIL_", "WORKER_"]
+                .iter()
+                .any(|prefix| name_text.starts_with(prefix))
+            {
                 command.env_remove(name);
             }
         }

@@ -44,6 +44,7 @@ async fn record(stack: &sandbox::Stack) -> String {
     let settings = WorkerSettings {
         task_queue: TASK_QUEUE.to_owned(),
         shutdown_grace: std::time::Duration::from_secs(5),
+        meter: None,
     };
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async {

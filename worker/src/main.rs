@@ -1,10 +1,10 @@
 //! Polls a task queue with credentials that rotate.
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use keyutil::{ConnectArgs, program};
-use worker::{DEFAULT_TASK_QUEUE, WorkerSettings};
+use keyutil::{ConnectArgs, ConnectError, connect, health::Health, program, settings::Settings};
+use worker::{DEFAULT_TASK_QUEUE, SdkMetrics, WorkerSettings};
 
 /// Runs the hello workflow for whoever starts it
 #[derive(Parser)]
@@ -20,6 +20,11 @@ struct Arguments {
     /// How long running work has to finish after SIGINT or SIGTERM
     #[arg(long, env = "WORKER_SHUTDOWN_GRACE", default_value = "10s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     shutdown_grace: Duration,
+
+    /// Address to answer at for `/healthz`, `/readyz`, `/metrics` and `/status`; port 0 takes a
+    /// free one, which the log names [default: no such answers]
+    #[arg(long, env = "WORKER_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    health_listen: Option<SocketAddr>,
 }
 
 #[tokio::main]
@@ -30,8 +35,21 @@ async fn main() -> ExitCode {
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
     // From here on, so that a signal while connecting ends the process too.
     let mut interrupted = std::pin::pin!(program::interrupted());
+    let settings = Settings::new(&arguments.connect, "worker").map_err(ConnectError::Settings)?;
+    let mut opened = connect::open(settings)?;
+    let observer = opened.observer().clone();
+    let health = match arguments.health_listen {
+        Some(address) => {
+            let metrics = SdkMetrics::start()?;
+            let exporter = Some(metrics.address());
+            opened = opened.counting_with(metrics.client_meter());
+            let health = Health::listen(address, observer.clone(), exporter).await?;
+            Some((health, metrics))
+        }
+        None => None,
+    };
     let connection = tokio::select! {
-        connected = keyutil::connect(&arguments.connect, "worker") => connected?,
+        connected = opened.connect() => connected?,
         signal = &mut interrupted => {
             tracing::info!(reason = signal?, "stopped before the connection was made");
             return Ok(());
@@ -40,8 +58,16 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
     let settings = WorkerSettings {
         task_queue: arguments.task_queue,
         shutdown_grace: arguments.shutdown_grace,
+        meter: health.as_ref().map(|(_, metrics)| metrics.meter()),
     };
-    let shutdown = async { interrupted.await.unwrap_or("no signals can be received") };
+    let shutdown = async {
+        let reason = interrupted.await.unwrap_or("no signals can be received");
+        observer.stopping();
+        reason
+    };
     worker::run(connection.client().clone(), settings, shutdown).await?;
+    if let Some((health, _)) = health {
+        health.stop().await;
+    }
     Ok(())
 }

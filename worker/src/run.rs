@@ -1,11 +1,12 @@
 //! Polls until it is told to stop, and then stops in order.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use temporalio_client::Client;
+use temporalio_common::telemetry::{TelemetryOptions, metrics::CoreMeter};
 use temporalio_sdk::{
     Runtime, RuntimeError, Worker, WorkerCreateError, WorkerOptions, WorkerRunError,
-    WorkflowRegistrationError,
+    WorkflowRegistrationError, runtime::RuntimeOptions,
 };
 use tracing::{info, warn};
 
@@ -18,6 +19,8 @@ pub struct WorkerSettings {
     pub task_queue: String,
     /// How long running activities and workflow tasks have after the signal to stop.
     pub shutdown_grace: Duration,
+    /// What the SDK counts with: [`SdkMetrics::meter`](crate::SdkMetrics::meter), or nothing.
+    pub meter: Option<Arc<dyn CoreMeter>>,
 }
 
 /// After the grace has run out and activities were told that they are cancelled: how long they
@@ -33,7 +36,14 @@ pub async fn run(
     settings: WorkerSettings,
     shutdown: impl Future<Output = &'static str>,
 ) -> Result<(), RunError> {
-    let runtime = Runtime::from_current_tokio(Default::default()).map_err(RunError::Runtime)?;
+    let telemetry = TelemetryOptions::builder()
+        .maybe_metrics(settings.meter)
+        .build();
+    let options = RuntimeOptions::builder()
+        .telemetry_options(telemetry)
+        .build()
+        .map_err(RunError::Options)?;
+    let runtime = Runtime::from_current_tokio(options).map_err(RunError::Runtime)?;
     let options = WorkerOptions::new(settings.task_queue.as_str())
         .register_workflow::<HelloWorkflow>()
         .map_err(RunError::Register)?
@@ -70,6 +80,9 @@ pub async fn run(
 /// Why a worker ended otherwise than in order.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The SDK's runtime, before it was made.
+    #[error("the Temporal SDK refuses its options: {0}")]
+    Options(String),
     /// The SDK's runtime.
     #[error("failed to set up the Temporal SDK")]
     Runtime(#[source] RuntimeError),

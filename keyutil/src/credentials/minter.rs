@@ -1,7 +1,10 @@
 //! Minting, and when it is due again.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -17,6 +20,7 @@ use super::{
 use crate::{
     chain,
     jwt::{ClaimsTemplate, SigningKey, claims::renew_at},
+    status::{Failure, MintingStatus},
 };
 
 /// Mints tokens, and keeps the last one for as long as it is fresh.
@@ -27,6 +31,9 @@ pub struct Minter {
     cache: ArcSwapOption<Minted>,
     /// Held by the one caller that mints. The others go on with what there is.
     minting: Mutex<()>,
+    minted: AtomicU64,
+    failures: AtomicU64,
+    last_failure: Mutex<Option<Failure>>,
 }
 
 #[derive(Debug)]
@@ -64,6 +71,9 @@ impl Minter {
             template,
             cache: ArcSwapOption::empty(),
             minting: Mutex::new(()),
+            minted: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            last_failure: Mutex::new(None),
         }
     }
 
@@ -89,6 +99,26 @@ impl Minter {
             .map(|minted| minted.token.clone())
     }
 
+    /// When the token in use was minted, if any was yet.
+    pub fn minted_at(&self) -> Option<SystemTime> {
+        self.cache.load().as_ref().map(|minted| minted.minted_at)
+    }
+
+    /// How minting has gone.
+    pub fn status(&self) -> MintingStatus {
+        MintingStatus {
+            minted: self.minted.load(Ordering::Relaxed),
+            failed: self.failures.load(Ordering::Relaxed),
+            last_failure: self.failure().clone(),
+        }
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
+        self.last_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     #[cold]
     fn renew(&self, now: SystemTime) -> Result<MetadataValue<Ascii>, TokenError> {
         let _minting = match self.minting.try_lock() {
@@ -101,9 +131,7 @@ impl Minter {
                     return Ok(minted.token.header.clone());
                 }
                 // Nothing to go on with: wait for the other one's token.
-                self.minting
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                self.minting.lock().unwrap_or_else(PoisonError::into_inner)
             }
         };
         let key = self.key.current();
@@ -117,18 +145,24 @@ impl Minter {
             Ok(minted) => {
                 let header = minted.token.header.clone();
                 self.cache.store(Some(Arc::new(minted)));
+                self.minted.fetch_add(1, Ordering::Relaxed);
+                *self.failure() = None;
                 Ok(header)
             }
-            Err(error) => match cached {
-                Some(minted) if minted.usable(now) => {
-                    warn!(
-                        error = chain(&error),
-                        "minting failed: kept the token in use"
-                    );
-                    Ok(minted.token.header.clone())
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Failure::note(&mut self.failure(), chain(&error), now);
+                match cached {
+                    Some(minted) if minted.usable(now) => {
+                        warn!(
+                            error = chain(&error),
+                            "minting failed: kept the token in use"
+                        );
+                        Ok(minted.token.header.clone())
+                    }
+                    _ => Err(error),
                 }
-                _ => Err(error),
-            },
+            }
         }
     }
 

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::watch::Look;
-use crate::chain;
+use crate::{chain, status::Failure};
 
 /// More than any certificate bundle, key or token. A path that was mixed up must not fill memory.
 const LARGEST_FILE: u64 = 4 << 20;
@@ -54,18 +54,36 @@ struct Shared<T> {
 type Parse<T> = dyn Fn(&[Vec<u8>]) -> Result<T, Box<dyn Error + Send + Sync>> + Send + Sync;
 
 /// What looking at the files has shown so far.
-#[derive(Default)]
 struct State {
+    /// When `current` was taken into use.
+    since: SystemTime,
     /// Of the content that `current` was made of.
     good: Fingerprint,
     /// Of the broken content that was last reported.
     reported: Option<Fingerprint>,
-    /// How many looks in a row have found something broken.
+    /// How many looks in a row have found something broken, and since when.
     broken_looks: u32,
+    broken_since: SystemTime,
     /// How many broken contents have been reported since the start.
     failures: u64,
-    last_failure: Option<String>,
+    last_failure: Option<Failure>,
     expiry_reported: bool,
+}
+
+impl State {
+    fn new(good: Fingerprint) -> Self {
+        let now = SystemTime::now();
+        Self {
+            since: now,
+            good,
+            reported: None,
+            broken_looks: 0,
+            broken_since: now,
+            failures: 0,
+            last_failure: None,
+            expiry_reported: false,
+        }
+    }
 }
 
 type Fingerprint = [u8; 32];
@@ -73,12 +91,14 @@ type Fingerprint = [u8; 32];
 /// How reloading has gone, for whoever shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadStatus {
+    /// When the value in use was taken into use.
+    pub since: SystemTime,
     /// How often a new value has replaced the one before.
     pub generation: u64,
     /// How many broken contents were found and not used.
     pub failures: u64,
-    /// Why the last one was not used, if the files are still broken.
-    pub last_failure: Option<String>,
+    /// Why the last one was not used, and since when the files are broken, if they still are.
+    pub last_failure: Option<Failure>,
 }
 
 impl<T: Credential> Reloading<T> {
@@ -106,10 +126,7 @@ impl<T: Credential> Reloading<T> {
                 files,
                 parse: Box::new(parse),
                 current: ArcSwap::from_pointee(first),
-                state: Mutex::new(State {
-                    good: fingerprint(&contents),
-                    ..State::default()
-                }),
+                state: Mutex::new(State::new(fingerprint(&contents))),
                 generation: watch::Sender::new(0),
             }),
         })
@@ -139,6 +156,7 @@ impl<T: Credential> Reloading<T> {
     pub fn status(&self) -> ReloadStatus {
         let state = self.state();
         ReloadStatus {
+            since: state.since,
             generation: *self.shared.generation.borrow(),
             failures: state.failures,
             last_failure: state.last_failure.clone(),
@@ -190,6 +208,7 @@ impl<T: Credential> Reloading<T> {
             "credential replaced"
         );
         self.shared.current.store(Arc::new(value));
+        state.since = SystemTime::now();
         state.good = found;
         state.expiry_reported = false;
         self.shared
@@ -198,6 +217,9 @@ impl<T: Credential> Reloading<T> {
     }
 
     fn reject(&self, state: &mut State, found: Fingerprint, failure: &LoadError) {
+        if state.broken_looks == 0 {
+            state.broken_since = SystemTime::now();
+        }
         state.broken_looks += 1;
         // Between two renames a certificate and its key do not belong together, for a moment.
         // What is still broken at the next look is really broken.
@@ -225,7 +247,10 @@ impl<T: Credential> Reloading<T> {
                 "the new credential is unusable: kept the one in use"
             ),
         }
-        state.last_failure = Some(failure);
+        state.last_failure = Some(Failure {
+            reason: failure,
+            since: state.broken_since,
+        });
     }
 
     fn report_expiry(&self, state: &mut State) {

@@ -85,7 +85,18 @@ impl Trust {
         let names: Vec<_> = self
             .authorities
             .iter()
-            .map(|authority| format!("`{}` (serial {})", authority.subject, authority.serial))
+            .map(|authority| {
+                // The issuer of a root is the root.
+                let issuer = if authority.issuer == authority.subject {
+                    String::new()
+                } else {
+                    format!(", issued by `{}`", authority.issuer)
+                };
+                format!(
+                    "`{}` (serial {}{issuer})",
+                    authority.subject, authority.serial
+                )
+            })
             .collect();
         names.join(", ")
     }

@@ -5,7 +5,7 @@
 //! with status 500, and so does an empty set. This endpoint therefore answers with a checked,
 //! complete document or with plain text, which the server refuses and keeps what it has.
 
-use std::{future::Future, io, path::PathBuf, time::Duration};
+use std::{future::Future, io, path::PathBuf};
 
 use axum::{
     Router,
@@ -17,10 +17,12 @@ use axum::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use super::Jwks;
-use crate::credentials::reload::{Credential, LoadError, Reloading};
+use crate::{
+    credentials::reload::{Credential, LoadError, Reloading},
+    endpoint,
+};
 
 /// Where the document is, below the address of the endpoint (RFC 8615).
 pub const WELL_KNOWN_PATH: &str = "/.well-known/jwks.json";
@@ -49,29 +51,10 @@ pub async fn serve(
 ) -> io::Result<()> {
     let routes = Router::new()
         .route(WELL_KNOWN_PATH, get(jwks))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .fallback(|| async { plain(StatusCode::NOT_FOUND, "not found\n") })
-        .method_not_allowed_fallback(|| async {
-            plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
-        })
+        .route("/healthz", get(endpoint::alive))
         .with_state(document);
-    let stopping = CancellationToken::new();
-    let stopped = stopping.clone().cancelled_owned();
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(stopped);
-    let limit = async {
-        shutdown.await;
-        stopping.cancel();
-        tokio::time::sleep(DRAIN_LIMIT).await;
-    };
-    tokio::select! {
-        ended = serving => ended,
-        () = limit => Ok(()),
-    }
+    endpoint::serve(listener, routes, shutdown).await
 }
-
-/// For the answers that are under way. Somebody who has sent half a request must not hold up the
-/// end.
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 
 async fn jwks(State(document): State<Reloading<Jwks>>, headers: HeaderMap) -> Response {
     let jwks = document.current();
@@ -89,10 +72,6 @@ async fn jwks(State(document): State<Reloading<Jwks>>, headers: HeaderMap) -> Re
     }
     let content_type = [(header::CONTENT_TYPE, "application/jwk-set+json")];
     (cache, content_type, jwks.document()).into_response()
-}
-
-fn plain(status: StatusCode, text: &'static str) -> Response {
-    (status, text).into_response()
 }
 
 impl Credential for Jwks {

@@ -12,13 +12,16 @@ use temporalio_client::callback_based::{
     CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse,
 };
 use tonic::{
-    Code, Request, Status, TimeoutExpired,
+    Request, Status, TimeoutExpired,
     client::Grpc,
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::MetadataMap,
 };
 
-use super::AuthorizedChannel;
+use super::{
+    AuthorizedChannel,
+    calls::{Calls, is_refusal},
+};
 use crate::{
     chain::{causes, chain},
     credentials::Watch,
@@ -42,6 +45,8 @@ pub struct Bridge {
     pub explain_failure: Box<ExplainFailure>,
     /// Says in words why the server may have refused a call.
     pub explain_refusal: Box<dyn Fn() -> String + Send + Sync>,
+    /// Counts what becomes of the calls.
+    pub calls: Arc<Calls>,
     /// Looks at the credential files. Held here, so that it goes on for as long as any clone of
     /// the client can make calls.
     pub watch: Watch,
@@ -68,10 +73,19 @@ impl Bridge {
         let headers = without(request.headers, &OWNED_BY_THE_CHANNEL);
         let mut message = Request::new(request.proto);
         *message.metadata_mut() = MetadataMap::from_headers(headers);
-        let answer = grpc
-            .unary(message, path, Untouched)
-            .await
-            .map_err(|status| self.in_words(status))?;
+        let call = self.calls.begin(&request.rpc);
+        let answer = grpc.unary(message, path, Untouched);
+        let answer = match self.calls.watch(call, answer).await {
+            Ok(answer) => {
+                self.calls.succeeded(call);
+                answer
+            }
+            Err(status) => {
+                let status = self.in_words(status);
+                self.calls.failed(call, &status);
+                return Err(status);
+            }
+        };
 
         let (metadata, proto, _) = answer.into_parts();
         Ok(GrpcSuccessResponse {
@@ -90,7 +104,7 @@ impl Bridge {
         let headers = std::mem::take(status.metadata_mut()).into_headers();
         *status.metadata_mut() = MetadataMap::from_headers(without(headers, &SPENT));
 
-        if status.code() == Code::PermissionDenied {
+        if is_refusal(&status) {
             let message = format!("{}: {}", status.message(), (self.explain_refusal)());
             let details = Bytes::copy_from_slice(status.details());
             let metadata = status.metadata().clone();

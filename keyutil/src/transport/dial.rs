@@ -13,14 +13,15 @@ use tokio_rustls::{
 use tracing::debug;
 
 mod error;
+mod handshake;
 mod journal;
 
 pub use error::DialError;
-pub use journal::Journal;
+pub(super) use journal::Attempt;
+pub use journal::{Journal, Standing};
 
-use super::stream::{Encrypted, Stream};
+use super::stream::Stream;
 use crate::{
-    certificate::CertificateSummary,
     chain,
     credentials::{Identity, Reloading, Trust},
 };
@@ -110,7 +111,8 @@ impl Dial {
     }
 
     pub(super) async fn connect(&self) -> Result<Stream, DialError> {
-        let dialled = tokio::time::timeout(TIMEOUT, self.establish()).await;
+        let attempt = self.journal.attempt();
+        let dialled = tokio::time::timeout(TIMEOUT, self.establish(attempt)).await;
         let result = dialled.unwrap_or(Err(DialError::TimedOut { after: TIMEOUT }));
         if let Err(error) = &result {
             debug!(
@@ -118,12 +120,12 @@ impl Dial {
                 error = chain(error),
                 "connecting failed"
             );
-            self.journal.failed(error.clone());
+            self.journal.failed(attempt, error.clone());
         }
         result
     }
 
-    async fn establish(&self) -> Result<Stream, DialError> {
+    async fn establish(&self, attempt: Attempt) -> Result<Stream, DialError> {
         let tcp = self.tcp().await?;
         let Security::Tls {
             server_name,
@@ -131,7 +133,7 @@ impl Dial {
             trust,
         } = &self.security
         else {
-            return Ok(Stream::Plain(tcp));
+            return Ok(Stream::plain(tcp, self.journal.clone(), attempt));
         };
         let identity = identity.as_ref().map(Reloading::current);
         let config = client_config(identity.as_deref(), &trust.current());
@@ -143,22 +145,10 @@ impl Dial {
         if session.alpn_protocol() != Some(HTTP2) {
             return Err(DialError::NoHttp2);
         }
-        let presented = session
-            .peer_certificates()
-            .and_then(|chain| CertificateSummary::from_der(chain.first()?).ok());
-        debug!(
-            target = self.target(),
-            server_serial = presented.as_ref().map(|leaf| leaf.serial.as_str()),
-            server_issuer = presented.as_ref().map(|leaf| leaf.issuer.as_str()),
-            client_serial = identity
-                .as_ref()
-                .map(|identity| identity.leaf().serial.as_str()),
-            "TLS handshake"
-        );
-        Ok(Stream::Tls(Box::new(Encrypted::new(
-            tls,
-            self.journal.clone(),
-        ))))
+        let done = handshake::done(session, identity.as_deref());
+        let before = self.journal.shook_hands(done.clone());
+        handshake::report(&self.target(), &done, before.as_ref());
+        Ok(Stream::tls(tls, self.journal.clone(), attempt))
     }
 
     async fn tcp(&self) -> Result<TcpStream, DialError> {

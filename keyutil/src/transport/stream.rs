@@ -24,18 +24,27 @@ use tokio_rustls::{
     rustls::{self, AlertDescription},
 };
 
-use super::dial::{DialError, Journal};
+use super::dial::{Attempt, DialError, Journal};
 
-/// A connection to the server, encrypted or not.
-pub(super) enum Stream {
+/// A connection to the server.
+pub(super) struct Stream {
+    protection: Protection,
+    /// Where it is remembered that the server has answered.
+    journal: Arc<Journal>,
+    attempt: Attempt,
+}
+
+/// Encrypted or not.
+enum Protection {
     Plain(TcpStream),
     Tls(Box<Encrypted>),
 }
 
-pub(super) struct Encrypted {
+struct Encrypted {
     tls: TlsStream<TcpStream>,
     /// Where the alert is remembered: the HTTP/2 layer above keeps no error of ours, only its text.
     journal: Arc<Journal>,
+    attempt: Attempt,
     failed_write: Option<FailedWrite>,
 }
 
@@ -48,19 +57,35 @@ struct FailedWrite {
 /// The alert is here already, as a rule, and only the reactor has to notice.
 const ALERT_LIMIT: Duration = Duration::from_millis(250);
 
-impl Encrypted {
-    pub(super) fn new(tls: TlsStream<TcpStream>, journal: Arc<Journal>) -> Self {
+impl Stream {
+    pub(super) fn plain(tcp: TcpStream, journal: Arc<Journal>, attempt: Attempt) -> Self {
         Self {
-            tls,
+            protection: Protection::Plain(tcp),
             journal,
-            failed_write: None,
+            attempt,
         }
     }
 
+    pub(super) fn tls(tls: TlsStream<TcpStream>, journal: Arc<Journal>, attempt: Attempt) -> Self {
+        Self {
+            protection: Protection::Tls(Box::new(Encrypted {
+                tls,
+                journal: journal.clone(),
+                attempt,
+                failed_write: None,
+            })),
+            journal,
+            attempt,
+        }
+    }
+}
+
+impl Encrypted {
     /// Remembers the alert, if that is what ended the connection.
     fn note(&self, error: io::Error) -> io::Error {
         if let Some(alert) = alert_in(&error) {
-            self.journal.failed(DialError::Alert { alert });
+            self.journal
+                .failed(self.attempt, DialError::Alert { alert });
         }
         error
     }
@@ -127,17 +152,18 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
-            Self::Tls(encrypted) => {
-                let before = buffer.filled().len();
-                let read = Pin::new(&mut encrypted.tls).poll_read(context, buffer);
-                if matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() > before {
-                    encrypted.journal.answered();
-                }
-                read.map_err(|error| encrypted.note(error))
-            }
+        let stream = self.get_mut();
+        let before = buffer.filled().len();
+        let read = match &mut stream.protection {
+            Protection::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
+            Protection::Tls(encrypted) => Pin::new(&mut encrypted.tls)
+                .poll_read(context, buffer)
+                .map_err(|error| encrypted.note(error)),
+        };
+        if matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() > before {
+            stream.journal.answered(stream.attempt);
         }
+        read
     }
 }
 
@@ -147,27 +173,27 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
-            Self::Tls(encrypted) => {
+        match &mut self.get_mut().protection {
+            Protection::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
+            Protection::Tls(encrypted) => {
                 encrypted.write(context, |tls, context| tls.poll_write(context, bytes))
             }
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(context),
-            Self::Tls(encrypted) => {
+        match &mut self.get_mut().protection {
+            Protection::Plain(tcp) => Pin::new(tcp).poll_flush(context),
+            Protection::Tls(encrypted) => {
                 encrypted.write(context, |tls, context| tls.poll_flush(context))
             }
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
-            Self::Tls(encrypted) => Pin::new(&mut encrypted.tls).poll_shutdown(context),
+        match &mut self.get_mut().protection {
+            Protection::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
+            Protection::Tls(encrypted) => Pin::new(&mut encrypted.tls).poll_shutdown(context),
         }
     }
 }

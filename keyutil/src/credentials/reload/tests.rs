@@ -50,18 +50,26 @@ fn a_good_change_is_taken_and_a_bad_one_is_counted_once() {
     let value = load(folder.path()).unwrap();
 
     write(folder.path(), "2", "2");
+    let loaded = value.status().since;
     value.look();
     assert_eq!(value.current().0, 2);
     assert_eq!(value.status().generation, 1);
+    let replaced = value.status().since;
+    assert!(replaced > loaded);
 
     write(folder.path(), "3", "2");
+    let broken = SystemTime::now();
     for _ in 0..4 {
         value.look();
     }
+    let noticed = SystemTime::now();
     assert_eq!(value.current().0, 2);
     let status = value.status();
     assert_eq!((status.generation, status.failures), (1, 1));
-    assert!(status.last_failure.unwrap().contains("belong together"));
+    assert_eq!(status.since, replaced, "the value in use is still the same");
+    let failure = status.last_failure.unwrap();
+    assert!(failure.reason.contains("belong together"));
+    assert!(broken <= failure.since && failure.since <= noticed);
 
     write(folder.path(), "3", "3");
     value.look();
@@ -93,7 +101,8 @@ fn files_that_vanish_keep_the_last_good_value() {
     value.look();
     assert_eq!(value.current().0, 1);
     let failure = value.status().last_failure.unwrap();
-    assert!(failure.contains("not a regular file"), "{failure}");
+    let reason = failure.reason;
+    assert!(reason.contains("not a regular file"), "{reason}");
 }
 
 #[cfg(unix)]

@@ -1,36 +1,142 @@
 //! What happened to the last connection.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::SystemTime,
+};
 
 use super::DialError;
+use crate::status::Handshake;
 
 /// What happened to the last connection. The HTTP/2 layer between us and the caller keeps the text
 /// of an error and loses its type, so the one who explains it looks here.
 #[derive(Debug, Default)]
 pub struct Journal {
-    last_failure: Mutex<Option<DialError>>,
+    attempts: AtomicU64,
+    /// The latest attempt that the server has answered on.
+    answered: AtomicU64,
+    handshakes: AtomicU64,
+    failures: AtomicU64,
+    /// Whether there is a failure to be cleared, so that a read of a connection which is well
+    /// takes no lock.
+    failing: AtomicBool,
+    standing: Mutex<Option<Standing>>,
+    last_handshake: Mutex<Option<Handshake>>,
+}
+
+/// Which connection this is, counted from 1: one with a higher number was dialled later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::transport) struct Attempt(u64);
+
+/// A failure that no later connection has made good.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// Why the last attempt failed.
+    pub error: DialError,
+    /// When the first of those failed that no success came between.
+    pub since: SystemTime,
+    attempt: Attempt,
 }
 
 impl Journal {
-    /// Why the last connection failed; `None` once the server has answered on one.
+    /// Why the last connection failed; `None` once the server has answered on a later one.
     pub fn last_failure(&self) -> Option<DialError> {
-        self.slot().clone()
+        self.standing().map(|standing| standing.error)
     }
 
-    pub(in crate::transport) fn failed(&self, error: DialError) {
-        *self.slot() = Some(error);
+    /// The same, and since when.
+    pub fn standing(&self) -> Option<Standing> {
+        lock(&self.standing).clone()
     }
 
-    pub(in crate::transport) fn answered(&self) {
-        let mut slot = self.slot();
-        if slot.is_some() {
-            *slot = None;
+    /// How many connections have failed, or were ended by an alert.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// How many TLS handshakes were finished.
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
+    /// The last of them.
+    pub fn last_handshake(&self) -> Option<Handshake> {
+        lock(&self.last_handshake).clone()
+    }
+
+    pub(in crate::transport) fn attempt(&self) -> Attempt {
+        Attempt(self.attempts.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Takes the place of the last handshake, and gives that back.
+    pub(in crate::transport) fn shook_hands(&self, handshake: Handshake) -> Option<Handshake> {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        lock(&self.last_handshake).replace(handshake)
+    }
+
+    /// The end of a connection that a later one has taken the place of is nobody's trouble.
+    pub(in crate::transport) fn failed(&self, attempt: Attempt, error: DialError) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if attempt.0 < self.answered.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut standing = lock(&self.standing);
+        let since = standing.as_ref().map(|standing| standing.since);
+        *standing = Some(Standing {
+            error,
+            since: since.unwrap_or_else(SystemTime::now),
+            attempt,
+        });
+        self.failing.store(true, Ordering::Release);
+    }
+
+    /// The server has sent something. On a connection that is older than the failure that proves
+    /// nothing: it stays for its long polls when a new certificate is refused.
+    pub(in crate::transport) fn answered(&self, attempt: Attempt) {
+        if self.answered.load(Ordering::Relaxed) < attempt.0 {
+            self.answered.fetch_max(attempt.0, Ordering::Relaxed);
+        }
+        if !self.failing.load(Ordering::Acquire) {
+            return;
+        }
+        let mut standing = lock(&self.standing);
+        if standing
+            .as_ref()
+            .is_some_and(|standing| standing.attempt < attempt)
+        {
+            *standing = None;
+            self.failing.store(false, Ordering::Release);
         }
     }
+}
 
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<DialError>> {
-        self.last_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_stands_until_a_later_connection_answers() {
+        let journal = Journal::default();
+        let (old, refused, later) = (journal.attempt(), journal.attempt(), journal.attempt());
+        journal.failed(refused, DialError::NoHttp2);
+        let first = journal.standing().unwrap().since;
+        journal.answered(old);
+        journal.answered(refused);
+        journal.failed(refused, DialError::PlaintextClosed);
+        let standing = journal.standing().unwrap();
+        assert_eq!(standing.since, first);
+        assert!(matches!(standing.error, DialError::PlaintextClosed));
+        journal.answered(later);
+        assert!(journal.standing().is_none());
+        journal.failed(old, DialError::NoHttp2);
+        assert!(journal.standing().is_none());
+        assert_eq!(journal.failures(), 3);
     }
 }

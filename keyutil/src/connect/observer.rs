@@ -1,0 +1,91 @@
+//! Who sees how a connection is doing.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use super::{ConnectError, connection_failed};
+use crate::{
+    chain,
+    status::{ConnectionStatus, CredentialsStatus, Failure, Phase, Status},
+    transport::{Bearer, Calls, RotatingChannel},
+};
+
+/// Sees how a connection and its credentials are doing. Clones see the same.
+#[derive(Clone)]
+pub struct Observer {
+    channel: RotatingChannel,
+    bearer: Bearer,
+    namespace: Arc<str>,
+    phase: Arc<Mutex<Phase>>,
+    calls: Arc<Calls>,
+}
+
+impl Observer {
+    pub(super) fn new(channel: &RotatingChannel, bearer: &Bearer, namespace: &str) -> Self {
+        Self {
+            channel: channel.clone(),
+            bearer: bearer.clone(),
+            namespace: namespace.into(),
+            phase: Arc::new(Mutex::new(Phase::Connecting { last_attempt: None })),
+            calls: Arc::default(),
+        }
+    }
+
+    /// How all is doing now.
+    pub fn status(&self) -> Status {
+        let dial = self.channel.dial();
+        let journal = dial.journal();
+        Status {
+            target: dial.target(),
+            namespace: self.namespace.to_string(),
+            phase: self.phase().clone(),
+            credentials: CredentialsStatus::of(dial.security(), self.bearer.source()),
+            connection: ConnectionStatus {
+                handshakes: journal.handshakes(),
+                last_handshake: journal.last_handshake(),
+                failures: journal.failures(),
+                last_failure: journal.standing().map(|standing| Failure {
+                    reason: chain(&connection_failed(&self.channel, standing.error)),
+                    since: standing.since,
+                }),
+            },
+            calls: self.calls.status(),
+        }
+    }
+
+    /// From now on the process finishes what is in hand, and takes nothing new.
+    pub fn stopping(&self) {
+        *self.phase() = Phase::Stopping;
+    }
+
+    pub(super) fn working(&self) {
+        *self.phase() = Phase::Working {
+            since: SystemTime::now(),
+        };
+    }
+
+    pub(super) fn connecting_failed(&self, error: &ConnectError) {
+        *self.phase() = Phase::Connecting {
+            last_attempt: Some(chain(error)),
+        };
+    }
+
+    pub(super) fn calls(&self) -> Arc<Calls> {
+        self.calls.clone()
+    }
+
+    fn phase(&self) -> MutexGuard<'_, Phase> {
+        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observer")
+            .field("target", &self.channel.dial().target())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,173 @@
+//! How a process is doing, over HTTP: for orchestrators, Prometheus, and people.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/healthz` | `ok` for as long as the process is alive |
+//! | `/readyz` | `ok`, or 503 and every reason why not, one a line |
+//! | `/metrics` | the same in numbers, in the text format of Prometheus |
+//! | `/status` | all that is known, as JSON ([`Status`](crate::Status)) |
+//!
+//! Nothing in the answers is a secret, and nobody is asked who they are. The names of files and
+//! keys are in them all the same: let those listen in who may know them.
+
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+mod metrics;
+
+pub use metrics::render;
+
+use crate::{
+    chain,
+    connect::Observer,
+    endpoint::{self, plain},
+    status::readiness,
+};
+
+/// The endpoint. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Health {
+    address: SocketAddr,
+    stopping: CancellationToken,
+    task: JoinHandle<io::Result<()>>,
+}
+
+/// Nobody can be told how this process is doing.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to listen at `{address}` for the health endpoint")]
+pub struct ListenError {
+    /// What was asked for.
+    pub address: SocketAddr,
+    /// Why it cannot be had.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Health {
+    /// Answers at `address`; port 0 takes a free one, which the log names. `/metrics` has also
+    /// what an exporter at `exporter` says, such as the SDK's, which has a listener of its own.
+    ///
+    /// # Errors
+    /// [`ListenError`], for an address that cannot be had.
+    pub async fn listen(
+        address: SocketAddr,
+        observer: Observer,
+        exporter: Option<SocketAddr>,
+    ) -> Result<Self, ListenError> {
+        let failed = |source| ListenError { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let bound = listener.local_addr().map_err(failed)?;
+        info!(address = %bound, "health endpoint listening");
+        let stopping = CancellationToken::new();
+        let stopped = stopping.clone().cancelled_owned();
+        let routes = router(observer, exporter);
+        Ok(Self {
+            address: bound,
+            stopping,
+            task: tokio::spawn(endpoint::serve(listener, routes, stopped)),
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Finishes the answers that are under way.
+    pub async fn stop(mut self) {
+        self.stopping.cancel();
+        // What broke while it was listening ends with it.
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Health {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The routes, for whoever serves them together with others: see [`Health::listen`].
+pub fn router(observer: Observer, exporter: Option<SocketAddr>) -> Router {
+    Router::new()
+        .route("/healthz", get(endpoint::alive))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(numbers))
+        .route("/status", get(status))
+        .with_state(Shown { observer, exporter })
+}
+
+/// Where the answers come from.
+#[derive(Clone)]
+struct Shown {
+    observer: Observer,
+    exporter: Option<SocketAddr>,
+}
+
+async fn ready(State(shown): State<Shown>) -> Response {
+    match readiness(&shown.observer.status(), SystemTime::now()) {
+        Ok(()) => plain(StatusCode::OK, "ok\n"),
+        Err(reasons) => plain(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
+    }
+}
+
+async fn status(State(shown): State<Shown>) -> Response {
+    match serde_json::to_string_pretty(&shown.observer.status()) {
+        Ok(json) => {
+            let content_type = [(header::CONTENT_TYPE, "application/json")];
+            (content_type, json + "\n").into_response()
+        }
+        Err(error) => broken(&error),
+    }
+}
+
+async fn numbers(State(shown): State<Shown>) -> Response {
+    let ours = match render(&shown.observer.status(), SystemTime::now()) {
+        Ok(ours) => ours,
+        Err(error) => return broken(&error),
+    };
+    let theirs = match shown.exporter {
+        None => String::new(),
+        // A comment: half of the numbers are better than none.
+        Some(exporter) => fetch(exporter)
+            .await
+            .unwrap_or_else(|error| format!("# the SDK's metrics: {}\n", chain(&error))),
+    };
+    let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+    (content_type, ours + &theirs).into_response()
+}
+
+async fn fetch(exporter: SocketAddr) -> reqwest::Result<String> {
+    // On this machine: without the proxy of the environment, and without a look at its CAs.
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([])
+        .timeout(FETCH_LIMIT)
+        .build()?;
+    let answer = client
+        .get(format!("http://{exporter}/metrics"))
+        .send()
+        .await?;
+    answer.error_for_status()?.text().await
+}
+
+/// Less than the 10 s that Prometheus waits.
+const FETCH_LIMIT: Duration = Duration::from_secs(5);
+
+fn broken(error: &(dyn std::error::Error + 'static)) -> Response {
+    plain(StatusCode::INTERNAL_SERVER_ERROR, chain(error) + "\n")
+}

@@ -1,0 +1,190 @@
+//! A status in numbers, in the text format of Prometheus.
+//!
+//! Labels have few values: those of a gauge that tells what is in use are the only ones that
+//! change, and only the current one is there.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{
+    Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+};
+
+use crate::status::{Status, readiness};
+
+/// `Content-Type` of what [`render`] makes.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// The status as text. Built anew for each scrape, because the numbers are kept elsewhere.
+///
+/// # Errors
+/// None that a status can cause: the names below would have to be wrong.
+pub fn render(status: &Status, now: SystemTime) -> prometheus::Result<String> {
+    let numbers = Numbers::default();
+    numbers.ready(status, now)?;
+    numbers.credentials(status)?;
+    numbers.connection(status)?;
+    numbers.calls(status)?;
+    numbers.text()
+}
+
+#[derive(Default)]
+struct Numbers {
+    registry: Registry,
+}
+
+impl Numbers {
+    fn ready(&self, status: &Status, now: SystemTime) -> prometheus::Result<()> {
+        let ready = self.gauge("ready", "1 if the worker can do its work, or else 0", &[])?;
+        ready
+            .with_label_values(&[] as &[&str])
+            .set(i64::from(readiness(status, now).is_ok()));
+        Ok(())
+    }
+
+    fn credentials(&self, status: &Status) -> prometheus::Result<()> {
+        const LABELS: &[&str] = &["credential"];
+        let info = self.gauge(
+            "credential_info",
+            "Always 1; the label `id` tells which credential is in use",
+            &["credential", "id"],
+        )?;
+        let expiry = self.time(
+            "credential_expiry_timestamp_seconds",
+            "When the credential in use stops being valid, in seconds since 1970",
+            LABELS,
+        )?;
+        let since = self.time(
+            "credential_in_use_since_timestamp_seconds",
+            "When the credential in use was taken into use, in seconds since 1970",
+            LABELS,
+        )?;
+        let reloads = self.counter(
+            "credential_reloads_total",
+            "New contents of credential files, taken into use (ok) or unusable (failed)",
+            &["credential", "result"],
+        )?;
+        let broken = self.gauge(
+            "credential_files_broken",
+            "1 while the files hold something unusable, and the credential before is kept",
+            LABELS,
+        )?;
+        for (name, credential) in status.credentials.named() {
+            if let Some(id) = &credential.in_use {
+                info.with_label_values(&[name, id]).set(1);
+            }
+            if let Some(until) = credential.valid_until {
+                expiry.with_label_values(&[name]).set(seconds(until));
+            }
+            if let Some(taken) = credential.since {
+                since.with_label_values(&[name]).set(seconds(taken));
+            }
+            for (result, count) in [
+                ("ok", credential.reloads),
+                ("failed", credential.failed_reloads),
+            ] {
+                reloads.with_label_values(&[name, result]).inc_by(count);
+            }
+            broken
+                .with_label_values(&[name])
+                .set(i64::from(credential.last_failure.is_some()));
+        }
+        if let Some(minting) = &status.credentials.minting {
+            self.count("tokens_minted_total", "Tokens minted", minting.minted)?;
+            self.count(
+                "token_mint_failures_total",
+                "Attempts to mint a token that have failed",
+                minting.failed,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn connection(&self, status: &Status) -> prometheus::Result<()> {
+        let connection = &status.connection;
+        self.count(
+            "tls_handshakes_total",
+            "TLS handshakes with the server",
+            connection.handshakes,
+        )?;
+        self.count(
+            "connection_failures_total",
+            "Connections to the server that have failed",
+            connection.failures,
+        )
+    }
+
+    fn calls(&self, status: &Status) -> prometheus::Result<()> {
+        let calls = self.counter(
+            "calls_total",
+            "Attempts of the SDK to call the server, by kind (poll, other) and gRPC code",
+            &["kind", "code"],
+        )?;
+        for (kind, outcomes) in status.calls.named() {
+            calls.with_label_values(&[kind, "Ok"]);
+            for (code, count) in &outcomes.by_code {
+                calls.with_label_values(&[kind, code]).inc_by(*count);
+            }
+        }
+        self.count(
+            "refusals_total",
+            "Calls that the server has refused for lack of permission",
+            status.calls.refusals.count,
+        )?;
+        let last = self.time(
+            "last_successful_poll_timestamp_seconds",
+            "When a poll for tasks has succeeded last, in seconds since 1970",
+            &[],
+        )?;
+        if let Some(success) = status.calls.polls.last_success {
+            last.with_label_values(&[] as &[&str]).set(seconds(success));
+        }
+        Ok(())
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.registered(IntGaugeVec::new(options(name, help), labels)?)
+    }
+
+    fn time(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+        self.registered(GaugeVec::new(options(name, help), labels)?)
+    }
+
+    fn counter(
+        &self,
+        name: &str,
+        help: &str,
+        labels: &[&str],
+    ) -> prometheus::Result<IntCounterVec> {
+        self.registered(IntCounterVec::new(options(name, help), labels)?)
+    }
+
+    /// A counter without labels.
+    fn count(&self, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
+        let counter = self.counter(name, help, &[])?;
+        counter.with_label_values(&[] as &[&str]).inc_by(value);
+        Ok(())
+    }
+
+    fn registered<C: Collector + Clone + 'static>(&self, family: C) -> prometheus::Result<C> {
+        self.registry.register(Box::new(family.clone()))?;
+        Ok(family)
+    }
+
+    fn text(&self) -> prometheus::Result<String> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+fn options(name: &str, help: &str) -> Opts {
+    Opts::new(name, help).namespace("keyutil")
+}
+
+fn seconds(time: SystemTime) -> f64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+//! The text, read as Prometheus reads it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::*;
+use crate::status::{
+    CallsStatus, ConnectionStatus, CredentialStatus, CredentialsStatus, MintingStatus, Outcomes,
+    Phase, RefusalStatus,
+};
+
+fn at(seconds: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(seconds)
+}
+
+fn status() -> Status {
+    let certificate = CredentialStatus {
+        in_use: Some("serial 0A, issued by `CN=\"a\\b\"\nO=c`".into()),
+        from: Vec::new(),
+        since: Some(at(1_700_000_000)),
+        valid_until: Some(at(1_700_003_600)),
+        reloads: 2,
+        failed_reloads: 1,
+        last_failure: None,
+    };
+    Status {
+        target: "temporal:7233".into(),
+        namespace: "default".into(),
+        phase: Phase::Working {
+            since: at(1_700_000_000),
+        },
+        credentials: CredentialsStatus {
+            client_certificate: Some(certificate),
+            minting: Some(MintingStatus {
+                minted: 7,
+                ..MintingStatus::default()
+            }),
+            ..CredentialsStatus::default()
+        },
+        connection: ConnectionStatus {
+            handshakes: 3,
+            ..ConnectionStatus::default()
+        },
+        calls: CallsStatus {
+            polls: Outcomes {
+                by_code: BTreeMap::from([("Ok".into(), 5), ("PermissionDenied".into(), 4)]),
+                last_success: Some(at(1_700_000_001)),
+            },
+            refusals: RefusalStatus {
+                count: 4,
+                ..RefusalStatus::default()
+            },
+            ..CallsStatus::default()
+        },
+    }
+}
+
+/// The samples by name and labels; each line is valid, and its family has `HELP` and `TYPE`.
+fn samples(text: &str) -> BTreeMap<String, f64> {
+    let mut family = "";
+    let mut samples = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, words) = help.split_once(' ').unwrap();
+            assert!(!words.is_empty(), "{line}");
+            family = name;
+        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = kind.split_once(' ').unwrap();
+            assert_eq!(name, family, "{line}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{line}");
+        } else {
+            let (sample, value) = line.rsplit_once(' ').unwrap();
+            let name = sample.split('{').next().unwrap();
+            assert_eq!(name, family, "{line}");
+            assert!(name.starts_with("keyutil_"), "{line}");
+            assert!(sample == name || sample.ends_with("\"}"), "{line}");
+            assert!(
+                samples
+                    .insert(sample.to_owned(), value.parse().unwrap())
+                    .is_none()
+            );
+        }
+    }
+    samples
+}
+
+#[test]
+fn what_is_known_is_there_in_base_units() {
+    let text = render(&status(), at(1_700_000_060)).unwrap();
+    let samples = samples(&text);
+    for (sample, value) in [
+        ("keyutil_ready", 1.0),
+        (
+            "keyutil_credential_expiry_timestamp_seconds{credential=\"client_certificate\"}",
+            1_700_003_600.0,
+        ),
+        (
+            "keyutil_credential_in_use_since_timestamp_seconds{credential=\"client_certificate\"}",
+            1_700_000_000.0,
+        ),
+        (
+            "keyutil_credential_reloads_total{credential=\"client_certificate\",result=\"failed\"}",
+            1.0,
+        ),
+        (
+            "keyutil_credential_reloads_total{credential=\"client_certificate\",result=\"ok\"}",
+            2.0,
+        ),
+        (
+            "keyutil_credential_files_broken{credential=\"client_certificate\"}",
+            0.0,
+        ),
+        ("keyutil_tokens_minted_total", 7.0),
+        ("keyutil_token_mint_failures_total", 0.0),
+        ("keyutil_tls_handshakes_total", 3.0),
+        ("keyutil_connection_failures_total", 0.0),
+        ("keyutil_calls_total{code=\"Ok\",kind=\"other\"}", 0.0),
+        ("keyutil_calls_total{code=\"Ok\",kind=\"poll\"}", 5.0),
+        (
+            "keyutil_calls_total{code=\"PermissionDenied\",kind=\"poll\"}",
+            4.0,
+        ),
+        ("keyutil_refusals_total", 4.0),
+        (
+            "keyutil_last_successful_poll_timestamp_seconds",
+            1_700_000_001.0,
+        ),
+    ] {
+        assert_eq!(samples.get(sample), Some(&value), "{sample} in\n{text}");
+    }
+}
+
+#[test]
+fn labels_are_escaped() {
+    let text = render(&status(), at(1_700_000_060)).unwrap();
+    let escaped = r#"id="serial 0A, issued by `CN=\"a\\b\"\nO=c`"} 1"#;
+    assert!(text.contains(escaped), "{text}");
+}
+
+#[test]
+fn what_is_not_ready_is_told_and_what_is_not_known_is_left_out() {
+    let mut status = status();
+    status.phase = Phase::Connecting { last_attempt: None };
+    status.credentials = CredentialsStatus::default();
+    let text = render(&status, at(1_700_000_060)).unwrap();
+    assert_eq!(samples(&text).get("keyutil_ready"), Some(&0.0), "{text}");
+    assert!(!text.contains("credential"), "{text}");
+}

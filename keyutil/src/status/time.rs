@@ -1,0 +1,52 @@
+//! Times as people and machines both read them: RFC 3339, in UTC, to the millisecond.
+
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+pub(super) fn serialize<S: Serializer>(
+    time: &SystemTime,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    in_words(*time).serialize(serializer)
+}
+
+/// The same for a time that may be missing.
+pub(super) mod option {
+    use super::*;
+
+    pub(in crate::status) fn serialize<S: Serializer>(
+        time: &Option<SystemTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        time.map(in_words).serialize(serializer)
+    }
+}
+
+/// Text, because `humantime` panics on times that no calendar of ours has: certificates may be
+/// valid until the year 9999, and a token until whenever its issuer says.
+pub(crate) fn in_words(time: SystemTime) -> String {
+    let mut text = String::new();
+    match std::fmt::write(
+        &mut text,
+        format_args!("{}", humantime::format_rfc3339_millis(time)),
+    ) {
+        Ok(()) => text,
+        Err(_) => "after the year 9999".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn times_are_told_and_those_beyond_the_calendar_do_no_harm() {
+        let second = UNIX_EPOCH + Duration::from_millis(1_500);
+        assert_eq!(in_words(second), "1970-01-01T00:00:01.500Z");
+        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(in_words(far), "after the year 9999");
+    }
+}

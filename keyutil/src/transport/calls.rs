@@ -1,0 +1,258 @@
+//! What has become of the calls, counted without a lock on the path of those that go well.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::pin,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tonic::{Code, Status};
+
+use crate::status::{CallsStatus, Outcomes, RefusalStatus};
+
+/// What has become of the calls so far. One that the caller gives up on is not counted.
+#[derive(Debug, Default)]
+pub struct Calls {
+    begun: AtomicU64,
+    polls: Counts,
+    others: Counts,
+    /// Whether there are refusals to be cleared, so that a call which goes well takes no lock.
+    refusing: AtomicBool,
+    refusals: Mutex<Refusals>,
+}
+
+/// Calls of one kind.
+#[derive(Debug, Default)]
+struct Counts {
+    /// By the number of their gRPC code.
+    by_code: [AtomicU64; CODES],
+    /// In microseconds since 1970; 0 is never.
+    last_success: AtomicU64,
+}
+
+/// From `Ok`, 0, to `Unauthenticated`, 16.
+const CODES: usize = 17;
+
+/// Far longer than a refusal takes.
+const LET_IN: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Default)]
+struct Refusals {
+    status: RefusalStatus,
+    /// How many calls had begun when the last one was refused.
+    begun: u64,
+}
+
+/// A call under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Call {
+    number: u64,
+    poll: bool,
+    /// The server answers it without looking for permissions.
+    open: bool,
+}
+
+impl Calls {
+    /// A call of this method begins.
+    pub(super) fn begin(&self, rpc: &str) -> Call {
+        Call {
+            number: self.begun.fetch_add(1, Ordering::Relaxed) + 1,
+            // Not `PollWorkflowExecutionUpdate`, which waits for something that was started.
+            poll: rpc.starts_with("Poll") && rpc.ends_with("TaskQueue"),
+            open: rpc == "GetSystemInfo",
+        }
+    }
+
+    /// Waits for the answer to a call. A refusal comes at once, and the answer to a poll after a
+    /// minute where there is nothing to do: a poll that is still open after a while was let in.
+    pub(super) async fn watch<F: Future>(&self, call: Call, answer: F) -> F::Output {
+        if !call.poll || !self.refusing.load(Ordering::Acquire) {
+            return answer.await;
+        }
+        let mut answer = pin!(answer);
+        match tokio::time::timeout(LET_IN, &mut answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.accepted(call);
+                answer.await
+            }
+        }
+    }
+
+    pub(super) fn succeeded(&self, call: Call) {
+        let counts = self.counts(call);
+        counts.count(Code::Ok);
+        counts
+            .last_success
+            .store(micros(SystemTime::now()), Ordering::Relaxed);
+        if self.refusing.load(Ordering::Acquire) {
+            self.accepted(call);
+        }
+    }
+
+    pub(super) fn failed(&self, call: Call, status: &Status) {
+        self.counts(call).count(status.code());
+        if is_refusal(status) {
+            self.refused(status.message());
+        }
+    }
+
+    /// A call that had begun before the last refusal proves nothing: a long poll that was let in
+    /// with the token before goes on for a minute.
+    #[cold]
+    fn accepted(&self, call: Call) {
+        let mut refusals = self.refusals();
+        if !call.open && call.number > refusals.begun {
+            refusals.status.refusing_since = None;
+            self.refusing.store(false, Ordering::Release);
+        }
+    }
+
+    #[cold]
+    fn refused(&self, words: &str) {
+        let now = SystemTime::now();
+        let mut refusals = self.refusals();
+        refusals.begun = self.begun.load(Ordering::Relaxed);
+        let status = &mut refusals.status;
+        status.count += 1;
+        status.last = Some(words.to_owned());
+        status.last_at = Some(now);
+        status.refusing_since.get_or_insert(now);
+        self.refusing.store(true, Ordering::Release);
+    }
+
+    /// What has become of them so far.
+    pub fn status(&self) -> CallsStatus {
+        CallsStatus {
+            polls: self.polls.outcomes(),
+            others: self.others.outcomes(),
+            refusals: self.refusals().status.clone(),
+        }
+    }
+
+    fn counts(&self, call: Call) -> &Counts {
+        if call.poll { &self.polls } else { &self.others }
+    }
+
+    fn refusals(&self) -> MutexGuard<'_, Refusals> {
+        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the server has refused a call for what the caller may do, or for who it is.
+pub(super) fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::PermissionDenied | Code::Unauthenticated
+    )
+}
+
+impl Counts {
+    fn count(&self, code: Code) {
+        if let Some(counter) = self.by_code.get(code as usize) {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn outcomes(&self) -> Outcomes {
+        let counted = self.by_code.iter().zip(0..).filter_map(|(counter, code)| {
+            let count = counter.load(Ordering::Relaxed);
+            (count > 0).then(|| (format!("{:?}", Code::from_i32(code)), count))
+        });
+        let last_success = match self.last_success.load(Ordering::Relaxed) {
+            0 => None,
+            micros => Some(UNIX_EPOCH + Duration::from_micros(micros)),
+        };
+        Outcomes {
+            by_code: counted.collect::<BTreeMap<_, _>>(),
+            last_success,
+        }
+    }
+}
+
+fn micros(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POLL: &str = "PollWorkflowTaskQueue";
+    const OTHER: &str = "RespondWorkflowTaskCompleted";
+
+    fn denied() -> Status {
+        Status::permission_denied("Request unauthorized.: no such kid")
+    }
+
+    #[test]
+    fn calls_are_counted_by_kind_and_code() {
+        let calls = Calls::default();
+        let ok = |rpc| calls.succeeded(calls.begin(rpc));
+        for rpc in [
+            POLL,
+            "PollNexusTaskQueue",
+            OTHER,
+            "PollWorkflowExecutionUpdate",
+        ] {
+            ok(rpc);
+        }
+        calls.failed(calls.begin(POLL), &Status::unavailable("gone"));
+        let status = calls.status();
+        let count = |outcomes: &Outcomes, code: &str| outcomes.by_code.get(code).copied();
+        assert_eq!(count(&status.polls, "Ok"), Some(2));
+        assert_eq!(count(&status.polls, "Unavailable"), Some(1));
+        assert_eq!(count(&status.others, "Ok"), Some(2));
+        assert_eq!(count(&status.others, "Unavailable"), None);
+        assert!(status.polls.last_success.is_some());
+        assert_eq!(status.refusals, RefusalStatus::default());
+    }
+
+    #[test]
+    fn refusals_go_on_until_a_call_is_accepted_that_was_begun_after_them() {
+        let calls = Calls::default();
+        let long_poll = calls.begin(POLL);
+        calls.failed(calls.begin(OTHER), &denied());
+        let since = calls.status().refusals.refusing_since;
+        assert!(since.is_some());
+
+        // Let in with the token before, and one that everybody may make.
+        calls.succeeded(long_poll);
+        calls.succeeded(calls.begin("GetSystemInfo"));
+        calls.failed(calls.begin(POLL), &Status::unauthenticated("who?"));
+        let refusals = calls.status().refusals;
+        assert_eq!(refusals.refusing_since, since);
+        assert_eq!(
+            (refusals.count, refusals.last.as_deref()),
+            (2, Some("who?"))
+        );
+
+        calls.succeeded(calls.begin(POLL));
+        let refusals = calls.status().refusals;
+        assert_eq!((refusals.count, refusals.refusing_since), (2, None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_stays_open_was_let_in() {
+        let calls = Calls::default();
+        calls.failed(calls.begin(OTHER), &denied());
+        let refusing = || calls.status().refusals.refusing_since.is_some();
+        let asleep = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
+
+        calls.watch(calls.begin(POLL), asleep(1)).await;
+        calls.watch(calls.begin(OTHER), asleep(60)).await;
+        assert!(refusing());
+        let mut poll = pin!(calls.watch(calls.begin(POLL), asleep(60)));
+        tokio::select! {
+            () = &mut poll => unreachable!("it takes a minute"),
+            () = asleep(5) => {}
+        }
+        assert!(!refusing());
+    }
+}

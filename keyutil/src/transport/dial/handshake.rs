@@ -1,0 +1,51 @@
+//! What both sides have presented, for the journal and the log.
+
+use std::time::SystemTime;
+
+use tokio_rustls::rustls::ClientConnection;
+use tracing::{debug, info};
+
+use crate::{
+    certificate::CertificateSummary,
+    credentials::Identity,
+    status::{Handshake, Presented},
+};
+
+/// A handshake that was finished just now.
+pub(super) fn done(session: &ClientConnection, identity: Option<&Identity>) -> Handshake {
+    Handshake {
+        at: SystemTime::now(),
+        tls_version: session
+            .protocol_version()
+            .and_then(|version| version.as_str())
+            .map(str::to_owned),
+        server: session
+            .peer_certificates()
+            .and_then(|chain| CertificateSummary::from_der(chain.first()?).ok())
+            .map(|leaf| Presented::from(&leaf)),
+        client: identity.map(|identity| Presented::from(identity.leaf())),
+    }
+}
+
+/// A person wants to see that a new certificate is in use, and not each connection.
+pub(super) fn report(target: &str, handshake: &Handshake, before: Option<&Handshake>) {
+    let (server, client) = (handshake.server.as_ref(), handshake.client.as_ref());
+    macro_rules! report {
+        ($level:ident) => {
+            $level!(
+                target,
+                version = handshake.tls_version.as_deref(),
+                server_serial = server.map(|leaf| leaf.serial.as_str()),
+                server_issuer = server.map(|leaf| leaf.issuer.as_str()),
+                client_serial = client.map(|leaf| leaf.serial.as_str()),
+                client_issuer = client.map(|leaf| leaf.issuer.as_str()),
+                "TLS handshake"
+            )
+        };
+    }
+    if before.is_some_and(|before| before.same_serials(handshake)) {
+        report!(debug);
+    } else {
+        report!(info);
+    }
+}
