@@ -13,7 +13,11 @@ use tonic::{Code, Status};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    chain, connect::ConnectError, jwt::keyring::KeyringError, pki::PkiError, settings::Problems,
+    chain,
+    connect::ConnectError,
+    jwt::keyring::KeyringError,
+    pki::{PkiError, RotateError},
+    settings::Problems,
     transport::DialError,
 };
 
@@ -24,11 +28,13 @@ Exit codes:
    1  failed for another reason than these
   64  the arguments are wrong, or the settings of the connection and the files they name
   69  the server cannot be reached
+  75  too early: try again later
   76  the server's certificate or protocol is wrong
   77  not permitted: client certificate, token or permission";
 
 const USAGE: u8 = 64;
 const UNAVAILABLE: u8 = 69;
+const TRY_LATER: u8 = 75;
 const PROTOCOL: u8 = 76;
 const NO_PERMISSION: u8 = 77;
 
@@ -141,6 +147,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(hint) = find::<PkiError>(error).and_then(PkiError::hint) {
         return Some(hint.to_owned());
     }
+    if let Some(hint) = find::<RotateError>(error).and_then(RotateError::hint) {
+        return Some(hint.to_owned());
+    }
     if let Some(hint) = find::<KeyringError>(error).and_then(KeyringError::hint) {
         return Some(hint.to_owned());
     }
@@ -150,9 +159,13 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let usage = find::<Problems>(error).is_some()
         || find::<Usage>(error).is_some()
-        || find::<PkiError>(error).is_some_and(PkiError::is_usage);
+        || find::<PkiError>(error).is_some_and(PkiError::is_usage)
+        || find::<RotateError>(error).is_some_and(RotateError::is_usage);
     if usage {
         return USAGE;
+    }
+    if find::<RotateError>(error).is_some_and(RotateError::is_too_early) {
+        return TRY_LATER;
     }
     match find::<ConnectError>(error) {
         Some(ConnectError::Settings(_) | ConnectError::Address(_) | ConnectError::Url(_)) => USAGE,
