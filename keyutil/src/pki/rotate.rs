@@ -43,10 +43,10 @@ use humantime::format_rfc3339_seconds;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use super::{AuthorityKind, InitOptions, Layout, Party};
+use super::{AuthorityKind, FileError, InitOptions, Layout, Party};
 use crate::{
     certificate::CertificateSummary,
-    files::{Change, Lock},
+    files::{self, Change, Lock},
 };
 
 pub use error::RotateError;
@@ -255,13 +255,21 @@ fn plan_leaf(
     Ok((Change::new(operations.into()), rotated))
 }
 
-/// Looked for before, because waiting for the lock would make the folder.
+/// One lock for all folders, in that of the CAs.
 fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     let path = layout.authorities();
+    // Waiting for the lock would make it.
     if !path.is_dir() {
         return Err(RotateError::NoAuthorities { path });
     }
-    Ok(Lock::wait(&path)?)
+    let lock = Lock::wait(&path)?;
+    for party in Party::ALL {
+        let path = layout.party_folder(party);
+        if path.is_dir() {
+            files::sweep(&path).map_err(|source| FileError::Read { path, source })?;
+        }
+    }
+    Ok(lock)
 }
 
 impl LeafRotated {
