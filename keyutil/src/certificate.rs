@@ -11,7 +11,7 @@ use std::{
 use x509_parser::{
     certificate::X509Certificate,
     error::X509Error,
-    extensions::{ExtendedKeyUsage, GeneralName},
+    extensions::{ExtendedKeyUsage, GeneralName, ParsedExtension},
     prelude::FromDer,
     time::ASN1Time,
 };
@@ -118,6 +118,32 @@ impl CertificateSummary {
 /// [`CertificateError`], when these bytes are not exactly one X.509 certificate.
 pub fn public_key(der: &[u8]) -> Result<Vec<u8>, CertificateError> {
     Ok(parse(der)?.public_key().raw.to_vec())
+}
+
+/// Whether the first of two certificates in DER says that the second is its issuer: by its name
+/// and, where both have it, by the identifier of its key. The signature is not verified.
+pub(crate) fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
+    let (Ok(certificate), Ok(issuer)) = (parse(certificate), parse(issuer)) else {
+        return false;
+    };
+    let wanted =
+        certificate
+            .iter_extensions()
+            .find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(key) => key.key_identifier.as_ref(),
+                _ => None,
+            });
+    let found = issuer
+        .iter_extensions()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(key) => Some(key),
+            _ => None,
+        });
+    let same_key = match (wanted, found) {
+        (Some(wanted), Some(found)) => wanted == found,
+        _ => true,
+    };
+    same_key && certificate.issuer().as_raw() == issuer.subject().as_raw()
 }
 
 /// Whether the serial number is negative, which some tools write by mistake.

@@ -18,7 +18,7 @@ pub mod token;
 pub mod trust;
 pub mod watch;
 
-pub use identity::Identity;
+pub use identity::{Identity, IdentityError};
 pub use minter::Minter;
 pub use reload::{Credential, Reloading};
 pub use source::TokenSource;

@@ -36,7 +36,7 @@ enum Command {
 async fn main() -> ExitCode {
     program::main("keyutil", async |arguments: Arguments| {
         match arguments.command {
-            Command::Pki(command) => commands::pki::run(command),
+            Command::Pki(command) => commands::pki::run(command).await,
             Command::Key(command) => commands::key::run(command).await,
             Command::Jwks(command) => commands::jwks::run(command).await,
             Command::Token(command) => commands::token::run(command).await,

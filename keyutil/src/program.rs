@@ -13,7 +13,11 @@ use tonic::{Code, Status};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    chain, connect::ConnectError, jwt::keyring::KeyringError, pki::PkiError, settings::Problems,
+    chain,
+    connect::ConnectError,
+    jwt::keyring::KeyringError,
+    pki::{PkiError, RotateError},
+    settings::Problems,
     transport::DialError,
 };
 
@@ -143,6 +147,9 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     if let Some(hint) = find::<PkiError>(error).and_then(PkiError::hint) {
         return Some(hint.to_owned());
     }
+    if let Some(hint) = find::<RotateError>(error).and_then(RotateError::hint) {
+        return Some(hint.to_owned());
+    }
     if let Some(hint) = find::<KeyringError>(error).and_then(KeyringError::hint) {
         return Some(hint.to_owned());
     }
@@ -152,11 +159,14 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let usage = find::<Problems>(error).is_some()
         || find::<Usage>(error).is_some()
-        || find::<PkiError>(error).is_some_and(PkiError::is_usage);
+        || find::<PkiError>(error).is_some_and(PkiError::is_usage)
+        || find::<RotateError>(error).is_some_and(RotateError::is_usage);
     if usage {
         return USAGE;
     }
-    if find::<KeyringError>(error).is_some_and(KeyringError::is_too_early) {
+    let too_early = find::<KeyringError>(error).is_some_and(KeyringError::is_too_early)
+        || find::<RotateError>(error).is_some_and(RotateError::is_too_early);
+    if too_early {
         return TRY_LATER;
     }
     match find::<ConnectError>(error) {

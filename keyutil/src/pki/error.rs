@@ -3,7 +3,10 @@
 use std::{io, path::PathBuf, time::Duration};
 
 use super::{NameError, ValidityError};
-use crate::{certificate::CertificateError, files::WriteError};
+use crate::{
+    certificate::CertificateError,
+    files::{LockError, WriteError},
+};
 
 /// The certificates could not be made or written.
 #[derive(Debug, thiserror::Error)]
@@ -37,10 +40,14 @@ pub enum PkiError {
         #[source]
         source: io::Error,
     },
+    /// Somebody else's lock could not be waited for. Nothing was touched.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// A key or certificate could not be made. Nothing was touched.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The old file that marks a finished run could not be removed. Nothing else was touched.
+    /// An old file could not be removed: the one that marks a finished run, or what is left of a
+    /// rotation. Nothing else was touched.
     #[error("failed to remove `{}`", path.display())]
     Remove {
         /// The file.
@@ -183,7 +190,7 @@ pub enum Mistake {
     },
 }
 
-fn list<T: ToString>(title: &str, items: impl IntoIterator<Item = T>) -> String {
+pub(super) fn list<T: ToString>(title: &str, items: impl IntoIterator<Item = T>) -> String {
     let lines = items
         .into_iter()
         .map(|item| format!("\n  {}", item.to_string()));
@@ -191,7 +198,7 @@ fn list<T: ToString>(title: &str, items: impl IntoIterator<Item = T>) -> String 
 }
 
 /// humantime knows months, and writes 90 days as `2months 29days 2h 52m 48s`.
-fn days(span: Duration) -> String {
+pub(super) fn days(span: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
     match span.as_secs() {
         seconds if seconds >= DAY && seconds.is_multiple_of(DAY) => format!("{}d", seconds / DAY),

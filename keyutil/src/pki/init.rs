@@ -3,7 +3,8 @@
 //! In this order: everything that was asked for is checked, then everything is made in memory, then
 //! nothing is found in the way, and only then the first file is written. The last file written
 //! marks a finished run; when everything is replaced, it is the first to go. So an interrupted run
-//! leaves a set that is seen to be incomplete, never old files that pass for new ones.
+//! leaves a set that is seen to be incomplete, never old files that pass for new ones. Two runs at
+//! once wait for each other.
 
 use std::{
     fs, io,
@@ -14,10 +15,10 @@ use std::{
 use secrecy::ExposeSecret;
 
 use super::{
-    PkiError,
+    AuthorityKind, Layout, PkiError,
     plan::{NewFile, Plan},
 };
-use crate::files;
+use crate::files::{self, Lock};
 
 /// What [`init`] is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,16 +82,18 @@ pub struct Written {
 pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     let plan = Plan::check(options, SystemTime::now())?;
     let files = plan.make()?;
-    let in_the_way = find(&files)?;
-    if !options.force && !in_the_way.is_empty() {
-        return Err(PkiError::InTheWay {
-            found: in_the_way,
-            expected: files.len(),
-        });
-    }
+    let layout = Layout::new(&options.dir);
+    // Before the lock, whose file would be the first to be made; and again once nobody else runs.
+    refuse_to_overwrite(options, &files)?;
+    let _lock = Lock::wait(&layout.authorities())?;
+    refuse_to_overwrite(options, &files)?;
     if let Some(mark) = files.last() {
         // Without `force` it is not there.
         remove(&mark.written.path)?;
+    }
+    // A rotation of CAs that are no more would go on where it was.
+    for path in of_a_rotation(&layout) {
+        remove(&path)?;
     }
     for file in &files {
         let content = file.content.expose_secret().as_bytes();
@@ -98,6 +101,26 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     }
     let files = files.into_iter().map(|file| file.written).collect();
     Ok(Initialized { files })
+}
+
+fn refuse_to_overwrite(options: &InitOptions, files: &[NewFile]) -> Result<(), PkiError> {
+    let found = find(files)?;
+    if options.force || found.is_empty() {
+        return Ok(());
+    }
+    Err(PkiError::InTheWay {
+        found,
+        expected: files.len(),
+    })
+}
+
+fn of_a_rotation(layout: &Layout) -> Vec<PathBuf> {
+    let mut paths = vec![layout.rotation_record()];
+    for kind in AuthorityKind::ALL {
+        let next = layout.next_authority(kind);
+        paths.extend([next.certificate, next.key, layout.previous_authority(kind)]);
+    }
+    paths
 }
 
 fn find(files: &[NewFile]) -> Result<Vec<PathBuf>, PkiError> {

@@ -33,6 +33,20 @@ impl AuthorityKind {
             Self::Internode => "internode",
         }
     }
+
+    /// Whose certificates it signs.
+    pub fn holders(self) -> impl Iterator<Item = Party> {
+        Party::ALL
+            .into_iter()
+            .filter(move |party| party.issued_by() == self)
+    }
+
+    /// Who checks certificates that it signed.
+    pub fn verifiers(self) -> impl Iterator<Item = Party> {
+        Party::ALL
+            .into_iter()
+            .filter(move |party| party.trusts() == self)
+    }
 }
 
 /// Who gets a certificate.
@@ -153,10 +167,22 @@ impl Layout {
         Self { dir }
     }
 
+    /// The folder itself.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The folder of this party.
+    #[must_use]
+    pub fn party_folder(&self, party: Party) -> PathBuf {
+        self.dir.join(party.name())
+    }
+
     /// Where this party finds its files.
     #[must_use]
     pub fn party(&self, party: Party) -> PartyFiles {
-        let folder = self.dir.join(party.name());
+        let folder = self.party_folder(party);
         let trust = match party {
             Party::Frontend => "client-ca.crt",
             _ => "ca.crt",
@@ -168,13 +194,43 @@ impl Layout {
         }
     }
 
-    /// Where `keyutil pki`, and nobody else, finds this CA.
+    /// The folder of the CAs.
+    #[must_use]
+    pub fn authorities(&self) -> PathBuf {
+        self.dir.join("ca")
+    }
+
+    /// Where `keyutil pki`, and nobody else, finds this CA: the one that issues.
     #[must_use]
     pub fn authority(&self, kind: AuthorityKind) -> AuthorityFiles {
-        let folder = self.dir.join("ca");
+        self.authority_named(kind.name())
+    }
+
+    /// While it is being rotated: the one that is trusted already, and will issue.
+    #[must_use]
+    pub fn next_authority(&self, kind: AuthorityKind) -> AuthorityFiles {
+        self.authority_named(&format!("{}-next", kind.name()))
+    }
+
+    /// While it is being rotated: the certificate of the one that issues no more, and is trusted
+    /// still. Its key is gone.
+    #[must_use]
+    pub fn previous_authority(&self, kind: AuthorityKind) -> PathBuf {
+        let name = format!("{}-previous.crt", kind.name());
+        self.authorities().join(name)
+    }
+
+    /// When each step of a rotation was done.
+    #[must_use]
+    pub fn rotation_record(&self) -> PathBuf {
+        self.authorities().join("rotation.json")
+    }
+
+    fn authority_named(&self, name: &str) -> AuthorityFiles {
+        let folder = self.authorities();
         AuthorityFiles {
-            certificate: folder.join(format!("{}.crt", kind.name())),
-            key: folder.join(format!("{}.key", kind.name())),
+            certificate: folder.join(format!("{name}.crt")),
+            key: folder.join(format!("{name}.key")),
         }
     }
 }

@@ -206,6 +206,46 @@ fn an_interrupted_run_is_seen_even_where_everything_was_replaced() {
     assert_eq!(init(&options).unwrap().files.len(), files.len());
 }
 
+#[test]
+fn of_many_at_once_one_makes_the_certificates() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = InitOptions::new(folder.path());
+    let made: Vec<bool> = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..4)
+            .map(|_| scope.spawn(|| init(&options).is_ok()))
+            .collect();
+        callers
+            .into_iter()
+            .map(|caller| caller.join().unwrap())
+            .collect()
+    });
+    assert_eq!(made.iter().filter(|made| **made).count(), 1, "{made:?}");
+    let listing = list(
+        &Layout::new(folder.path()),
+        &AuthorityOptions::default(),
+        SystemTime::now(),
+    );
+    assert_eq!(listing.unwrap().problems, [""; 0]);
+}
+
+#[test]
+fn new_cas_end_the_rotations_of_the_old_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Layout::new(folder.path());
+    let mut options = InitOptions::new(folder.path());
+    init(&options).unwrap();
+    let (kind, waits) = (AuthorityKind::Clients, AuthorityOptions::default());
+    rotate_authority(&layout, kind, Step::Trust, &waits, SystemTime::now()).unwrap();
+
+    options.force = true;
+    init(&options).unwrap();
+
+    let next = next_step(&layout, kind, &waits, SystemTime::now()).unwrap();
+    assert!(!next.is_under_way());
+    assert!(!layout.next_authority(kind).key.exists());
+    assert!(!layout.rotation_record().exists());
+}
+
 fn request(name: &str, intermediates: u8) -> AuthorityRequest<'_> {
     AuthorityRequest {
         name,

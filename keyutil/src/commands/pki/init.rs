@@ -1,0 +1,67 @@
+//! `keyutil pki init`
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use humantime::parse_duration;
+use keyutil::{
+    pki::{self, InitOptions},
+    program,
+};
+
+use super::table::{self, Table};
+
+#[derive(Args, Debug)]
+pub struct InitArgs {
+    /// Folder to write to.
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    dir: PathBuf,
+
+    /// One more DNS name or IP address of the server, as clients dial it; can be repeated.
+    ///
+    /// Always there: `localhost`, `127.0.0.1`, `::1` and `frontend.temporal.local`. A DNS name may
+    /// start with `*.`.
+    #[arg(long, value_name = "NAME")]
+    frontend_san: Vec<String>,
+
+    /// One more name by which members of the cluster know each other; can be repeated.
+    ///
+    /// Always there: `internode.temporal.local`.
+    #[arg(long, value_name = "NAME")]
+    internode_san: Vec<String>,
+
+    /// How long the CAs are valid, such as `1year`.
+    #[arg(long, value_name = "DURATION", default_value = "3650days", value_parser = parse_duration)]
+    ca_lifetime: Duration,
+
+    /// How long the other certificates are valid, such as `12h`; at most as long as the CAs.
+    #[arg(long, value_name = "DURATION", default_value = "90days", value_parser = parse_duration)]
+    leaf_lifetime: Duration,
+
+    /// Replace everything that is there, the CAs too.
+    ///
+    /// This is no rotation: who holds an old certificate is refused from then on.
+    #[arg(long)]
+    force: bool,
+}
+
+pub fn run(args: InitArgs) -> anyhow::Result<()> {
+    let initialized = pki::init(&InitOptions {
+        dir: args.dir,
+        force: args.force,
+        authority_lifetime: args.ca_lifetime,
+        leaf_lifetime: args.leaf_lifetime,
+        frontend_names: args.frontend_san,
+        internode_names: args.internode_san,
+    })?;
+    let mut table = Table::new(["FILE", "EXPIRES", "WHAT"]);
+    for file in initialized.files {
+        table.push([
+            file.path.display().to_string(),
+            table::time(file.expires_at),
+            file.description,
+        ]);
+    }
+    program::print_line(table)?;
+    Ok(())
+}
