@@ -2,29 +2,29 @@
 
 use std::{
     path::Path,
-    process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
 use keyutil::{pki::Party, program::print_line};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::Child,
-};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     binaries::Binaries,
     guard::Guard,
+    process::{LIMIT, WorkerProcess},
     provision::{self, Options, Progress, Terminal},
     refusals::{self, Wrong},
-    signal::{self, Signal},
-    stack::{Stack, StackOptions},
+    rotations::{Credential, Rotation, Rotations},
+    soak::load::Load,
+    stack::{Stack, StackOptions, connection_age},
 };
 
-/// For each thing that a program is waited for. Longer than the worker's own grace, and than the
-/// connect timeout.
-const LIMIT: Duration = Duration::from_secs(60);
+/// Short, so that a token is seen to be minted anew, and an old key to be removed.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(6);
+
+/// How many workflows are in flight while credentials rotate.
+const CONCURRENCY: usize = 10;
 
 /// Runs it, and says on standard output what happens.
 ///
@@ -40,7 +40,12 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     let binaries = Binaries::build(&guard, &progress).await?;
     progress.step("starting temporal-server");
     let begun = Instant::now();
-    let stack = Stack::start(&server, guard, StackOptions::default()).await?;
+    let options = StackOptions {
+        // So that the server's new certificate is soon seen, on new connections.
+        dynamic_config: connection_age(Duration::from_secs(2)),
+        ..StackOptions::default()
+    };
+    let stack = Stack::start(&server, guard, options).await?;
     drop(progress);
     print_line(format!(
         "temporal-server {} at {}",
@@ -53,7 +58,7 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
         stack.namespace()
     ))?;
 
-    let worker = start_worker(&stack, &binaries.worker).await?;
+    let worker = WorkerProcess::start(&stack, &binaries.worker, TOKEN_LIFETIME).await?;
     print_line("worker started: client certificate `worker`, tokens minted for its namespace")?;
     run_starter(&stack, &binaries.starter).await?;
 
@@ -84,7 +89,10 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
             Wrong::ALL.len()
         );
     }
-    stop_worker(worker).await?;
+    print_line("")?;
+    rotate_all(&stack, &worker).await?;
+    worker.stop().await?;
+    print_line("worker stopped in order, after SIGTERM")?;
     print_line("")?;
     print_line(format!(
         "all as it must be, in {:.1} s",
@@ -96,30 +104,59 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn start_worker(stack: &Stack, program: &Path) -> anyhow::Result<Child> {
-    let mut command = stack.command(program, Party::Worker);
-    let mut worker = command
-        .stderr(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("failed to start `{}`", program.display()))?;
-    let stderr = worker
-        .stderr
-        .take()
-        .context("the worker has no standard error")?;
-    let mut lines = BufReader::new(stderr).lines();
-    let mut seen = Vec::new();
-    while let Some(line) = lines.next_line().await? {
-        if line.contains("worker started") {
-            // Read on, or a full pipe would stop the worker.
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok(worker);
-        }
-        seen.push(line);
+/// All five at once, while workflows run: the CAs have waits in between.
+async fn rotate_all(stack: &Stack, worker: &WorkerProcess) -> anyhow::Result<()> {
+    let mut args = stack.connect_args(Party::Starter);
+    args.token.claims.token_lifetime = Some(TOKEN_LIFETIME);
+    let connection = keyutil::connect(&args, "starter").await?;
+    let begun = Instant::now();
+    let load = Load::new(connection.client().clone(), begun);
+    let stop = CancellationToken::new();
+    let working = tokio::spawn({
+        let (load, stop) = (load.clone(), stop.clone());
+        async move { load.run(CONCURRENCY, stop).await }
+    });
+    print_line(format!(
+        "workflows run, {CONCURRENCY} at a time, while every credential is replaced"
+    ))?;
+    let rotations = Rotations::new(stack, worker, &connection, TOKEN_LIFETIME, begun);
+    let one = async |credential| print_rotation(&rotations.rotate(credential).await?);
+    // The client CA makes client certificates too, so these two go one after the other.
+    let clients = async {
+        one(Credential::ClientCertificate).await?;
+        one(Credential::ClientCa).await
+    };
+    let rotated = tokio::try_join!(
+        one(Credential::Token),
+        one(Credential::SigningKey),
+        clients,
+        one(Credential::FrontendCa),
+    );
+    stop.cancel();
+    working.await?;
+    rotated?;
+    let (done, failed) = load.counts();
+    print_line(format!(
+        "{done} workflows ran meanwhile, {failed} failed; in {:.1} s",
+        begun.elapsed().as_secs_f64()
+    ))?;
+    if failed > 0 {
+        let samples = load.samples();
+        let why = samples.into_iter().find_map(|sample| sample.failure);
+        bail!("{failed} workflows failed: {}", why.unwrap_or_default());
     }
-    bail!(
-        "the worker ended before it started to poll:\n{}",
-        seen.join("\n")
-    )
+    Ok(())
+}
+
+fn print_rotation(rotation: &Rotation) -> anyhow::Result<()> {
+    print_line(format!(
+        "rotated   {}, in use after {:.1} s",
+        rotation.credential.name(),
+        rotation.seen_after.as_secs_f64()
+    ))?;
+    print_line(format!("          {} -> {}", rotation.before, rotation.now))?;
+    print_line(format!("          {}", rotation.seen))?;
+    Ok(())
 }
 
 async fn run_starter(stack: &Stack, program: &Path) -> anyhow::Result<()> {
@@ -133,18 +170,5 @@ async fn run_starter(stack: &Stack, program: &Path) -> anyhow::Result<()> {
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         bail!("the starter failed ({}):\n{complaint}", output.status);
     }
-    Ok(())
-}
-
-async fn stop_worker(mut worker: Child) -> anyhow::Result<()> {
-    if let Some(id) = worker.id() {
-        signal::send(id, Signal::TERM).context("failed to ask the worker to stop")?;
-    }
-    let ended = tokio::time::timeout(LIMIT, worker.wait()).await;
-    let status = ended.context("the worker did not stop")??;
-    if !status.success() {
-        bail!("the worker did not stop in order: {status}");
-    }
-    print_line("worker stopped in order, after SIGTERM")?;
     Ok(())
 }

@@ -7,6 +7,8 @@
 //! | A server with mTLS and authorization, its PKI, keys and JWKS endpoint | [`stack`] |
 //! | The demo, step by step | [`demo`] |
 //! | Wrong credentials, and what the server says to them | [`refusals`] |
+//! | Each credential replaced at work, and proof that the other side saw it | [`rotations`] |
+//! | The worker as a process, and how it says it is doing | [`process`] |
 //! | Load, while every credential rotates again and again | [`soak`] |
 //! | A stack to work with by hand | [`up`] |
 //! | Worker, starter and keyutil, as they were just built | [`binaries`] |
@@ -19,8 +21,10 @@ pub mod binaries;
 pub mod demo;
 pub mod guard;
 pub mod ports;
+pub mod process;
 pub mod provision;
 pub mod refusals;
+pub mod rotations;
 pub mod server;
 pub mod signal;
 pub mod soak;

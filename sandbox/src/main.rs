@@ -4,7 +4,11 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use keyutil::program;
-use sandbox::{demo, provision, up};
+use sandbox::{
+    demo, provision,
+    soak::{self, SoakOptions},
+    up,
+};
 
 /// A Temporal Server with mTLS and authorization on this machine
 #[derive(Parser)]
@@ -16,14 +20,32 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run a workflow over mTLS with a minted token, then show that wrong credentials are refused
+    /// Run a workflow over mTLS with a minted token, show that wrong credentials are refused, and
+    /// replace every credential while workflows run
     Demo {
         #[command(flatten)]
         provision: provision::Options,
 
         /// Leave the folder with certificates, keys and logs for a look at it
-        #[arg(long)]
+        #[arg(long, conflicts_with = "soak")]
         keep: bool,
+
+        /// Run `soak` instead, with its defaults
+        #[arg(long)]
+        soak: bool,
+    },
+    /// Run workflows for some time while every credential rotates again and again and the server
+    /// ends connections by age; write a result and a picture
+    ///
+    /// Exit code 0 means that no workflow failed, no call was refused, every credential was
+    /// replaced twice at least, and each time the new one was seen in use and the old one of the
+    /// signing key and of the CAs was refused afterwards.
+    Soak {
+        #[command(flatten)]
+        provision: provision::Options,
+
+        #[command(flatten)]
+        soak: SoakOptions,
     },
     /// Run a server until Ctrl-C, with an environment file for other terminals
     Up {
@@ -43,6 +65,13 @@ enum Command {
         #[command(flatten)]
         provision: provision::Options,
     },
+}
+
+/// What `soak` has when nothing is said.
+#[derive(Parser)]
+struct SoakDefaults {
+    #[command(flatten)]
+    options: SoakOptions,
 }
 
 /// What a shell reports of a program that SIGINT ended.
@@ -73,7 +102,21 @@ async fn main() -> ExitCode {
 
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Demo { provision, keep } => demo::run(&provision, keep).await,
+        Command::Demo {
+            provision,
+            soak: true,
+            ..
+        } => {
+            let defaults = SoakDefaults::parse_from(["soak"]);
+            soak::run(&provision, &defaults.options).await
+        }
+        Command::Demo {
+            provision, keep, ..
+        } => demo::run(&provision, keep).await,
+        Command::Soak { provision, soak } => {
+            soak::check(&soak)?;
+            soak::run(&provision, &soak).await
+        }
         Command::Up {
             provision,
             namespace,

@@ -1,5 +1,312 @@
-//! Load for some time, while every credential rotates again and again.
+//! Load for some time, while every credential rotates again and again and the server ends
+//! connections by age.
+//!
+//! | what | file |
+//! |---|---|
+//! | workflows, so many at a time | `load.rs` |
+//! | what is seen of it while it goes on | `view.rs` |
+//! | what it came to, for people and machines | `record.rs` |
+//! | the picture | `chart.rs` |
 
 pub mod chart;
 pub mod load;
 pub mod record;
+mod view;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+use humantime::parse_duration;
+use keyutil::{pki::Party, program::print_line};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    load::Load,
+    record::{Latency, Summary},
+    view::View,
+};
+use crate::{
+    binaries::Binaries,
+    guard::Guard,
+    process::WorkerProcess,
+    provision::{self, Options, Progress, Terminal},
+    rotations::{Credential, Rotation, Rotations},
+    stack::{Stack, StackOptions, connection_age},
+};
+
+/// What a soak is like.
+#[derive(Args, Clone, Debug)]
+pub struct SoakOptions {
+    /// For how long workflows are started
+    #[arg(long, default_value = "1m", value_name = "DURATION", value_parser = parse_duration)]
+    pub duration: Duration,
+
+    /// How many workflows are in flight at a time
+    #[arg(long, default_value = "10", value_parser = clap::value_parser!(u16).range(1..))]
+    pub concurrency: u16,
+
+    /// Pause between two rotations of the same credential
+    #[arg(long, default_value = "2s", value_name = "DURATION", value_parser = parse_duration)]
+    pub pause: Duration,
+
+    /// Age at which the server ends a connection, with calls under way or not
+    #[arg(long, default_value = "3s", value_name = "DURATION", value_parser = parse_duration)]
+    pub connection_age: Duration,
+
+    /// Life of the tokens that worker and starter mint
+    #[arg(long, default_value = "6s", value_name = "DURATION", value_parser = parse_duration)]
+    pub token_lifetime: Duration,
+
+    /// Folder for `soak.json` and `soak.svg`
+    #[arg(long, default_value = "target/soak", value_name = "DIR")]
+    pub output: PathBuf,
+}
+
+/// How often each credential has to be replaced for a soak to prove something.
+const AT_LEAST: usize = 2;
+
+/// Runs it, and writes what it came to.
+///
+/// # Errors
+/// When a workflow failed, a call was refused, or a rotation was not seen to take effect.
+pub async fn run(provision: &Options, options: &SoakOptions) -> anyhow::Result<()> {
+    fs::create_dir_all(&options.output)
+        .with_context(|| format!("failed to make the folder `{}`", options.output.display()))?;
+    let progress = Terminal::new();
+    let server = provision::temporal_server(provision, &progress).await?;
+    let guard = Guard::new("temporal-demo-")?;
+    let binaries = Binaries::build(&guard, &progress).await?;
+    progress.step("starting temporal-server");
+    let stack_options = StackOptions {
+        dynamic_config: connection_age(options.connection_age),
+        ..StackOptions::default()
+    };
+    let stack = Stack::start(&server, guard, stack_options).await?;
+    let worker = WorkerProcess::start(&stack, &binaries.worker, options.token_lifetime).await?;
+    drop(progress);
+    let soaked = soak(&stack, worker, options).await?;
+    soaked.write(options)?;
+    print_line(&soaked.summary)?;
+    if !soaked.summary.passed {
+        bail!(
+            "{} problems, see above and `{}`",
+            soaked.summary.problems.len(),
+            options.output.join("soak.json").display()
+        );
+    }
+    Ok(())
+}
+
+struct Soaked {
+    summary: Summary,
+    samples: Vec<record::Sample>,
+}
+
+async fn soak(
+    stack: &Stack,
+    worker: WorkerProcess,
+    options: &SoakOptions,
+) -> anyhow::Result<Soaked> {
+    let mut args = stack.connect_args(Party::Starter);
+    args.token.claims.token_lifetime = Some(options.token_lifetime);
+    let connection = keyutil::connect(&args, "starter").await?;
+    let begun = Instant::now();
+    let load = Load::new(connection.client().clone(), begun);
+    let (stop_load, stop_rotations) = (CancellationToken::new(), CancellationToken::new());
+    let concurrency = usize::from(options.concurrency);
+    let working = tokio::spawn({
+        let (load, stop) = (load.clone(), stop_load.clone());
+        async move { load.run(concurrency, stop).await }
+    });
+    let view = View::new(options.duration, load.clone());
+    let log = Log::new(&view);
+    let rotations = Rotations::new(stack, &worker, &connection, options.token_lifetime, begun);
+    let again_and_again = async |credentials: &[Credential]| {
+        while !stop_rotations.is_cancelled() {
+            for credential in credentials {
+                log.note(rotations.rotate(*credential).await);
+            }
+            let pause = tokio::time::sleep(options.pause);
+            stop_rotations.run_until_cancelled(pause).await;
+        }
+    };
+    let over = async {
+        tokio::time::sleep(options.duration).await;
+        // A rotation that has begun is finished under load.
+        stop_rotations.cancel();
+    };
+    tokio::join!(
+        over,
+        again_and_again(&[Credential::Token]),
+        again_and_again(&[Credential::SigningKey]),
+        // The client CA makes client certificates too, so these two go one after the other.
+        again_and_again(&[Credential::ClientCertificate, Credential::ClientCa]),
+        again_and_again(&[Credential::FrontendCa]),
+    );
+    let duration = begun.elapsed();
+    stop_load.cancel();
+    working.await?;
+
+    let worker_status = worker.status().await?;
+    let starter_status = serde_json::to_value(connection.status())?;
+    let complaints = worker.complaints();
+    let stopped = worker.stop().await;
+    let (events, mut problems) = log.into_parts();
+    view.finish();
+    problems.extend(stopped.err().map(|error| keyutil::chain(error.as_ref())));
+    problems.extend(
+        complaints
+            .into_iter()
+            .map(|line| format!("the worker logged: {line}")),
+    );
+    let samples = load.samples();
+    let mut summary = Summary {
+        passed: false,
+        problems,
+        duration,
+        concurrency,
+        workflows: load.counts().0,
+        failed: load.counts().1,
+        latency_ms: Latency::of(&samples),
+        rotations: count(&events),
+        slowest_effect: slowest(&events),
+        events,
+        worker: worker_status,
+        starter: starter_status,
+    };
+    summary.judge(&samples);
+    Ok(Soaked { summary, samples })
+}
+
+impl Summary {
+    fn judge(&mut self, samples: &[record::Sample]) {
+        for sample in samples {
+            if let Some(failure) = &sample.failure {
+                let at = sample.ended.as_secs_f64();
+                self.problems
+                    .push(format!("at {at:.1} s a workflow failed: {failure}"));
+            }
+        }
+        for (who, status) in [("worker", &self.worker), ("starter", &self.starter)] {
+            match status
+                .pointer("/calls/refusals/count")
+                .and_then(|count| count.as_u64())
+            {
+                Some(0) => {}
+                count => self
+                    .problems
+                    .push(format!("calls of the {who} were refused: {count:?}")),
+            }
+        }
+        for credential in Credential::ALL {
+            let count = self.rotations.get(&credential).copied().unwrap_or_default();
+            if count < AT_LEAST {
+                self.problems.push(format!(
+                    "the {} was replaced {count} times, and {AT_LEAST} are needed",
+                    credential.name()
+                ));
+            }
+        }
+        self.passed = self.problems.is_empty();
+    }
+}
+
+impl Soaked {
+    fn write(&self, options: &SoakOptions) -> anyhow::Result<()> {
+        let path = options.output.join("soak.json");
+        let text = serde_json::to_string_pretty(&self.summary)?;
+        fs::write(&path, text).with_context(|| format!("failed to write `{}`", path.display()))?;
+        let path = options.output.join("soak.svg");
+        let Summary {
+            duration, events, ..
+        } = &self.summary;
+        if let Err(error) = chart::draw(&path, *duration, &self.samples, events) {
+            bail!("failed to draw `{}`: {error}", path.display());
+        }
+        Ok(())
+    }
+}
+
+/// What has been rotated, and what went wrong.
+struct Log<'a> {
+    view: &'a View,
+    events: Mutex<Vec<Rotation>>,
+    problems: Mutex<Vec<String>>,
+}
+
+impl<'a> Log<'a> {
+    fn new(view: &'a View) -> Self {
+        Self {
+            view,
+            events: Mutex::default(),
+            problems: Mutex::default(),
+        }
+    }
+
+    fn note(&self, rotated: anyhow::Result<Rotation>) {
+        match rotated {
+            Ok(rotation) => {
+                self.view.rotated(&rotation);
+                let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+                events.push(rotation);
+            }
+            Err(error) => {
+                let problem = keyutil::chain(error.as_ref());
+                self.view.failed(&problem);
+                let problems = self.problems.lock();
+                problems
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(problem);
+            }
+        }
+    }
+
+    fn into_parts(self) -> (Vec<Rotation>, Vec<String>) {
+        let events = self.events.into_inner();
+        let problems = self.problems.into_inner();
+        let mut events = events.unwrap_or_else(PoisonError::into_inner);
+        events.sort_by_key(|rotation| rotation.at);
+        (events, problems.unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn count(events: &[Rotation]) -> BTreeMap<Credential, usize> {
+    let mut counts = BTreeMap::new();
+    for rotation in events {
+        *counts.entry(rotation.credential).or_default() += 1;
+    }
+    counts
+}
+
+fn slowest(events: &[Rotation]) -> BTreeMap<Credential, f64> {
+    let mut slowest = BTreeMap::<Credential, f64>::new();
+    for rotation in events {
+        let slot = slowest.entry(rotation.credential).or_default();
+        *slot = slot.max(rotation.seen_after.as_secs_f64());
+    }
+    slowest
+}
+
+/// Arguments that make a soak which cannot pass, before anything is started.
+///
+/// # Errors
+/// [`keyutil::program::Usage`].
+pub fn check(options: &SoakOptions) -> anyhow::Result<()> {
+    let usage = |text: &str| keyutil::program::Usage(text.to_owned());
+    ensure!(
+        options.duration >= Duration::from_secs(30),
+        usage("--duration: every credential is to be replaced twice, which takes 30 s at least")
+    );
+    ensure!(
+        options.token_lifetime >= Duration::from_secs(3),
+        usage("--token-lifetime: at least 3 s, so that a token lives while it travels")
+    );
+    Ok(())
+}

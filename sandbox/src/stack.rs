@@ -60,6 +60,19 @@ impl Default for StackOptions {
     }
 }
 
+/// Dynamic configuration of a server that ends each connection at this age (and 10 % more or
+/// less), and gives calls that are under way five seconds to finish.
+pub fn connection_age(age: Duration) -> BTreeMap<String, Value> {
+    let milliseconds = |duration: Duration| Value::from(format!("{}ms", duration.as_millis()));
+    let grace = Duration::from_secs(5);
+    [
+        ("frontend.keepAliveMaxConnectionAge", age),
+        ("frontend.keepAliveMaxConnectionAgeGrace", grace),
+    ]
+    .map(|(key, duration)| (key.to_owned(), milliseconds(duration)))
+    .into()
+}
+
 /// `aud` of every token that the server of a stack accepts.
 pub const AUDIENCE: &str = "temporal-sandbox";
 

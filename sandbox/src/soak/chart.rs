@@ -4,7 +4,8 @@ use std::{error::Error, ops::Range, path::Path, time::Duration};
 
 use plotters::prelude::*;
 
-use super::record::{Credential, Rotation, Sample};
+use super::record::Sample;
+use crate::rotations::{Credential, Rotation};
 
 const SIZE: (u32, u32) = (1200, 760);
 const THROUGHPUT: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
@@ -224,7 +225,7 @@ mod tests {
                 credential: Credential::SigningKey,
                 before: "a".into(),
                 now: "b".into(),
-                seen: "c".into(),
+                seen: "c",
                 seen_after: Duration::ZERO,
             })
             .collect();

@@ -1,46 +1,11 @@
 //! What a soak saw: every workflow, every rotation, and what they come to.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
+use serde_json::Value;
 
-/// What rotates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Credential {
-    /// Minted anew by worker and starter.
-    Token,
-    /// The key that signs tokens.
-    SigningKey,
-    /// The client certificates of worker and starter.
-    ClientCertificate,
-    /// The CA that signs them.
-    ClientCa,
-    /// The CA of the server's certificate, and that certificate.
-    FrontendCa,
-}
-
-impl Credential {
-    /// All of them, in the order of the design.
-    pub const ALL: [Self; 5] = [
-        Self::Token,
-        Self::SigningKey,
-        Self::ClientCertificate,
-        Self::ClientCa,
-        Self::FrontendCa,
-    ];
-
-    /// For a person.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Token => "token",
-            Self::SigningKey => "signing key",
-            Self::ClientCertificate => "client certificate",
-            Self::ClientCa => "client CA",
-            Self::FrontendCa => "frontend CA",
-        }
-    }
-}
+use crate::rotations::{Credential, Rotation};
 
 /// A workflow that ended, well or not.
 #[derive(Clone, Debug)]
@@ -51,25 +16,6 @@ pub struct Sample {
     pub latency: Duration,
     /// Why it failed, if it did.
     pub failure: Option<String>,
-}
-
-/// A credential that was replaced, and was seen to be by the other side.
-#[derive(Clone, Debug, Serialize)]
-pub struct Rotation {
-    /// Since the start of the soak: when its files were replaced for the first time.
-    #[serde(serialize_with = "seconds")]
-    pub at: Duration,
-    /// What was replaced.
-    pub credential: Credential,
-    /// What told the old one: kid, serial, issuer.
-    pub before: String,
-    /// What tells the new one.
-    pub now: String,
-    /// What showed that it is in effect.
-    pub seen: String,
-    /// How long after the file was replaced the new one was seen in use.
-    #[serde(serialize_with = "seconds")]
-    pub seen_after: Duration,
 }
 
 /// What is written for machines.
@@ -98,9 +44,9 @@ pub struct Summary {
     /// Each of them.
     pub events: Vec<Rotation>,
     /// What worker and starter counted themselves.
-    pub worker: serde_json::Value,
+    pub worker: Value,
     /// The same of the process that started workflows.
-    pub starter: serde_json::Value,
+    pub starter: Value,
 }
 
 /// Quantiles, in milliseconds.
@@ -133,6 +79,46 @@ impl Latency {
             p99: quantile(0.99),
             worst: quantile(1.0),
         }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in &self.problems {
+            writeln!(f, "PROBLEM: {problem}")?;
+        }
+        let seconds = self.duration.as_secs_f64();
+        writeln!(
+            f,
+            "{} workflows in {seconds:.0} s, {} at a time, {} failed",
+            self.workflows, self.concurrency, self.failed
+        )?;
+        let Latency {
+            median,
+            p95,
+            p99,
+            worst,
+        } = self.latency_ms;
+        writeln!(
+            f,
+            "latency: median {median} ms, 95% {p95} ms, 99% {p99} ms, worst {worst} ms"
+        )?;
+        for (credential, count) in &self.rotations {
+            let slowest = self.slowest_effect.get(credential);
+            writeln!(
+                f,
+                "{} replaced {count} times, in use after {:.1} s at most",
+                credential.name(),
+                slowest.copied().unwrap_or_default()
+            )?;
+        }
+        let handshakes = |status: &Value| status.pointer("/connection/handshakes").cloned();
+        write!(
+            f,
+            "TLS handshakes: worker {}, starter {}",
+            handshakes(&self.worker).unwrap_or_default(),
+            handshakes(&self.starter).unwrap_or_default()
+        )
     }
 }
 

@@ -1,0 +1,137 @@
+//! The worker as a process beside this one, and how it says it is doing.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+use keyutil::pki::Party;
+use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    process::Child,
+};
+
+use crate::{
+    signal::{self, Signal},
+    stack::Stack,
+};
+
+/// For each thing that a program is waited for. Longer than the worker's own grace, and than the
+/// connect timeout.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A worker of the stack, with its health endpoint. It ends with the stack.
+#[derive(Debug)]
+pub struct WorkerProcess {
+    child: Child,
+    health: SocketAddr,
+    complaints: Arc<Mutex<Vec<String>>>,
+}
+
+impl WorkerProcess {
+    /// Starts it, and waits until it polls.
+    ///
+    /// # Errors
+    /// When it ends before it does; its log is in the error.
+    pub async fn start(
+        stack: &Stack,
+        program: &Path,
+        token_lifetime: Duration,
+    ) -> anyhow::Result<Self> {
+        let mut command = stack.command(program, Party::Worker);
+        let lifetime = humantime::format_duration(token_lifetime).to_string();
+        let mut child = command
+            .args([
+                "--health-listen",
+                "127.0.0.1:0",
+                "--token-lifetime",
+                &lifetime,
+            ])
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("failed to start `{}`", program.display()))?;
+        let stderr = child
+            .stderr
+            .take()
+            .context("the worker has no standard error")?;
+        let mut lines = BufReader::new(stderr).lines();
+        let mut seen = Vec::new();
+        let mut health = None;
+        while let Some(line) = lines.next_line().await? {
+            if let Some((_, address)) = line.split_once("health endpoint listening address=") {
+                health = address.trim().parse().ok();
+            }
+            if let Some(health) = health
+                && line.contains("worker started")
+            {
+                let complaints = Arc::<Mutex<Vec<String>>>::default();
+                // Read on, or a full pipe would stop the worker.
+                tokio::spawn(collect(lines, complaints.clone()));
+                return Ok(Self {
+                    child,
+                    health,
+                    complaints,
+                });
+            }
+            seen.push(line);
+        }
+        bail!(
+            "the worker ended before it started to poll:\n{}",
+            seen.join("\n")
+        )
+    }
+
+    /// What it says at `/status`.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn status(&self) -> anyhow::Result<Value> {
+        let url = format!("http://{}/status", self.health);
+        let asking = async { reqwest::get(&url).await?.error_for_status()?.bytes().await };
+        let answer = asking
+            .await
+            .with_context(|| format!("no answer from `{url}`"))?;
+        Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// The warnings and errors that it has logged.
+    pub fn complaints(&self) -> Vec<String> {
+        let complaints = self.complaints.lock();
+        complaints.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not stop in order, or not in time.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        if let Some(id) = self.child.id() {
+            signal::send(id, Signal::TERM).context("failed to ask the worker to stop")?;
+        }
+        let ended = tokio::time::timeout(LIMIT, self.child.wait()).await;
+        let status = ended.context("the worker did not stop")??;
+        if !status.success() {
+            bail!("the worker did not stop in order: {status}");
+        }
+        Ok(())
+    }
+}
+
+async fn collect(
+    mut lines: tokio::io::Lines<BufReader<tokio::process::ChildStderr>>,
+    complaints: Arc<Mutex<Vec<String>>>,
+) {
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line.contains(" WARN ") || line.contains(" ERROR ") {
+            let complaints = complaints.lock();
+            complaints
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(line);
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! Each credential replaced while work is under way, and proof that the other side saw it.
+//!
+//! That a file was replaced proves nothing. A rotation counts when worker and starter use the new
+//! credential, the server has accepted it, and the server refuses the old one, where that can be
+//! told: of the signing key and of the CAs.
+
+mod evidence;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, ensure};
+use keyutil::{
+    Connection,
+    jwt::keyring::{KeyringError, RotationPolicy, RotationTimes, read_signing_key},
+    pki::{
+        self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, LeafOptions, Party,
+        RotateError, Step,
+    },
+};
+use serde::Serialize;
+use tokio::time::sleep;
+
+use self::evidence::{Certificate, Observation};
+use crate::{
+    process::WorkerProcess,
+    stack::{REFRESH, Stack},
+};
+
+/// What rotates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Credential {
+    /// Minted anew by worker and starter.
+    Token,
+    /// The key that signs tokens.
+    SigningKey,
+    /// The client certificates of worker and starter.
+    ClientCertificate,
+    /// The CA that signs them.
+    ClientCa,
+    /// The CA of the server's certificate, and that certificate.
+    FrontendCa,
+}
+
+impl Credential {
+    /// All of them, in the order of a call's way.
+    pub const ALL: [Self; 5] = [
+        Self::Token,
+        Self::SigningKey,
+        Self::ClientCertificate,
+        Self::ClientCa,
+        Self::FrontendCa,
+    ];
+
+    /// For a person.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::SigningKey => "signing key",
+            Self::ClientCertificate => "client certificate",
+            Self::ClientCa => "client CA",
+            Self::FrontendCa => "frontend CA",
+        }
+    }
+}
+
+/// A credential that was replaced, and was seen to be by the other side.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rotation {
+    /// When the new one was put in place, since the clock of [`Rotations`] began.
+    #[serde(serialize_with = "seconds")]
+    pub at: Duration,
+    /// What was replaced.
+    pub credential: Credential,
+    /// What told the old one: kid, serial, issuer.
+    pub before: String,
+    /// What tells the new one.
+    pub now: String,
+    /// What showed that it is in effect.
+    pub seen: &'static str,
+    /// How long after it was put in place it was seen in use by worker and starter.
+    #[serde(serialize_with = "seconds")]
+    pub seen_after: Duration,
+}
+
+fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+/// Replaces credentials of a stack with a worker and a starter at work.
+pub struct Rotations<'a> {
+    stack: &'a Stack,
+    worker: &'a WorkerProcess,
+    starter: &'a Connection,
+    token_lifetime: Duration,
+    begun: Instant,
+}
+
+impl<'a> Rotations<'a> {
+    /// Worker and starter mint tokens of this life; times count from `begun`.
+    pub fn new(
+        stack: &'a Stack,
+        worker: &'a WorkerProcess,
+        starter: &'a Connection,
+        token_lifetime: Duration,
+        begun: Instant,
+    ) -> Self {
+        Self {
+            stack,
+            worker,
+            starter,
+            token_lifetime,
+            begun,
+        }
+    }
+
+    /// Replaces this one.
+    ///
+    /// # Errors
+    /// When it cannot be replaced, or was not seen to take effect.
+    pub async fn rotate(&self, credential: Credential) -> anyhow::Result<Rotation> {
+        let rotated = match credential {
+            Credential::Token => self.token().await,
+            Credential::SigningKey => self.signing_key().await,
+            Credential::ClientCertificate => self.client_certificate().await,
+            Credential::ClientCa => self.client_ca().await,
+            Credential::FrontendCa => self.frontend_ca().await,
+        };
+        rotated.with_context(|| format!("the rotation of the {} failed", credential.name()))
+    }
+
+    /// Nobody has to do anything: it is minted anew at two thirds of its life.
+    async fn token(&self) -> anyhow::Result<Rotation> {
+        let before = self.observe().await?;
+        let expiries = before.token_expiries();
+        self.until("a new token", self.token_lifetime, |now| {
+            let fresh = now.token_expiries();
+            fresh
+                .iter()
+                .zip(&expiries)
+                .all(|(now, before)| now > before)
+        })
+        .await?;
+        let minted = Instant::now();
+        let after = SystemTime::now();
+        let now = self
+            .until("a call with the new token", Duration::ZERO, |now| {
+                now.accepted_since(after)
+            })
+            .await?;
+        Ok(Rotation {
+            at: minted - self.begun,
+            credential: Credential::Token,
+            before: before.token_expiry(),
+            now: now.token_expiry(),
+            seen: "calls are accepted with it",
+            seen_after: minted.elapsed(),
+        })
+    }
+
+    async fn signing_key(&self) -> anyhow::Result<Rotation> {
+        let times = RotationTimes {
+            refresh_interval: REFRESH,
+            token_lifetime: self.token_lifetime,
+            // One machine, one clock; times of the ring are whole seconds.
+            clock_skew: Duration::from_secs(1),
+            propagation: PROPAGATION,
+        };
+        let policy = RotationPolicy::new(times, None)?;
+        let ring = self.stack.keyring();
+        let old = read_signing_key(&ring.current_path())?;
+        let rotated = loop {
+            match ring.rotate(&policy, SystemTime::now) {
+                Err(KeyringError::TooEarly { left, .. }) => sleep(left.max(TICK)).await,
+                rotated => break rotated?,
+            }
+        };
+        let (replaced, after) = (Instant::now(), SystemTime::now());
+        self.until("calls with the new kid", Duration::ZERO, |now| {
+            now.signs_with(&rotated.now) && now.accepted_since(after)
+        })
+        .await?;
+        let seen_after = replaced.elapsed();
+        // What was signed with the old one is accepted until the last of it has expired.
+        evidence::accepts_token_of(self.stack, &old)
+            .await
+            .context("the old key was refused too early")?;
+        while !ring
+            .retire(&policy, SystemTime::now)?
+            .contains(&old.kid().to_owned())
+        {
+            sleep(TICK).await;
+        }
+        evidence::until_refused(EFFECT_LIMIT, async || {
+            evidence::accepts_token_of(self.stack, &old).await
+        })
+        .await
+        .context("the old key")?;
+        Ok(Rotation {
+            at: replaced - self.begun,
+            credential: Credential::SigningKey,
+            before: format!("kid {}", old.kid()),
+            now: format!("kid {}", rotated.now),
+            seen: "tokens with the new kid are accepted, those with the old one refused after its time",
+            seen_after,
+        })
+    }
+
+    async fn client_certificate(&self) -> anyhow::Result<Rotation> {
+        let (layout, options) = (self.layout(), LeafOptions::default());
+        let [worker, starter] = [Party::Worker, Party::Starter]
+            .map(|party| pki::rotate_leaf(&layout, party, &options, SystemTime::now()));
+        let (worker, starter) = (worker?, starter?);
+        let replaced = Instant::now();
+        self.until_presented([&worker.new.serial, &starter.new.serial])
+            .await?;
+        Ok(Rotation {
+            at: replaced - self.begun,
+            credential: Credential::ClientCertificate,
+            before: format!("serial {}", serial(worker.old.as_ref())),
+            now: format!("serial {}", worker.new.serial),
+            seen: "full handshakes with it, and calls accepted after them",
+            seen_after: replaced.elapsed(),
+        })
+    }
+
+    async fn client_ca(&self) -> anyhow::Result<Rotation> {
+        let old = Certificate::copy(self.stack, Party::Worker)?;
+        self.step(AuthorityKind::Clients, Step::Trust).await?;
+        let reissued = self.step(AuthorityKind::Clients, Step::Reissue).await?;
+        let replaced = Instant::now();
+        let new = |party| {
+            let mut leaves = reissued.leaves.iter();
+            let leaf = leaves.find(|leaf| leaf.party == party);
+            leaf.map(|leaf| leaf.new.serial.clone())
+                .with_context(|| format!("no new certificate for {}", Party::name(party)))
+        };
+        let (worker, starter) = (new(Party::Worker)?, new(Party::Starter)?);
+        self.until_presented([&worker, &starter]).await?;
+        let seen_after = replaced.elapsed();
+        old.is_accepted(self.stack)
+            .await
+            .context("a certificate of the old CA was refused too early")?;
+        self.step(AuthorityKind::Clients, Step::Retire).await?;
+        evidence::until_refused(EFFECT_LIMIT, async || old.is_accepted(self.stack).await)
+            .await
+            .context("a certificate of the old client CA")?;
+        Ok(Rotation {
+            at: replaced - self.begun,
+            credential: Credential::ClientCa,
+            before: authority(reissued.old.as_ref()),
+            now: authority(Some(&reissued.new)),
+            seen: "its certificates are accepted, one of the old CA is refused",
+            seen_after,
+        })
+    }
+
+    async fn frontend_ca(&self) -> anyhow::Result<Rotation> {
+        let old = evidence::OldTrust::copy(self.stack)?;
+        self.step(AuthorityKind::Frontend, Step::Trust).await?;
+        let reissued = self.step(AuthorityKind::Frontend, Step::Reissue).await?;
+        let replaced = Instant::now();
+        let leaf = reissued.leaves.first().context("no new certificate")?;
+        self.until("the new certificate of the server", Duration::ZERO, |now| {
+            now.server_serials()
+                .iter()
+                .all(|serial| *serial == leaf.new.serial)
+        })
+        .await?;
+        let seen_after = replaced.elapsed();
+        self.step(AuthorityKind::Frontend, Step::Retire).await?;
+        ensure!(
+            old.refuses_the_server(self.stack).await?,
+            "a client that trusts the old CA alone still accepts the server"
+        );
+        Ok(Rotation {
+            at: replaced - self.begun,
+            credential: Credential::FrontendCa,
+            before: authority(reissued.old.as_ref()),
+            now: authority(Some(&reissued.new)),
+            seen: "the server presents a certificate of it, which the old CA does not verify",
+            seen_after,
+        })
+    }
+
+    /// Does one step of a CA's rotation as soon as it may be done.
+    async fn step(&self, kind: AuthorityKind, step: Step) -> anyhow::Result<AuthorityRotated> {
+        let options = AuthorityOptions {
+            refresh_interval: REFRESH,
+            propagation: PROPAGATION,
+            ..AuthorityOptions::default()
+        };
+        let layout = self.layout();
+        loop {
+            match pki::rotate_authority(&layout, kind, step, &options, SystemTime::now()) {
+                Err(RotateError::TooEarly { left, .. }) => sleep(left.max(TICK)).await,
+                rotated => return Ok(rotated?),
+            }
+        }
+    }
+
+    async fn until_presented(&self, serials: [&String; 2]) -> anyhow::Result<()> {
+        self.until(
+            "handshakes with the new certificates",
+            Duration::ZERO,
+            |now| {
+                now.client_serials()
+                    .iter()
+                    .zip(serials)
+                    .all(|(now, new)| now == new)
+                    && now.accepted_since_handshake()
+            },
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Looks at worker and starter until both are like this.
+    async fn until(
+        &self,
+        what: &str,
+        expected: Duration,
+        like_this: impl Fn(&Observation) -> bool,
+    ) -> anyhow::Result<Observation> {
+        let begun = Instant::now();
+        loop {
+            let now = self.observe().await?;
+            if like_this(&now) {
+                return Ok(now);
+            }
+            ensure!(
+                begun.elapsed() < expected + EFFECT_LIMIT,
+                "not seen within {:?}: {what}, in {now:?}",
+                expected + EFFECT_LIMIT
+            );
+            sleep(TICK).await;
+        }
+    }
+
+    async fn observe(&self) -> anyhow::Result<Observation> {
+        Observation::of(self.worker, self.starter).await
+    }
+
+    fn layout(&self) -> Layout {
+        Layout::new(&self.stack.certs())
+    }
+}
+
+fn serial(certificate: Option<&keyutil::certificate::CertificateSummary>) -> &str {
+    certificate.map_or("none", |certificate| &certificate.serial)
+}
+
+fn authority(certificate: Option<&keyutil::certificate::CertificateSummary>) -> String {
+    certificate.map_or("none".to_owned(), |certificate| certificate.subject.clone())
+}
+
+/// From a file replaced to everybody having read it: all of them look once a second.
+const PROPAGATION: Duration = Duration::from_secs(2);
+
+/// For a new credential to be seen by the other side; far more than it takes.
+const EFFECT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How often is looked.
+const TICK: Duration = Duration::from_millis(100);
