@@ -3,6 +3,7 @@
 mod countdown;
 mod init;
 mod list;
+mod report;
 mod rotate;
 mod table;
 mod waits;
