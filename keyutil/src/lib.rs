@@ -11,6 +11,7 @@
 //! | why a call was refused, in words | [`explain`] |
 //! | how connection and credentials are doing, and whether that will do | [`status`] |
 //! | the same over HTTP: `/healthz`, `/readyz`, `/metrics`, `/status` | [`health`] |
+//! | what time it is, once files are locked | [`clock`] |
 //! | exit codes, logs, and the one place where errors are printed | [`program`] |
 //! | certificates for development; in production they come from elsewhere | [`pki`] |
 //!
@@ -32,6 +33,7 @@
 pub mod args;
 pub mod certificate;
 mod chain;
+pub mod clock;
 pub mod connect;
 pub mod credentials;
 mod endpoint;

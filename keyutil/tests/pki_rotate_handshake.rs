@@ -5,17 +5,29 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+#[path = "common/client.rs"]
+mod client;
 #[path = "common/handshake.rs"]
 mod handshake;
+#[path = "common/peer.rs"]
+mod peer;
 
 use std::time::SystemTime;
 
 use handshake::{Side, handshake};
-use keyutil::pki::{
-    AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party, Step, init,
-    rotate_authority, rotate_leaf,
+use keyutil::{
+    ConnectArgs,
+    connect::Opened,
+    credentials::Look,
+    pki::{
+        AuthorityKind, AuthorityOptions, InitOptions, Layout, Leaf, LeafOptions, Party, Step, init,
+        rotate_authority, rotate_leaf,
+    },
+    transport::{Security, dial::TrustSource},
 };
+use peer::{Peer, call, mutual};
 use tempfile::TempDir;
+use tokio_rustls::rustls::ServerConfig;
 
 /// Server and client, with the files as they were before the rotation and after each step.
 struct History {
@@ -45,7 +57,7 @@ impl History {
         };
         let mut now = SystemTime::now();
         for step in [Step::Trust, Step::Reissue, Step::Retire] {
-            rotate_authority(&layout, kind, step, &options, now).unwrap();
+            rotate_authority(&layout, kind, step, &options, || now).unwrap();
             now += options.wait();
             servers.push(Side::read(&layout, server));
             clients.push(Side::read(&layout, client));
@@ -118,12 +130,77 @@ async fn a_new_leaf_is_accepted_beside_the_old_one() {
     let layout = Layout::new(certs.path());
     let old = [Party::Frontend, Party::Worker].map(|party| Side::read(&layout, party));
     for party in Party::ALL {
-        rotate_leaf(&layout, party, &LeafOptions::default(), SystemTime::now()).unwrap();
+        rotate_leaf(&layout, party, &LeafOptions::default(), SystemTime::now).unwrap();
     }
     let new = [Party::Frontend, Party::Worker].map(|party| Side::read(&layout, party));
     for server in [&old[0], &new[0]] {
         for client in [&old[1], &new[1]] {
             handshake(server, client, "localhost").await.unwrap();
         }
+    }
+}
+
+/// The client is that of worker and starter; the server reads its files again after each step, once
+/// before and once after the client does.
+#[tokio::test]
+async fn a_running_worker_goes_through_the_rotation_of_both_cas() {
+    let certs = tempfile::tempdir().unwrap();
+    init(&InitOptions::new(certs.path())).unwrap();
+    let layout = Layout::new(certs.path());
+    let peer = Peer::start(server(&layout)).await;
+    let files = layout.party(Party::Worker);
+    let opened = client::open(&ConnectArgs {
+        address: format!("localhost:{}", peer.port),
+        tls_cert_path: Some(files.certificate),
+        tls_key_path: Some(files.key),
+        tls_ca_path: Some(files.trust),
+        ..ConnectArgs::default()
+    });
+    // Otherwise nothing after the first call would be a handshake.
+    peer.end_each_connection();
+    let options = AuthorityOptions::default();
+    let mut now = SystemTime::now();
+    let mut serials = vec![call(opened.bare_channel()).await.serial];
+    for kind in [AuthorityKind::Clients, AuthorityKind::Frontend] {
+        for step in [Step::Trust, Step::Reissue, Step::Retire] {
+            rotate_authority(&layout, kind, step, &options, || now).unwrap();
+            now += options.wait();
+            if step == Step::Retire {
+                look(&opened);
+                serials.push(call(opened.bare_channel()).await.serial);
+                peer.present(server(&layout));
+            } else {
+                peer.present(server(&layout));
+                serials.push(call(opened.bare_channel()).await.serial);
+                look(&opened);
+            }
+            serials.push(call(opened.bare_channel()).await.serial);
+        }
+    }
+    serials.dedup();
+    assert_eq!(serials.len(), 2, "one new certificate: {serials:?}");
+}
+
+fn server(layout: &Layout) -> ServerConfig {
+    let side = Side::read(layout, Party::Frontend);
+    let leaf = Leaf {
+        certificate_pem: side.chain,
+        key_pem: side.key.into(),
+    };
+    mutual(&leaf, &side.trust)
+}
+
+fn look(opened: &Opened) {
+    let Security::Tls {
+        identity, trust, ..
+    } = opened.bare_channel().dial().security()
+    else {
+        panic!("no TLS");
+    };
+    if let Some(identity) = identity {
+        identity.look();
+    }
+    if let TrustSource::File(trust) = trust {
+        trust.look();
     }
 }

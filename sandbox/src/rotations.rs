@@ -209,7 +209,7 @@ impl<'a> Rotations<'a> {
     async fn client_certificate(&self) -> anyhow::Result<Rotation> {
         let (layout, options) = (self.layout(), LeafOptions::default());
         let [worker, starter] = [Party::Worker, Party::Starter]
-            .map(|party| pki::rotate_leaf(&layout, party, &options, SystemTime::now()));
+            .map(|party| pki::rotate_leaf(&layout, party, &options, SystemTime::now));
         let (worker, starter) = (worker?, starter?);
         let replaced = Instant::now();
         self.until_presented([&worker.new.serial, &starter.new.serial])
@@ -292,7 +292,7 @@ impl<'a> Rotations<'a> {
         };
         let layout = self.layout();
         loop {
-            match pki::rotate_authority(&layout, kind, step, &options, SystemTime::now()) {
+            match pki::rotate_authority(&layout, kind, step, &options, SystemTime::now) {
                 Err(RotateError::TooEarly { left, .. }) => sleep(left.max(TICK)).await,
                 rotated => return Ok(rotated?),
             }

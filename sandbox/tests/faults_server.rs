@@ -1,10 +1,5 @@
 //! The server dies, again and again, or stands still, while work is under way.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 mod support;
 
 use std::time::Duration;

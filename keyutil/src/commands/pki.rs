@@ -2,6 +2,7 @@
 
 mod init;
 mod list;
+mod report;
 mod rotate;
 mod table;
 mod waits;

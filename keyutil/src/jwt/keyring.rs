@@ -45,7 +45,7 @@ use self::{
     ring::Found,
 };
 use super::{Jwks, SigningKey};
-use crate::files::Lock;
+use crate::{clock::Clock, files::Lock};
 
 /// The folder of one ring, with the file names of this project's `certs/signing`.
 #[derive(Clone, Debug)]
@@ -245,12 +245,6 @@ impl Keyring {
         })
     }
 }
-
-/// What time it is: `SystemTime::now`, but in tests. Asked once the ring is locked, because a time
-/// from before a long wait for the lock would make a key look as if it had been published earlier.
-pub trait Clock: FnOnce() -> SystemTime {}
-
-impl<F: FnOnce() -> SystemTime> Clock for F {}
 
 /// What a `current.pem` is taken for that cannot sign.
 #[derive(Clone, Copy)]

@@ -16,6 +16,8 @@
 //!
 //! | what | where |
 //! |---|---|
+//! | what can be asked for | `rotate/options.rs` |
+//! | what is told of it | `rotate/outcome.rs` |
 //! | what is on disk | `rotate/state.rs` |
 //! | the three steps | `rotate/plan.rs` |
 //! | one step while it is worked out | `rotate/draft.rs` |
@@ -26,6 +28,8 @@
 mod draft;
 mod error;
 mod leaf;
+mod options;
+mod outcome;
 mod plan;
 mod record;
 mod state;
@@ -33,150 +37,16 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fmt,
-    path::PathBuf,
-    time::{Duration, SystemTime},
-};
+use std::time::SystemTime;
 
-use humantime::format_rfc3339_seconds;
-use serde::{Deserialize, Serialize};
-use tracing::info;
-
-use super::{AuthorityKind, FileError, InitOptions, Layout, Party};
-use crate::{
-    certificate::CertificateSummary,
-    files::{self, Change, Lock},
-};
+use super::{AuthorityKind, FileError, Layout, Party};
+use crate::clock::Clock;
+use crate::files::{self, Change, Lock};
 
 pub use error::RotateError;
-use state::State;
-
-/// What [`rotate_leaf`] is asked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LeafOptions {
-    /// How long the new certificate is valid: as long as the old one was, if not said.
-    pub lifetime: Option<Duration>,
-}
-
-/// What [`rotate_authority`] is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AuthorityOptions {
-    /// How long the new CA is valid. Only [`Step::Trust`] makes one.
-    pub lifetime: Duration,
-    /// How often the server looks for new files (`global.tls.refreshInterval`).
-    pub refresh_interval: Duration,
-    /// How long a replaced file takes to reach who reads it.
-    pub propagation: Duration,
-    /// Every temporal-server was restarted since [`Step::Trust`]: asked of the internode CA.
-    pub servers_restarted: bool,
-}
-
-impl AuthorityOptions {
-    /// A server that is told to look once a minute.
-    pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-    /// Enough for files on the same machine, which are looked at once a second.
-    pub const PROPAGATION: Duration = Duration::from_secs(10);
-
-    /// How long a step waits for everybody to have seen the step before.
-    #[must_use]
-    pub fn wait(&self) -> Duration {
-        self.refresh_interval
-            .saturating_add(self.propagation)
-            .min(LONGEST_WAIT)
-    }
-}
-
-/// Longer than anybody lives, and short enough to be added to any time.
-const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
-impl Default for AuthorityOptions {
-    fn default() -> Self {
-        Self {
-            lifetime: InitOptions::AUTHORITY_LIFETIME,
-            refresh_interval: Self::REFRESH_INTERVAL,
-            propagation: Self::PROPAGATION,
-            servers_restarted: false,
-        }
-    }
-}
-
-/// One step of the rotation of a CA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Step {
-    /// Both CAs are trusted.
-    Trust,
-    /// All certificates are made anew.
-    Reissue,
-    /// The new CA alone is trusted.
-    Retire,
-}
-
-impl fmt::Display for Step {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Trust => "trust",
-            Self::Reissue => "reissue",
-            Self::Retire => "retire",
-        })
-    }
-}
-
-/// A party has a new certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeafRotated {
-    /// Who.
-    pub party: Party,
-    /// What stood there before, if that could be read.
-    pub old: Option<CertificateSummary>,
-    /// What stands there now.
-    pub new: CertificateSummary,
-    /// Its life was cut at the end of its CA's.
-    pub capped: bool,
-}
-
-/// A step of the rotation of a CA is done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthorityRotated {
-    /// Which CA.
-    pub kind: AuthorityKind,
-    /// Which step.
-    pub step: Step,
-    /// It was done before, and nothing was changed.
-    pub already: bool,
-    /// The CA that is going. Not known any more once it is gone.
-    pub old: Option<CertificateSummary>,
-    /// The CA that is coming.
-    pub new: CertificateSummary,
-    /// Whose certificates were made anew.
-    pub leaves: Vec<LeafRotated>,
-    /// The files of trusted CAs that were written.
-    pub trust: Vec<PathBuf>,
-    /// Parties without a folder, which were left out.
-    pub absent: Vec<Party>,
-    /// What comes next; nothing after [`Step::Retire`].
-    pub next: Option<NextStep>,
-}
-
-/// How the rotation of a CA goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NextStep {
-    /// [`Step::Trust`] where no rotation is under way, or its first step was interrupted.
-    pub step: Step,
-    /// When the step before was done, where there is one and that is known.
-    pub since: Option<SystemTime>,
-    /// Not before.
-    pub due: SystemTime,
-}
-
-impl NextStep {
-    /// Whether a step was done, and others are still to be.
-    #[must_use]
-    pub fn is_under_way(&self) -> bool {
-        self.step != Step::Trust
-    }
-}
+pub use options::{AuthorityOptions, LeafOptions, Step};
+pub use outcome::{AuthorityRotated, LeafRotated, NextStep};
+use state::{Holder, Stage, State};
 
 /// Makes a new key and certificate for this party, with the names of the one in place.
 ///
@@ -186,10 +56,10 @@ pub fn rotate_leaf(
     layout: &Layout,
     party: Party,
     options: &LeafOptions,
-    now: SystemTime,
+    clock: impl Clock,
 ) -> Result<LeafRotated, RotateError> {
     let _lock = lock(layout)?;
-    let (change, rotated) = plan_leaf(layout, party, options, now)?;
+    let (change, rotated) = plan_leaf(layout, party, options, clock())?;
     change.apply()?;
     rotated.log();
     Ok(rotated)
@@ -204,10 +74,10 @@ pub fn rotate_authority(
     kind: AuthorityKind,
     step: Step,
     options: &AuthorityOptions,
-    now: SystemTime,
+    clock: impl Clock,
 ) -> Result<AuthorityRotated, RotateError> {
     let _lock = lock(layout)?;
-    let planned = plan::plan(&State::read(layout, kind)?, step, options, now)?;
+    let planned = plan::plan(&State::read(layout, kind)?, step, options, clock())?;
     planned.change.apply()?;
     let rotated = planned.result?;
     rotated.log();
@@ -249,8 +119,8 @@ fn plan_leaf(
         return Err(RotateError::NoParty { party, path });
     }
     let kind = party.issued_by();
-    let holder = state::Holder::read(layout, party)?;
-    let stage = state::Stage::read(layout, kind)?;
+    let holder = Holder::read(layout, party)?;
+    let stage = Stage::read(layout, kind)?;
     let (operations, rotated) = leaf::renew(&holder, stage.issuer(), options.lifetime, now)?;
     Ok((Change::new(operations.into()), rotated))
 }
@@ -270,41 +140,4 @@ fn lock(layout: &Layout) -> Result<Lock, RotateError> {
         }
     }
     Ok(lock)
-}
-
-impl LeafRotated {
-    fn log(&self) {
-        info!(
-            party = self.party.name(),
-            old_serial = serial(self.old.as_ref()),
-            new_serial = self.new.serial,
-            issuer = self.new.issuer,
-            expires_at = %format_rfc3339_seconds(self.new.not_after),
-            "rotated a certificate"
-        );
-    }
-}
-
-impl AuthorityRotated {
-    fn log(&self) {
-        if self.already {
-            return;
-        }
-        for leaf in &self.leaves {
-            leaf.log();
-        }
-        info!(
-            authority = self.kind.name(),
-            step = %self.step,
-            old_serial = serial(self.old.as_ref()),
-            new_serial = self.new.serial,
-            issuer = self.new.issuer,
-            expires_at = %format_rfc3339_seconds(self.new.not_after),
-            "did a step of the rotation of a CA"
-        );
-    }
-}
-
-fn serial(certificate: Option<&CertificateSummary>) -> &str {
-    certificate.map_or("none", |certificate| &certificate.serial)
 }

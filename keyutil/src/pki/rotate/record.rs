@@ -63,6 +63,6 @@ impl Record {
     }
 
     pub(super) fn to_json(&self) -> Result<String, serde_json::Error> {
-        serde_json::to_string_pretty(self)
+        Ok(serde_json::to_string_pretty(self)? + "\n")
     }
 }

@@ -30,7 +30,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_is_done_and_interrupted_ends_well(events in events()) {
@@ -51,7 +51,7 @@ proptest! {
         for kind in AuthorityKind::ALL {
             let next = next_step(&world.layout, kind, &world.options, world.now).unwrap();
             for party in kind.holders() {
-                rotate_leaf(&world.layout, party, &LeafOptions::default(), world.now).unwrap();
+                rotate_leaf(&world.layout, party, &LeafOptions::default(), || world.now).unwrap();
                 world.check();
             }
             // A key without a certificate is what the very first operation leaves behind.

@@ -47,7 +47,7 @@ fn a_broken_ca_is_named_and_nothing_is_changed() {
             assert!(chain(&error).contains(named), "{name}: {}", chain(&error));
         }
         let options = LeafOptions::default();
-        rotate_leaf(&world.layout, Party::Worker, &options, world.now).unwrap_err();
+        rotate_leaf(&world.layout, Party::Worker, &options, || world.now).unwrap_err();
         // Whose CA is whole is not concerned.
         let frontend = AuthorityKind::Frontend;
         assert_eq!(world.files(), before, "{name}");
@@ -65,8 +65,8 @@ fn a_folder_without_cas_is_refused_and_not_made() {
     let now = std::time::SystemTime::now();
     let world = World::empty();
     for error in [
-        rotate_leaf(&layout, Party::Worker, &LeafOptions::default(), now).unwrap_err(),
-        rotate_authority(&layout, KIND, Step::Trust, &world.options, now).unwrap_err(),
+        rotate_leaf(&layout, Party::Worker, &LeafOptions::default(), || now).unwrap_err(),
+        rotate_authority(&layout, KIND, Step::Trust, &world.options, || now).unwrap_err(),
         list(&layout, &world.options, now).unwrap_err(),
     ] {
         assert!(error.to_string().contains("elsewhere"), "{error}");
@@ -80,11 +80,11 @@ fn parties_on_other_machines_are_left_out() {
     let mut world = World::new();
     fs::remove_dir_all(world.layout.party_folder(Party::Starter)).unwrap();
     let options = LeafOptions::default();
-    let error = rotate_leaf(&world.layout, Party::Starter, &options, world.now).unwrap_err();
+    let error = rotate_leaf(&world.layout, Party::Starter, &options, || world.now).unwrap_err();
     assert!(matches!(error, RotateError::NoParty { .. }), "{error}");
     for kind in [AuthorityKind::Clients, AuthorityKind::Frontend] {
         for step in STEPS {
-            let done = rotate_authority(&world.layout, kind, step, &world.options, world.now);
+            let done = rotate_authority(&world.layout, kind, step, &world.options, || world.now);
             assert_eq!(done.unwrap().absent, [Party::Starter]);
             world.wait();
         }
@@ -109,7 +109,7 @@ fn an_old_certificate_that_came_back_stops_the_last_step() {
         assert_eq!(world.files(), before);
     }
     let options = LeafOptions::default();
-    rotate_leaf(&world.layout, Party::Worker, &options, world.now).unwrap();
+    rotate_leaf(&world.layout, Party::Worker, &options, || world.now).unwrap();
     world.step(KIND, Step::Retire).unwrap();
     world.check_clean(KIND);
     assert_ne!(fs::read(&files.certificate).unwrap(), new);
@@ -159,8 +159,9 @@ fn several_at_once_wait_for_each_other() {
         let trusting: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(move || {
-                    rotate_leaf(layout, Party::Worker, &LeafOptions::default(), now).unwrap();
-                    let done = rotate_authority(layout, KIND, Step::Trust, options, now).unwrap();
+                    rotate_leaf(layout, Party::Worker, &LeafOptions::default(), || now).unwrap();
+                    let done =
+                        rotate_authority(layout, KIND, Step::Trust, options, || now).unwrap();
                     done.new.serial
                 })
             })

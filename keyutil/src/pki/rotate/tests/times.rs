@@ -103,7 +103,7 @@ fn a_step_that_is_done_is_left_as_it_is_and_one_that_is_out_of_order_is_refused(
         world.step_in_time(kind, step);
         world.wait();
         let before = world.files();
-        let again = rotate_authority(&world.layout, kind, step, &world.options, world.now);
+        let again = rotate_authority(&world.layout, kind, step, &world.options, || world.now);
         assert!(again.unwrap().already, "{step}");
         for other in STEPS {
             // The next one, and after the last one the first.
@@ -146,7 +146,7 @@ fn names_and_lifetime_are_kept() {
         let read = || Bundle::read(&path).unwrap().first().summary().clone();
         let before = read();
         let options = LeafOptions::default();
-        let rotated = rotate_leaf(&world.layout, party, &options, world.now).unwrap();
+        let rotated = rotate_leaf(&world.layout, party, &options, || world.now).unwrap();
         assert_eq!(rotated.old.as_ref(), Some(&before));
         assert_eq!(rotated.new, read());
         for rotate_again in [false, true] {
@@ -165,7 +165,7 @@ fn names_and_lifetime_are_kept() {
     let options = LeafOptions {
         lifetime: Some(lifetime * 2),
     };
-    let rotated = rotate_leaf(&world.layout, Party::Worker, &options, world.now).unwrap();
+    let rotated = rotate_leaf(&world.layout, Party::Worker, &options, || world.now).unwrap();
     assert_eq!(whole(&rotated.new), lifetime * 2);
 }
 
@@ -177,7 +177,7 @@ fn no_leaf_outlives_its_ca_and_none_is_made_by_a_ca_that_has_expired() {
     world.wait();
     let options = &world.options;
     let kind = AuthorityKind::Clients;
-    let done = rotate_authority(&world.layout, kind, Step::Reissue, options, world.now).unwrap();
+    let done = rotate_authority(&world.layout, kind, Step::Reissue, options, || world.now).unwrap();
     assert_eq!(done.leaves.len(), 3);
     for leaf in done.leaves {
         assert!(leaf.capped);
@@ -187,7 +187,7 @@ fn no_leaf_outlives_its_ca_and_none_is_made_by_a_ca_that_has_expired() {
     world.now += Duration::from_secs(3600);
     let before = world.files();
     let options = LeafOptions::default();
-    let error = rotate_leaf(&world.layout, Party::Worker, &options, world.now).unwrap_err();
+    let error = rotate_leaf(&world.layout, Party::Worker, &options, || world.now).unwrap_err();
     assert!(matches!(error, RotateError::Expired { .. }), "{error}");
     assert_eq!(world.files(), before);
 }
@@ -200,18 +200,18 @@ fn a_lifetime_that_no_certificate_can_have_is_a_usage_error() {
         let options = LeafOptions {
             lifetime: Some(lifetime),
         };
-        let error = rotate_leaf(&world.layout, Party::Admin, &options, world.now).unwrap_err();
+        let error = rotate_leaf(&world.layout, Party::Admin, &options, || world.now).unwrap_err();
         assert!(error.is_usage(), "{error}");
         let mut options = world.options;
         options.lifetime = lifetime;
         let kind = AuthorityKind::Clients;
-        let error = rotate_authority(&world.layout, kind, Step::Trust, &options, world.now);
+        let error = rotate_authority(&world.layout, kind, Step::Trust, &options, || world.now);
         assert!(error.unwrap_err().is_usage());
     }
     assert_eq!(world.files(), before);
     // A clock that is far off.
     let options = LeafOptions::default();
-    let error = rotate_leaf(&world.layout, Party::Admin, &options, UNIX_EPOCH).unwrap_err();
+    let error = rotate_leaf(&world.layout, Party::Admin, &options, || UNIX_EPOCH).unwrap_err();
     assert!(matches!(error, RotateError::Lifetime { .. }), "{error}");
 }
 

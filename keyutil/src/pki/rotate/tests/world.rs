@@ -75,7 +75,7 @@ impl World {
     }
 
     pub fn step(&self, kind: AuthorityKind, step: Step) -> Result<(), RotateError> {
-        rotate_authority(&self.layout, kind, step, &self.options, self.now).map(drop)
+        rotate_authority(&self.layout, kind, step, &self.options, || self.now).map(drop)
     }
 
     /// Does the step when its time has come.
