@@ -33,6 +33,10 @@ enum Command {
         /// Run `soak` instead, with its defaults
         #[arg(long)]
         soak: bool,
+
+        /// `cargo demo -- --soak` puts its own dashes before ours
+        #[arg(last = true, hide = true, value_parser = ["--soak"])]
+        dashed: Option<String>,
     },
     /// Run workflows for some time while every credential rotates again and again and the server
     /// ends connections by age; write a result and a picture
@@ -104,9 +108,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo {
             provision,
-            soak: true,
+            soak,
+            dashed,
             ..
-        } => {
+        } if soak || dashed.is_some() => {
             let defaults = SoakDefaults::parse_from(["soak"]);
             soak::run(&provision, &defaults.options).await
         }

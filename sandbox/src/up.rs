@@ -13,7 +13,7 @@ use keyutil::{
 use crate::{
     guard::Guard,
     provision::{self, Options, Progress, Terminal},
-    stack::{Stack, StackOptions},
+    stack::{REFRESH, Stack, StackOptions},
 };
 
 /// Starts a stack, links `env_file` to its environment, and goes on until it is dropped.
@@ -89,7 +89,28 @@ fn environment(stack: &Stack) -> String {
         };
         text.push_str(&line);
     }
+    for (name, value) in for_rotations(stack) {
+        text.push_str(&format!("export {name}={}\n", quoted(&value)));
+    }
     text
+}
+
+/// What `keyutil key` and `keyutil pki` need to know to rotate the credentials of this stack.
+fn for_rotations(stack: &Stack) -> [(&'static str, String); 6] {
+    let refresh = humantime::format_duration(REFRESH).to_string();
+    let certs = stack.certs();
+    [
+        ("KEYUTIL_CERTS_DIR", certs.display().to_string()),
+        (
+            "KEYUTIL_SIGNING_DIR",
+            certs.join("signing").display().to_string(),
+        ),
+        ("KEYUTIL_JWKS_REFRESH_INTERVAL", refresh.clone()),
+        ("KEYUTIL_TLS_REFRESH_INTERVAL", refresh),
+        // On one machine files are seen within a second or two, and there is one clock.
+        ("KEYUTIL_PROPAGATION", "2s".to_owned()),
+        ("KEYUTIL_CLOCK_SKEW", "1s".to_owned()),
+    ]
 }
 
 fn quoted(text: &str) -> String {

@@ -35,7 +35,12 @@ enum Action {
 #[derive(Args, Clone, Debug)]
 struct Folder {
     /// Folder of the certificates.
-    #[arg(long, value_name = "DIR", default_value = "certs")]
+    #[arg(
+        long,
+        env = "KEYUTIL_CERTS_DIR",
+        value_name = "DIR",
+        default_value = "certs"
+    )]
     dir: PathBuf,
 }
 

@@ -61,7 +61,7 @@ pub struct Retire {
 #[command(next_help_heading = "What the waits are made of")]
 pub struct Times {
     /// How often servers fetch the key set: their `jwtKeyProvider.refreshInterval`
-    #[arg(long, env = "KEYUTIL_REFRESH_INTERVAL", default_value = "1m", value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(long, env = "KEYUTIL_JWKS_REFRESH_INTERVAL", default_value = "1m", value_name = "DURATION", value_parser = parse_duration)]
     refresh_interval: Duration,
 
     /// The longest life of any token that these keys sign

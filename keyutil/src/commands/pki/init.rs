@@ -14,7 +14,12 @@ use super::table::{self, Table};
 #[derive(Args, Debug)]
 pub struct InitArgs {
     /// Folder to write to.
-    #[arg(long, value_name = "DIR", default_value = "certs")]
+    #[arg(
+        long,
+        env = "KEYUTIL_CERTS_DIR",
+        value_name = "DIR",
+        default_value = "certs"
+    )]
     dir: PathBuf,
 
     /// One more DNS name or IP address of the server, as clients dial it; can be repeated.

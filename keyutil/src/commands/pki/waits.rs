@@ -12,12 +12,12 @@ pub struct Waits {
     ///
     /// The server's own default is 0, which means never: then no rotation reaches it before its
     /// next restart.
-    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
+    #[arg(long, env = "KEYUTIL_TLS_REFRESH_INTERVAL", value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     pub refresh_interval: Duration,
 
     /// How long a replaced file takes to reach whoever reads it, and to be picked up.
     ///
     /// Worker and starter look once a second. A mounted Kubernetes secret takes a minute or two.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, env = "KEYUTIL_PROPAGATION", value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub propagation: Duration,
 }
