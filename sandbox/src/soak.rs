@@ -4,20 +4,20 @@
 //! | what | file |
 //! |---|---|
 //! | workflows, so many at a time | `load.rs` |
+//! | what has been rotated so far | `log.rs` |
 //! | what is seen of it while it goes on | `view.rs` |
 //! | what it came to, for people and machines | `record.rs` |
 //! | the picture | `chart.rs` |
 
 pub mod chart;
 pub mod load;
+mod log;
 pub mod record;
 mod view;
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -29,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     load::Load,
-    record::{Latency, Summary},
+    log::Log,
+    record::{Latency, Sample, Summary, count, slowest},
     view::View,
 };
 use crate::{
@@ -37,7 +38,7 @@ use crate::{
     guard::Guard,
     process::WorkerProcess,
     provision::{self, Options, Progress, Terminal},
-    rotations::{Credential, Rotation, Rotations},
+    rotations::{Credential, Rotations},
     stack::{Stack, StackOptions, connection_age},
 };
 
@@ -68,9 +69,6 @@ pub struct SoakOptions {
     #[arg(long, default_value = "target/soak", value_name = "DIR")]
     pub output: PathBuf,
 }
-
-/// How often each credential has to be replaced for a soak to prove something.
-const AT_LEAST: usize = 2;
 
 /// Runs it, and writes what it came to.
 ///
@@ -106,7 +104,7 @@ pub async fn run(provision: &Options, options: &SoakOptions) -> anyhow::Result<(
 
 struct Soaked {
     summary: Summary,
-    samples: Vec<record::Sample>,
+    samples: Vec<Sample>,
 }
 
 async fn soak(
@@ -185,39 +183,6 @@ async fn soak(
     Ok(Soaked { summary, samples })
 }
 
-impl Summary {
-    fn judge(&mut self, samples: &[record::Sample]) {
-        for sample in samples {
-            if let Some(failure) = &sample.failure {
-                let at = sample.ended.as_secs_f64();
-                self.problems
-                    .push(format!("at {at:.1} s a workflow failed: {failure}"));
-            }
-        }
-        for (who, status) in [("worker", &self.worker), ("starter", &self.starter)] {
-            match status
-                .pointer("/calls/refusals/count")
-                .and_then(|count| count.as_u64())
-            {
-                Some(0) => {}
-                count => self
-                    .problems
-                    .push(format!("calls of the {who} were refused: {count:?}")),
-            }
-        }
-        for credential in Credential::ALL {
-            let count = self.rotations.get(&credential).copied().unwrap_or_default();
-            if count < AT_LEAST {
-                self.problems.push(format!(
-                    "the {} was replaced {count} times, and {AT_LEAST} are needed",
-                    credential.name()
-                ));
-            }
-        }
-        self.passed = self.problems.is_empty();
-    }
-}
-
 impl Soaked {
     fn write(&self, options: &SoakOptions) -> anyhow::Result<()> {
         let path = options.output.join("soak.json");
@@ -232,66 +197,6 @@ impl Soaked {
         }
         Ok(())
     }
-}
-
-/// What has been rotated, and what went wrong.
-struct Log<'a> {
-    view: &'a View,
-    events: Mutex<Vec<Rotation>>,
-    problems: Mutex<Vec<String>>,
-}
-
-impl<'a> Log<'a> {
-    fn new(view: &'a View) -> Self {
-        Self {
-            view,
-            events: Mutex::default(),
-            problems: Mutex::default(),
-        }
-    }
-
-    fn note(&self, rotated: anyhow::Result<Rotation>) {
-        match rotated {
-            Ok(rotation) => {
-                self.view.rotated(&rotation);
-                let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-                events.push(rotation);
-            }
-            Err(error) => {
-                let problem = keyutil::chain(error.as_ref());
-                self.view.failed(&problem);
-                let problems = self.problems.lock();
-                problems
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(problem);
-            }
-        }
-    }
-
-    fn into_parts(self) -> (Vec<Rotation>, Vec<String>) {
-        let events = self.events.into_inner();
-        let problems = self.problems.into_inner();
-        let mut events = events.unwrap_or_else(PoisonError::into_inner);
-        events.sort_by_key(|rotation| rotation.at);
-        (events, problems.unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-fn count(events: &[Rotation]) -> BTreeMap<Credential, usize> {
-    let mut counts = BTreeMap::new();
-    for rotation in events {
-        *counts.entry(rotation.credential).or_default() += 1;
-    }
-    counts
-}
-
-fn slowest(events: &[Rotation]) -> BTreeMap<Credential, f64> {
-    let mut slowest = BTreeMap::<Credential, f64>::new();
-    for rotation in events {
-        let slot = slowest.entry(rotation.credential).or_default();
-        *slot = slot.max(rotation.seen_after.as_secs_f64());
-    }
-    slowest
 }
 
 /// Arguments that make a soak which cannot pass, before anything is started.

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use crate::rotations::{Credential, Rotation};
 
+/// How often each credential has to be replaced for a soak to prove something.
+const AT_LEAST: usize = 2;
+
 /// A workflow that ended, well or not.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -47,6 +50,40 @@ pub struct Summary {
     pub worker: Value,
     /// The same of the process that started workflows.
     pub starter: Value,
+}
+
+impl Summary {
+    /// Adds to the problems what the figures themselves show, and says whether there are any.
+    pub fn judge(&mut self, samples: &[Sample]) {
+        for sample in samples {
+            if let Some(failure) = &sample.failure {
+                let at = sample.ended.as_secs_f64();
+                self.problems
+                    .push(format!("at {at:.1} s a workflow failed: {failure}"));
+            }
+        }
+        for (who, status) in [("worker", &self.worker), ("starter", &self.starter)] {
+            match status
+                .pointer("/calls/refusals/count")
+                .and_then(|count| count.as_u64())
+            {
+                Some(0) => {}
+                count => self
+                    .problems
+                    .push(format!("calls of the {who} were refused: {count:?}")),
+            }
+        }
+        for credential in Credential::ALL {
+            let count = self.rotations.get(&credential).copied().unwrap_or_default();
+            if count < AT_LEAST {
+                self.problems.push(format!(
+                    "the {} was replaced {count} times, and {AT_LEAST} are needed",
+                    credential.name()
+                ));
+            }
+        }
+        self.passed = self.problems.is_empty();
+    }
 }
 
 /// Quantiles, in milliseconds.
@@ -122,6 +159,122 @@ impl fmt::Display for Summary {
     }
 }
 
+/// How often each credential was replaced.
+pub(super) fn count(events: &[Rotation]) -> BTreeMap<Credential, usize> {
+    let mut counts = BTreeMap::new();
+    for rotation in events {
+        *counts.entry(rotation.credential).or_default() += 1;
+    }
+    counts
+}
+
+/// The longest time until each was seen in use, in seconds.
+pub(super) fn slowest(events: &[Rotation]) -> BTreeMap<Credential, f64> {
+    let mut slowest = BTreeMap::<Credential, f64>::new();
+    for rotation in events {
+        let slot = slowest.entry(rotation.credential).or_default();
+        *slot = slot.max(rotation.seen_after.as_secs_f64());
+    }
+    slowest
+}
+
 fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary() -> Summary {
+        let status = serde_json::json!({"calls": {"refusals": {"count": 0}}});
+        Summary {
+            passed: false,
+            problems: Vec::new(),
+            duration: Duration::from_secs(60),
+            concurrency: 10,
+            workflows: 1,
+            failed: 0,
+            latency_ms: Latency::default(),
+            rotations: Credential::ALL.map(|credential| (credential, 2)).into(),
+            slowest_effect: BTreeMap::new(),
+            events: Vec::new(),
+            worker: status.clone(),
+            starter: status,
+        }
+    }
+
+    fn sample(failure: Option<&str>) -> Sample {
+        Sample {
+            ended: Duration::from_secs(1),
+            latency: Duration::from_millis(20),
+            failure: failure.map(str::to_owned),
+        }
+    }
+
+    fn judged(mut summary: Summary, samples: &[Sample]) -> Result<(), String> {
+        summary.judge(samples);
+        assert_eq!(summary.passed, summary.problems.is_empty());
+        if summary.passed {
+            Ok(())
+        } else {
+            Err(summary.problems.join("; "))
+        }
+    }
+
+    #[test]
+    fn a_soak_passes_only_without_any_failure() {
+        assert_eq!(judged(summary(), &[sample(None)]), Ok(()));
+        let failed = judged(summary(), &[sample(None), sample(Some("refused"))]);
+        assert!(failed.unwrap_err().contains("a workflow failed: refused"));
+    }
+
+    #[test]
+    fn a_refused_call_fails_it_even_if_no_workflow_did() {
+        for side in ["worker", "starter"] {
+            for status in [
+                serde_json::json!({"calls": {"refusals": {"count": 1}}}),
+                Value::Null,
+            ] {
+                let mut summary = summary();
+                match side {
+                    "worker" => summary.worker = status,
+                    _ => summary.starter = status,
+                }
+                let failed = judged(summary, &[]).unwrap_err();
+                assert!(failed.contains(&format!("calls of the {side}")), "{failed}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_credential_that_was_replaced_once_or_never_fails_it() {
+        for count in [Some(1), None] {
+            let mut summary = summary();
+            summary.rotations.remove(&Credential::FrontendCa);
+            summary
+                .rotations
+                .extend(count.map(|count| (Credential::FrontendCa, count)));
+            let failed = judged(summary, &[]).unwrap_err();
+            assert!(failed.contains("the frontend CA was replaced"), "{failed}");
+        }
+    }
+
+    #[test]
+    fn a_rotation_that_was_not_seen_fails_it() {
+        let mut summary = summary();
+        summary.problems.push("not seen".to_owned());
+        assert!(judged(summary, &[]).is_err());
+    }
+
+    #[test]
+    fn quantiles_leave_out_what_failed() {
+        let mut samples = vec![sample(None); 99];
+        samples.push(Sample {
+            latency: Duration::from_secs(9),
+            ..sample(Some("refused"))
+        });
+        assert_eq!(Latency::of(&samples).worst, 20);
+        assert_eq!(Latency::of(&[]).worst, 0);
+    }
 }
