@@ -51,7 +51,12 @@ fn draw_throughput(
         .x_label_area_size(24)
         .y_label_area_size(130)
         .build_cartesian_2d(seconds, 0.0..most * 1.15)?;
-    chart.configure_mesh().light_line_style(WHITE).draw()?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_label_formatter(&whole)
+        .y_label_formatter(&whole)
+        .draw()?;
     let line = buckets.times().zip(buckets.rates());
     chart.draw_series(LineSeries::new(line, &THROUGHPUT))?;
     Ok(())
@@ -73,7 +78,12 @@ fn draw_latency(
         .x_label_area_size(24)
         .y_label_area_size(130)
         .build_cartesian_2d(seconds, (10.0..most * 1.5).log_scale())?;
-    chart.configure_mesh().light_line_style(WHITE).draw()?;
+    chart
+        .configure_mesh()
+        .light_line_style(WHITE)
+        .x_label_formatter(&whole)
+        .y_label_formatter(&whole)
+        .draw()?;
     for (share, name, color) in [
         (0.5, "median", MEDIAN),
         (0.95, "95 %", SLOW),
@@ -86,7 +96,7 @@ fn draw_latency(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.8))
         .draw()?;
     Ok(())
@@ -117,6 +127,7 @@ fn draw_lanes(
     chart
         .configure_mesh()
         .disable_mesh()
+        .x_label_formatter(&whole)
         .x_desc("seconds")
         .y_labels(0)
         .draw()?;
@@ -153,6 +164,10 @@ fn draw_lanes(
         lane(number + 1, &title, TICK, times)?;
     }
     Ok(())
+}
+
+fn whole(number: &f64) -> String {
+    format!("{number:.0}")
 }
 
 /// The workflows that ended well, by spans of time.
