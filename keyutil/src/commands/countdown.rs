@@ -13,7 +13,8 @@ pub async fn wait(what: &str, left: Duration) {
     let until = SystemTime::now() + left + Duration::from_millis(50);
     let bar = ProgressBar::new_spinner();
     if bar.is_hidden() {
-        info!(left = %format_duration(left), "waiting until {what}");
+        let seconds = Duration::from_secs(left.as_secs() + 1);
+        info!(left = %format_duration(seconds), "waiting until {what}");
     }
     if let Ok(style) = ProgressStyle::with_template("{msg}") {
         bar.set_style(style);
