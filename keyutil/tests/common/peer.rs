@@ -131,6 +131,8 @@ async fn serve(
     connection: u32,
     ends: &AtomicBool,
 ) -> io::Result<()> {
+    // Small frames, each of which somebody waits for.
+    tcp.set_nodelay(true)?;
     let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
     let (_, session) = tls.get_ref();
     let leaf = session.peer_certificates().and_then(|chain| chain.first());
@@ -166,11 +168,16 @@ async fn serve(
                 ),
             ]
             .concat(),
-            _ => continue,
+            _ => Vec::new(),
         };
+        if kind == DATA && !payload.is_empty() {
+            // Or the client has to stop after 64 KiB.
+            let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            tls.write_all(&frame(WINDOW_UPDATE, 0, 0, &length)).await?;
+        }
         tls.write_all(&answer).await?;
         tls.flush().await?;
-        if stream != 0 && ends.load(SeqCst) {
+        if stream != 0 && !answer.is_empty() && ends.load(SeqCst) {
             let no_error = [stream.to_be_bytes(), [0; 4]].concat();
             tls.write_all(&frame(GOAWAY, 0, 0, &no_error)).await?;
             return tls.shutdown().await;
@@ -209,6 +216,7 @@ const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 
 const ACK: u8 = 1;
 const END_STREAM: u8 = 1;
