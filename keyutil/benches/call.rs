@@ -4,8 +4,7 @@
 //! `cargo bench -p keyutil --bench call`. Compare within one run.
 #![expect(
     clippy::unwrap_used,
-    missing_docs,
-    reason = "a benchmark says what went wrong by panicking, and has no callers"
+    reason = "a benchmark says what went wrong by panicking"
 )]
 
 #[path = "../tests/common/client.rs"]

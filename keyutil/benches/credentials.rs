@@ -4,8 +4,7 @@
 //! group is what the others are measured against.
 #![expect(
     clippy::unwrap_used,
-    missing_docs,
-    reason = "a benchmark says what went wrong by panicking, and has no callers"
+    reason = "a benchmark says what went wrong by panicking"
 )]
 
 use divan::{AllocProfiler, Bencher};
