@@ -101,10 +101,13 @@ async fn what_our_side_can_tell_of_a_bad_token_keeps_it_from_being_used() {
     let expired = minted(&stack, &signing_key(&stack), SystemTime::now() - HOUR);
     let half = &good.expose_secret()[..good.expose_secret().len() / 2];
     let bad = [expired.expose_secret(), half, "", "garbage", "two words"];
-    for (content, words) in bad
-        .iter()
-        .zip(["expired at", "", "empty", "", "white space"])
-    {
+    for (content, words) in bad.iter().zip([
+        "expired at",
+        "not a JWT",
+        "is empty",
+        "not a JWT",
+        "white space",
+    ]) {
         write(&file, content);
         let report = worker.wait_for("the new credential is unusable", LIMIT);
         let report = report.await;

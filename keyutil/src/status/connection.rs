@@ -19,8 +19,8 @@ pub struct ConnectionStatus {
     pub failures: u64,
     /// Why the last one failed, while no later one has been answered on.
     pub last_failure: Option<Failure>,
-    /// Why there is no connection with the newest certificate and CAs, while calls go on with
-    /// those before.
+    /// Why there is no connection with the newest certificate and CAs, which are those that the
+    /// status of the credentials shows, while calls go on with those before.
     pub rejected: Option<Failure>,
 }
 

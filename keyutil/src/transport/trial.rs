@@ -22,9 +22,10 @@ use crate::{chain, credentials::Credential};
 /// For name, TCP, TLS and the server's first words. A call waits for that long at most.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// From one trial of the same credentials to the next: twice as long each time.
+/// From one trial of the same credentials to the next: twice as long after each refusal. Short, for
+/// a server that comes to accept them may cease to accept those before.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Makes a connection with these credentials, and comes back with it when the server has said
 /// something on it.
@@ -110,11 +111,12 @@ impl Trials {
         let before = rejection
             .take()
             .filter(|before| before.credentials.are_of_now(dial.security()));
-        let pause = before.as_ref().map_or(FIRST_PAUSE, |before| {
-            before.pause.saturating_mul(2).min(LONGEST_PAUSE)
-        });
+        let pause = match &before {
+            // A server that cannot be reached has not said anything of them.
+            Some(before) if !error.may_pass() => before.pause.saturating_mul(2).min(LONGEST_PAUSE),
+            _ => FIRST_PAUSE,
+        };
         let mut reported = before.as_ref().is_some_and(|before| before.reported);
-        // A server that cannot be reached has not said anything of them.
         if !reported && !error.may_pass() {
             reported = true;
             report(dial, &credentials, &error);
