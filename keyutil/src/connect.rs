@@ -25,7 +25,7 @@ mod observer;
 pub use error::ConnectError;
 pub use observer::Observer;
 
-use self::diagnose::{connection_failed, dial_error, explain_refusal};
+use self::diagnose::{connection_failed, dial_error, explain_refusal, failed_with};
 use crate::{
     args::ConnectArgs,
     chain,

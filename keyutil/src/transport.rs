@@ -8,6 +8,7 @@
 //! | what has become of the calls, counted | `calls.rs` |
 //! | the token goes into every call: the tonic `Interceptor` | `bearer.rs` |
 //! | a tonic channel that is replaced when identity or trust changes | `channel.rs` |
+//! | new credentials are tried before calls go over them | `trial.rs` |
 //! | name, TCP and TLS, with the credentials of this moment | `dial.rs` |
 //! | the connection, and the TLS alert that ended it | `stream.rs` |
 
@@ -17,6 +18,7 @@ pub mod calls;
 pub mod channel;
 pub mod dial;
 mod stream;
+mod trial;
 
 use tonic::service::interceptor::InterceptedService;
 
@@ -24,6 +26,7 @@ pub use bearer::Bearer;
 pub use calls::Calls;
 pub use channel::RotatingChannel;
 pub use dial::{Dial, DialError, Security};
+pub use trial::Rejection;
 
 /// What every call goes through, ours and the SDK's.
 pub type AuthorizedChannel = InterceptedService<RotatingChannel, Bearer>;

@@ -8,16 +8,17 @@
 use std::{
     fs,
     path::Path,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use keyutil::{
     files::{self, Mode},
-    jwt::keyring::read_signing_key,
+    jwt::{ClaimsTemplate, Permission, SigningKey, key, keyring::read_signing_key},
+    pki::Party,
 };
-use sandbox::{Stack, StackOptions};
-use secrecy::ExposeSecret;
-use support::LIMIT;
+use sandbox::{Stack, StackOptions, stack::AUDIENCE};
+use secrecy::{ExposeSecret, SecretString};
+use support::{InFlight, LIMIT, Program};
 use tokio::process::Command;
 
 mod support;
@@ -87,6 +88,125 @@ async fn a_token_file_is_followed_and_garbage_in_it_is_reported_and_not_used() {
         worker.log()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_our_side_can_tell_of_a_bad_token_keeps_it_from_being_used() {
+    let stack = support::stack(StackOptions::default()).await;
+    let file = stack.guard().folder().join("token");
+    let good = support::token(&stack, Duration::from_secs(300));
+    write(&file, good.expose_secret());
+    let mut worker = following(&stack, &file).await;
+    let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
+
+    let expired = minted(&stack, &signing_key(&stack), SystemTime::now() - HOUR);
+    let half = &good.expose_secret()[..good.expose_secret().len() / 2];
+    let bad = [expired.expose_secret(), half, "", "garbage", "two words"];
+    for (content, words) in bad.iter().zip([
+        "expired at",
+        "not a JWT",
+        "is empty",
+        "not a JWT",
+        "white space",
+    ]) {
+        write(&file, content);
+        let report = worker.wait_for("the new credential is unusable", LIMIT);
+        let report = report.await;
+        assert!(report.contains("kept the one in use"), "{report}");
+        assert!(report.contains(words), "no {words} in {report}");
+        load.more(20).await;
+    }
+    assert_eq!(worker.complaints().len(), bad.len(), "{}", worker.log());
+
+    write(&file, support::token(&stack, HOUR).expose_secret());
+    worker.wait_for("credential replaced", LIMIT).await;
+    load.stop().await;
+    assert_eq!(worker.complaints().len(), bad.len(), "{}", worker.log());
+}
+
+/// Whether a signature is good, or a clock ahead, the server alone can tell: it does so at once, and
+/// goes on doing so until a good one is there. No workflow fails within that time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_only_the_server_can_tell_to_be_bad_is_reported_and_made_good_by_the_next() {
+    let stack = support::stack(StackOptions::default()).await;
+    let file = stack.guard().folder().join("token");
+    write(&file, support::token(&stack, HOUR).expose_secret());
+    let mut worker = following(&stack, &file).await;
+    let url = health(&worker);
+    let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
+
+    let unpublished = key::generate_pem().unwrap();
+    let unpublished = SigningKey::from_pem(unpublished.expose_secret().as_bytes()).unwrap();
+    let now = SystemTime::now();
+    for (bad, words) in [
+        (minted(&stack, &unpublished, now), unpublished.kid()),
+        (
+            minted(&stack, &signing_key(&stack), now + HOUR),
+            "not valid",
+        ),
+    ] {
+        write(&file, bad.expose_secret());
+        worker.wait_for("credential replaced", LIMIT).await;
+        let reasons = until_ready(&url, false).await;
+        assert!(
+            reasons.contains("calls have been refused since"),
+            "{reasons}"
+        );
+        assert!(reasons.contains(words), "no {words} in {reasons}");
+
+        write(&file, support::token(&stack, HOUR).expose_secret());
+        worker.wait_for("credential replaced", LIMIT).await;
+        until_ready(&url, true).await;
+        load.more(20).await;
+    }
+    load.stop().await;
+}
+
+/// A worker that reads its token from this file.
+async fn following(stack: &Stack, file: &Path) -> Program {
+    let mut command = support::worker_command(stack).await;
+    without_key(&mut command).env("KEYUTIL_TOKEN_FILE", file);
+    command.args(["--health-listen", "127.0.0.1:0"]);
+    support::polling(&mut command).await
+}
+
+fn health(worker: &Program) -> String {
+    let lines = worker.lines_with("health endpoint listening");
+    let (_, address) = lines[0].split_once("address=").unwrap();
+    format!("http://{}/readyz", address.trim())
+}
+
+/// Waits until the worker is ready, or until it is not, and gives back what it says.
+async fn until_ready(url: &str, expected: bool) -> String {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let begun = Instant::now();
+    loop {
+        let answer = client.get(url).send().await.unwrap();
+        let ready = answer.status().is_success();
+        let told = answer.text().await.unwrap();
+        if ready == expected {
+            return told;
+        }
+        assert!(begun.elapsed() < LIMIT, "{told}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn signing_key(stack: &Stack) -> SigningKey {
+    read_signing_key(&stack.keyring().current_path()).unwrap()
+}
+
+/// For five minutes from `time`.
+fn minted(stack: &Stack, key: &SigningKey, time: SystemTime) -> SecretString {
+    let claims = ClaimsTemplate {
+        subject: "somebody".to_owned(),
+        audience: Some(AUDIENCE.to_owned()),
+        permissions: vec![Permission::write(stack.namespace())],
+        lifetime: Duration::from_secs(300),
+    };
+    key.mint(&claims.at(time)).unwrap()
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fixed_token_does_as_long_as_it_lives() {

@@ -8,10 +8,10 @@ use tonic::Status;
 use super::ConnectError;
 use crate::{
     chain::causes,
-    credentials::{Token, TokenSource},
+    credentials::{Credential, Token, TokenSource},
     explain::{Refusal, Sent},
     jwt::Role,
-    transport::{Bearer, DialError, RotatingChannel, Security},
+    transport::{Bearer, DialError, RotatingChannel, Security, dial::Credentials},
 };
 
 /// Why there was no connection for a call, if that is why it failed.
@@ -30,20 +30,20 @@ pub(super) fn dial_error(channel: &RotatingChannel, status: &Status) -> Option<D
 
 /// The same with what we presented, or what we trust, where that is the matter.
 pub(super) fn connection_failed(channel: &RotatingChannel, source: DialError) -> ConnectError {
-    let dial = channel.dial();
-    let target = dial.target();
+    failed_with(channel, &channel.credentials(), source)
+}
+
+/// The same for a connection that was made with these.
+pub(super) fn failed_with(
+    channel: &RotatingChannel,
+    credentials: &Credentials,
+    source: DialError,
+) -> ConnectError {
+    let target = channel.dial().target();
     if source.client_certificate_alert().is_some() {
-        let presented = match dial.security() {
-            Security::Tls {
-                identity: Some(identity),
-                ..
-            } => {
-                let identity = identity.current();
-                let leaf = identity.leaf();
-                format!("serial {}, issued by `{}`", leaf.serial, leaf.issuer)
-            }
-            _ => "none".to_owned(),
-        };
+        let identity = credentials.identity.as_ref();
+        let presented = identity.map(|identity| identity.identify());
+        let presented = presented.unwrap_or_else(|| "none".to_owned());
         return ConnectError::ClientCertificate {
             target,
             presented,
@@ -51,10 +51,8 @@ pub(super) fn connection_failed(channel: &RotatingChannel, source: DialError) ->
         };
     }
     if source.server_certificate_error().is_some() {
-        let trusted = match dial.security() {
-            Security::Tls { trust, .. } => trust.current().in_words(),
-            Security::Plaintext { .. } => String::new(),
-        };
+        let trust = credentials.trust.as_ref();
+        let trusted = trust.map(|trust| trust.in_words()).unwrap_or_default();
         return ConnectError::ServerCertificate {
             target,
             trusted,

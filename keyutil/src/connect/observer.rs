@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::{ConnectError, connection_failed};
+use super::{ConnectError, connection_failed, failed_with};
 use crate::{
     chain,
     status::{ConnectionStatus, CredentialsStatus, Failure, Phase, Status},
@@ -50,6 +50,14 @@ impl Observer {
                 last_failure: journal.standing().map(|standing| Failure {
                     reason: chain(&connection_failed(&self.channel, standing.error)),
                     since: standing.since,
+                }),
+                rejected: self.channel.rejection().map(|rejection| Failure {
+                    reason: chain(&failed_with(
+                        &self.channel,
+                        &rejection.credentials,
+                        rejection.error,
+                    )),
+                    since: rejection.since,
                 }),
             },
             calls: self.calls.status(),

@@ -110,7 +110,15 @@ impl Numbers {
             "connection_failures_total",
             "Connections to the server that have failed",
             connection.failures,
-        )
+        )?;
+        self.gauge(
+            "connection_rejected",
+            "1 while there is no connection with the newest certificate and CAs, and calls go on with those before",
+            &[],
+        )?
+        .with_label_values(&[] as &[&str])
+        .set(i64::from(connection.rejected.is_some()));
+        Ok(())
     }
 
     fn calls(&self, status: &Status) -> prometheus::Result<()> {

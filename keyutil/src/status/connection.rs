@@ -10,7 +10,8 @@ use crate::certificate::CertificateSummary;
 /// How connecting has gone.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ConnectionStatus {
-    /// How many TLS handshakes were finished. None in plaintext.
+    /// How many TLS handshakes were finished, and the server answered after them. None in
+    /// plaintext.
     pub handshakes: u64,
     /// The last of them.
     pub last_handshake: Option<Handshake>,
@@ -18,9 +19,13 @@ pub struct ConnectionStatus {
     pub failures: u64,
     /// Why the last one failed, while no later one has been answered on.
     pub last_failure: Option<Failure>,
+    /// Why there is no connection with the newest certificate and CAs, which are those that the
+    /// status of the credentials shows, while calls go on with those before.
+    pub rejected: Option<Failure>,
 }
 
-/// One finished TLS handshake. With TLS 1.3 the server may still refuse what it was shown.
+/// One finished TLS handshake, after which the server has answered: with TLS 1.3 it may refuse what
+/// it was shown until then.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Handshake {
     /// When.

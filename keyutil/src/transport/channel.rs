@@ -4,12 +4,12 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use http::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -20,19 +20,31 @@ use tonic::{
 use tower::{Service, ServiceExt, service_fn};
 use tracing::debug;
 
-use super::dial::{Dial, Security, TrustSource};
-use crate::credentials::{Identity, Trust};
+use super::{
+    dial::{Credentials, Dial, Security},
+    trial::{self, Rejection, Trials},
+};
 
 /// The SDK's own intervals (`ClientKeepAliveOptions`), which the server's
 /// `frontend.keepAliveMinTime` allows.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Carries each call over the connection that matches the credentials of that moment.
+/// Carries each call over a connection that was made with the newest credentials which the server
+/// has accepted.
 ///
-/// When one of them changes, the next call goes to a new connection. The old one stays for the
-/// calls that are on it, long polls among them, and closes after the last: nothing is cut off.
-/// Clones share the connection.
+/// When one of them changes, the next call dials a connection with the new ones and waits for the
+/// server to say something on it, which it does only to a client whose certificate it accepts.
+/// From then on calls go there. Where it does not come to that, calls go on as before, new
+/// connections for them are made with the credentials before, and the new ones are tried again
+/// later. So what is wrong with a credential and shows only at the server, such as a certificate
+/// of a CA that it does not know, or a bundle that does not verify it, changes nothing either.
+///
+/// The connection before stays for the calls that are on it, long polls among them, and closes
+/// after the last: nothing is cut off. Clones share the connection.
+///
+/// It follows that a CA which is no longer trusted goes on being trusted until the server has
+/// shown a certificate of another one. To distrust one at once, restart the process.
 #[derive(Clone)]
 pub struct RotatingChannel {
     shared: Arc<Shared>,
@@ -41,19 +53,18 @@ pub struct RotatingChannel {
 struct Shared {
     dial: Arc<Dial>,
     endpoint: Endpoint,
-    live: ArcSwapOption<Live>,
-    replacing: Mutex<()>,
+    live: ArcSwap<Live>,
+    trials: Trials,
 }
 
-/// A channel, and what it was made for.
+/// A channel, and what its connections are made with.
 struct Live {
     channel: Channel,
-    identity: Option<Arc<Identity>>,
-    trust: Option<Arc<Trust>>,
+    credentials: Credentials,
 }
 
 impl RotatingChannel {
-    /// Nothing is dialled before the first call.
+    /// Nothing is dialled before the first call. Needs a tokio runtime.
     ///
     /// # Errors
     /// When host and port make no URI.
@@ -80,12 +91,14 @@ impl RotatingChannel {
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
+        let dial = Arc::new(dial);
+        let live = Live::untried(&dial, &endpoint);
         Ok(Self {
             shared: Arc::new(Shared {
-                dial: Arc::new(dial),
+                dial,
                 endpoint,
-                live: ArcSwapOption::empty(),
-                replacing: Mutex::new(()),
+                live: ArcSwap::from_pointee(live),
+                trials: Trials::default(),
             }),
         })
     }
@@ -95,46 +108,87 @@ impl RotatingChannel {
         &self.shared.dial
     }
 
-    fn channel(&self) -> Channel {
-        if let Some(live) = &*self.shared.live.load()
-            && live.matches(self.dial().security())
-        {
-            return live.channel.clone();
-        }
-        self.replace()
+    /// What connections for calls are made with now.
+    pub fn credentials(&self) -> Credentials {
+        self.shared.live.load().credentials.clone()
     }
 
+    /// What is wrong with newer ones, if there are any that did not do.
+    pub fn rejection(&self) -> Option<Rejection> {
+        let rejection = self.shared.trials.rejection()?;
+        let security = self.dial().security();
+        rejection
+            .credentials
+            .are_of_now(security)
+            .then_some(rejection)
+    }
+
+    async fn channel(&self) -> Channel {
+        match self.shared.up_to_date() {
+            Some(channel) => channel,
+            None => self.shared.newer().await,
+        }
+    }
+}
+
+impl Shared {
+    fn up_to_date(&self) -> Option<Channel> {
+        let live = self.live.load();
+        let up_to_date = live.credentials.are_of_now(self.dial.security());
+        up_to_date.then(|| live.channel.clone())
+    }
+
+    /// One call tries the new credentials, and the others do not wait for it.
     #[cold]
-    fn replace(&self) -> Channel {
-        let _replacing = self
-            .shared
-            .replacing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(live) = &*self.shared.live.load()
-            && live.matches(self.dial().security())
-        {
-            return live.channel.clone();
+    async fn newer(&self) -> Channel {
+        let security = self.dial.security();
+        if let Some(_alone) = self.trials.begin(security) {
+            if let Some(channel) = self.up_to_date() {
+                return channel;
+            }
+            if !self.dial.journal().has_answered() {
+                // There are none that were accepted, and that calls could go on with.
+                self.replace(Live::untried(&self.dial, &self.endpoint));
+            } else {
+                let credentials = Credentials::now(security);
+                match trial::run(&self.dial, &self.endpoint, &credentials).await {
+                    Ok(channel) => {
+                        self.trials.accepted(&self.dial);
+                        self.replace(Live {
+                            channel,
+                            credentials,
+                        });
+                    }
+                    Err(error) => self.trials.rejected(&self.dial, credentials, error),
+                }
+            }
         }
-        let (identity, trust) = in_use(self.dial().security());
-        let dial = self.shared.dial.clone();
-        let connector = service_fn(move |_: Uri| {
-            let dial = dial.clone();
-            async move { dial.connect().await.map(TokioIo::new) }
+        self.live.load().channel.clone()
+    }
+
+    fn replace(&self, live: Live) {
+        self.live.store(Arc::new(live));
+        debug!(
+            target = self.dial.target(),
+            "new connection for the calls to come, because a credential changed"
+        );
+    }
+}
+
+impl Live {
+    fn untried(dial: &Arc<Dial>, endpoint: &Endpoint) -> Self {
+        let credentials = Credentials::now(dial.security());
+        let connector = service_fn({
+            let (dial, credentials) = (dial.clone(), credentials.clone());
+            move |_: Uri| {
+                let (dial, credentials) = (dial.clone(), credentials.clone());
+                async move { dial.connect(&credentials, None).await.map(TokioIo::new) }
+            }
         });
-        let channel = self.shared.endpoint.connect_with_connector_lazy(connector);
-        let before = self.shared.live.swap(Some(Arc::new(Live {
-            channel: channel.clone(),
-            identity,
-            trust,
-        })));
-        if before.is_some() {
-            debug!(
-                target = self.dial().target(),
-                "new connection for the calls to come, because a credential changed"
-            );
+        Self {
+            channel: endpoint.connect_with_connector_lazy(connector),
+            credentials,
         }
-        channel
     }
 }
 
@@ -151,39 +205,6 @@ fn authority(server_name: &ServerName<'_>, target: &str) -> String {
     }
 }
 
-fn in_use(security: &Security) -> (Option<Arc<Identity>>, Option<Arc<Trust>>) {
-    match security {
-        Security::Plaintext { .. } => (None, None),
-        Security::Tls {
-            identity, trust, ..
-        } => (
-            identity.as_ref().map(|identity| identity.current()),
-            Some(trust.current()),
-        ),
-    }
-}
-
-impl Live {
-    fn matches(&self, security: &Security) -> bool {
-        let Security::Tls {
-            identity, trust, ..
-        } = security
-        else {
-            return true;
-        };
-        let same_identity = match (identity, &self.identity) {
-            (Some(now), Some(then)) => Arc::ptr_eq(&now.peek(), then),
-            (None, None) => true,
-            _ => false,
-        };
-        let same_trust = match (trust, &self.trust) {
-            (TrustSource::File(now), Some(then)) => Arc::ptr_eq(&now.peek(), then),
-            _ => true,
-        };
-        same_identity && same_trust
-    }
-}
-
 impl Service<Request<Body>> for RotatingChannel {
     type Response = Response<Body>;
     type Error = Error;
@@ -195,7 +216,8 @@ impl Service<Request<Body>> for RotatingChannel {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.channel().oneshot(request))
+        let rotating = self.clone();
+        Box::pin(async move { rotating.channel().await.oneshot(request).await })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Name, TCP and TLS: one connection, made with the credentials of this moment.
+//! Name, TCP and TLS: one connection.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,18 +12,22 @@ use tokio_rustls::{
 };
 use tracing::debug;
 
+mod credentials;
 mod error;
 mod handshake;
 mod journal;
 
+pub use credentials::Credentials;
 pub use error::DialError;
+pub(super) use handshake::report;
 pub(super) use journal::Attempt;
 pub use journal::{Journal, Standing};
 
-use super::stream::Stream;
+use super::stream::{Pending, Protection, Stream, Verdict};
 use crate::{
     chain,
     credentials::{Identity, Reloading, Trust},
+    status::Handshake,
 };
 
 /// For name, TCP and TLS together.
@@ -110,33 +114,59 @@ impl Dial {
         &self.journal
     }
 
-    pub(super) async fn connect(&self) -> Result<Stream, DialError> {
+    /// With a `verdict` it is a trial: whatever comes of it is said there, and a failure is not
+    /// one of the connection that calls are on.
+    pub(super) async fn connect(
+        &self,
+        credentials: &Credentials,
+        verdict: Option<Verdict>,
+    ) -> Result<Stream, DialError> {
         let attempt = self.journal.attempt();
-        let dialled = tokio::time::timeout(TIMEOUT, self.establish(attempt)).await;
+        let dialled = tokio::time::timeout(TIMEOUT, self.establish(credentials)).await;
         let result = dialled.unwrap_or(Err(DialError::TimedOut { after: TIMEOUT }));
-        if let Err(error) = &result {
-            debug!(
-                target = self.target(),
-                error = chain(error),
-                "connecting failed"
-            );
-            self.journal.failed(attempt, error.clone());
+        match result {
+            Ok((protection, handshake)) => {
+                let pending = Pending {
+                    target: self.target(),
+                    handshake,
+                    verdict,
+                };
+                let journal = self.journal.clone();
+                Ok(Stream::new(protection, journal, attempt, pending))
+            }
+            Err(error) => {
+                debug!(
+                    target = self.target(),
+                    error = chain(&error),
+                    "connecting failed"
+                );
+                match verdict {
+                    Some(verdict) => verdict.refused(error.clone()),
+                    None => self.journal.failed(attempt, error.clone()),
+                }
+                Err(error)
+            }
         }
-        result
     }
 
-    async fn establish(&self, attempt: Attempt) -> Result<Stream, DialError> {
+    async fn establish(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<(Protection, Option<Handshake>), DialError> {
         let tcp = self.tcp().await?;
         let Security::Tls {
             server_name,
-            identity,
-            trust,
+            trust: trust_source,
+            ..
         } = &self.security
         else {
-            return Ok(Stream::plain(tcp, self.journal.clone(), attempt));
+            return Ok((Protection::Plain(tcp), None));
         };
-        let identity = identity.as_ref().map(Reloading::current);
-        let config = client_config(identity.as_deref(), &trust.current());
+        let identity = credentials.identity.as_deref();
+        // They are of this same `Security`, and so have it.
+        let trust = credentials.trust.clone();
+        let trust = trust.unwrap_or_else(|| trust_source.current());
+        let config = client_config(identity, &trust);
         let tls = TlsConnector::from(Arc::new(config))
             .connect(server_name.clone(), tcp)
             .await
@@ -145,10 +175,8 @@ impl Dial {
         if session.alpn_protocol() != Some(HTTP2) {
             return Err(DialError::NoHttp2);
         }
-        let done = handshake::done(session, identity.as_deref());
-        let before = self.journal.shook_hands(done.clone());
-        handshake::report(&self.target(), &done, before.as_ref());
-        Ok(Stream::tls(tls, self.journal.clone(), attempt))
+        let done = handshake::done(session, identity);
+        Ok((Protection::tls(tls), Some(done)))
     }
 
     async fn tcp(&self) -> Result<TcpStream, DialError> {

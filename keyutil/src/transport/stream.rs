@@ -17,6 +17,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::oneshot,
     time::Sleep,
 };
 use tokio_rustls::{
@@ -24,27 +25,50 @@ use tokio_rustls::{
     rustls::{self, AlertDescription},
 };
 
-use super::dial::{Attempt, DialError, Journal};
+use super::dial::{Attempt, DialError, Journal, report};
+use crate::status::Handshake;
 
 /// A connection to the server.
 pub(super) struct Stream {
     protection: Protection,
-    /// Where it is remembered that the server has answered.
+    /// Where it is remembered that the server has answered, and the alert: the HTTP/2 layer above
+    /// keeps no error of ours, only its text.
     journal: Arc<Journal>,
     attempt: Attempt,
+    pending: Pending,
+}
+
+/// What the server's first answer decides. Before it, a client of TLS 1.3 has finished its
+/// handshake, and does not know whether its certificate is accepted.
+pub(super) struct Pending {
+    pub(super) target: String,
+    pub(super) handshake: Option<Handshake>,
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// Says to whoever tries new credentials what the server made of them. Nothing is said of a
+/// connection that the server closes without an alert.
+pub(super) struct Verdict(pub(super) oneshot::Sender<Result<(), DialError>>);
+
+impl Verdict {
+    /// Whoever has given up waiting needs no answer.
+    fn accepted(self) {
+        let _ = self.0.send(Ok(()));
+    }
+
+    pub(super) fn refused(self, error: DialError) {
+        let _ = self.0.send(Err(error));
+    }
 }
 
 /// Encrypted or not.
-enum Protection {
+pub(super) enum Protection {
     Plain(TcpStream),
     Tls(Box<Encrypted>),
 }
 
-struct Encrypted {
+pub(super) struct Encrypted {
     tls: TlsStream<TcpStream>,
-    /// Where the alert is remembered: the HTTP/2 layer above keeps no error of ours, only its text.
-    journal: Arc<Journal>,
-    attempt: Attempt,
     failed_write: Option<FailedWrite>,
 }
 
@@ -58,38 +82,57 @@ struct FailedWrite {
 const ALERT_LIMIT: Duration = Duration::from_millis(250);
 
 impl Stream {
-    pub(super) fn plain(tcp: TcpStream, journal: Arc<Journal>, attempt: Attempt) -> Self {
+    pub(super) fn new(
+        protection: Protection,
+        journal: Arc<Journal>,
+        attempt: Attempt,
+        pending: Pending,
+    ) -> Self {
         Self {
-            protection: Protection::Plain(tcp),
+            protection,
             journal,
             attempt,
+            pending,
         }
     }
 
-    pub(super) fn tls(tls: TlsStream<TcpStream>, journal: Arc<Journal>, attempt: Attempt) -> Self {
-        Self {
-            protection: Protection::Tls(Box::new(Encrypted {
-                tls,
-                journal: journal.clone(),
-                attempt,
-                failed_write: None,
-            })),
-            journal,
-            attempt,
+    /// The server has sent something.
+    fn answered(&mut self) {
+        self.journal.answered(self.attempt);
+        if let Some(handshake) = self.pending.handshake.take() {
+            let before = self.journal.shook_hands(handshake.clone());
+            report(&self.pending.target, &handshake, before.as_ref());
         }
+        if let Some(verdict) = self.pending.verdict.take() {
+            verdict.accepted();
+        }
+    }
+
+    /// Remembers the alert, if that is what ended the connection.
+    fn note<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if let Poll::Ready(Err(error)) = &done
+            && let Some(alert) = alert_in(error)
+        {
+            let error = DialError::Alert { alert };
+            match self.pending.verdict.take() {
+                Some(verdict) => verdict.refused(error),
+                None => self.journal.failed(self.attempt, error),
+            }
+        }
+        done
+    }
+}
+
+impl Protection {
+    pub(super) fn tls(tls: TlsStream<TcpStream>) -> Self {
+        Self::Tls(Box::new(Encrypted {
+            tls,
+            failed_write: None,
+        }))
     }
 }
 
 impl Encrypted {
-    /// Remembers the alert, if that is what ended the connection.
-    fn note(&self, error: io::Error) -> io::Error {
-        if let Some(alert) = alert_in(&error) {
-            self.journal
-                .failed(self.attempt, DialError::Alert { alert });
-        }
-        error
-    }
-
     /// Writes; and if that fails, comes back with the alert that explains it, or with the error
     /// of the write when there is none.
     fn write<T>(
@@ -120,7 +163,7 @@ impl Encrypted {
             match Pin::new(&mut self.tls).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(Err(error)) if alert_in(&error).is_some() => {
-                    break Some(self.note(error));
+                    break Some(error);
                 }
                 Poll::Ready(_) => break None,
                 Poll::Pending => {
@@ -156,14 +199,12 @@ impl AsyncRead for Stream {
         let before = buffer.filled().len();
         let read = match &mut stream.protection {
             Protection::Plain(tcp) => Pin::new(tcp).poll_read(context, buffer),
-            Protection::Tls(encrypted) => Pin::new(&mut encrypted.tls)
-                .poll_read(context, buffer)
-                .map_err(|error| encrypted.note(error)),
+            Protection::Tls(encrypted) => Pin::new(&mut encrypted.tls).poll_read(context, buffer),
         };
         if matches!(read, Poll::Ready(Ok(()))) && buffer.filled().len() > before {
-            stream.journal.answered(stream.attempt);
+            stream.answered();
         }
-        read
+        stream.note(read)
     }
 }
 
@@ -173,21 +214,25 @@ impl AsyncWrite for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().protection {
+        let stream = self.get_mut();
+        let written = match &mut stream.protection {
             Protection::Plain(tcp) => Pin::new(tcp).poll_write(context, bytes),
             Protection::Tls(encrypted) => {
                 encrypted.write(context, |tls, context| tls.poll_write(context, bytes))
             }
-        }
+        };
+        stream.note(written)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().protection {
+        let stream = self.get_mut();
+        let flushed = match &mut stream.protection {
             Protection::Plain(tcp) => Pin::new(tcp).poll_flush(context),
             Protection::Tls(encrypted) => {
                 encrypted.write(context, |tls, context| tls.poll_flush(context))
             }
-        }
+        };
+        stream.note(flushed)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

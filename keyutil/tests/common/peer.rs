@@ -35,6 +35,7 @@ pub struct Peer {
     pub port: u16,
     config: Arc<Mutex<Arc<ServerConfig>>>,
     ends_connections: Arc<AtomicBool>,
+    silent: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
@@ -45,19 +46,28 @@ impl Peer {
         let config = Arc::new(Mutex::new(Arc::new(config)));
         let ends_connections = Arc::new(AtomicBool::new(false));
         let (current, ends) = (config.clone(), ends_connections.clone());
+        let silent = Arc::new(AtomicBool::new(false));
+        let mute = silent.clone();
         let task = tokio::spawn(async move {
             for connection in 1.. {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let config = current.lock().unwrap().clone();
                 let ends = ends.clone();
+                let mute = mute.load(SeqCst);
                 // A connection that fails is the client's to tell of.
-                tokio::spawn(async move { serve(tcp, config, connection, &ends).await });
+                tokio::spawn(async move {
+                    if mute {
+                        return hold(tcp, config).await;
+                    }
+                    serve(tcp, config, connection, &ends).await
+                });
             }
         });
         Self {
             port,
             config,
             ends_connections,
+            silent,
             task,
         }
     }
@@ -70,6 +80,11 @@ impl Peer {
     /// From now on, each connection ends with GOAWAY after its first answer.
     pub fn end_each_connection(&self) {
         self.ends_connections.store(true, SeqCst);
+    }
+
+    /// On the connections to come nothing is said after the handshake.
+    pub fn fall_silent(&self, silent: bool) {
+        self.silent.store(silent, SeqCst);
     }
 }
 
@@ -103,7 +118,7 @@ pub fn mutual(leaf: &Leaf, clients: &str) -> ServerConfig {
 }
 
 /// What the peer saw of a call.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Of the client certificate.
     pub serial: String,
@@ -115,14 +130,26 @@ pub struct Seen {
 
 /// Makes one call, and says what the peer saw of it.
 pub async fn call(channel: &RotatingChannel) -> Seen {
+    try_call(channel).await.unwrap()
+}
+
+/// The same where it may fail: a call that was queued on a connection which ends is for the SDK to
+/// repeat.
+pub async fn try_call(channel: &RotatingChannel) -> Result<Seen, tonic::transport::Error> {
     let request = Request::post("/any/thing").body(Body::empty()).unwrap();
-    let answer = channel.clone().oneshot(request).await.unwrap();
+    let answer = channel.clone().oneshot(request).await?;
     let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
-    Seen {
+    Ok(Seen {
         serial: header("serial"),
         handshake: header("handshake"),
         connection: header("connection-number"),
-    }
+    })
+}
+
+async fn hold(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<()> {
+    let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
+    while tls.read(&mut [0; 1024]).await? > 0 {}
+    Ok(())
 }
 
 async fn serve(

@@ -57,6 +57,16 @@ impl ServerPorts {
         self.first
     }
 
+    /// Where the server's own worker connects: whoever is let in there may do everything.
+    pub fn internal_frontend(self) -> u16 {
+        self.grpc(1)
+    }
+
+    /// Where the frontends connect to the history service.
+    pub fn history(self) -> u16 {
+        self.grpc(2)
+    }
+
     /// The gRPC port of the service with that index.
     pub(super) fn grpc(self, service: u16) -> u16 {
         self.first + service

@@ -11,6 +11,7 @@ pub mod jwks;
 mod load;
 pub mod process;
 mod program;
+pub mod rotation;
 
 use std::{
     path::PathBuf,

@@ -66,7 +66,10 @@ pub enum DialError {
 }
 
 impl DialError {
-    pub(super) fn handshake(server_name: &ServerName<'static>, source: io::Error) -> Self {
+    pub(in crate::transport) fn handshake(
+        server_name: &ServerName<'static>,
+        source: io::Error,
+    ) -> Self {
         match alert_in(&source) {
             // From a server that knows ALPN, and has other protocols only.
             Some(AlertDescription::NoApplicationProtocol) => Self::NoHttp2,

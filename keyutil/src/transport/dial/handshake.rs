@@ -28,7 +28,11 @@ pub(super) fn done(session: &ClientConnection, identity: Option<&Identity>) -> H
 }
 
 /// A person wants to see that a new certificate is in use, and not each connection.
-pub(super) fn report(target: &str, handshake: &Handshake, before: Option<&Handshake>) {
+pub(in crate::transport) fn report(
+    target: &str,
+    handshake: &Handshake,
+    before: Option<&Handshake>,
+) {
     let (server, client) = (handshake.server.as_ref(), handshake.client.as_ref());
     macro_rules! report {
         ($level:ident) => {

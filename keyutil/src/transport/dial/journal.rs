@@ -57,7 +57,7 @@ impl Journal {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// How many TLS handshakes were finished.
+    /// How many TLS handshakes were finished, and the server answered after them.
     pub fn handshakes(&self) -> u64 {
         self.handshakes.load(Ordering::Relaxed)
     }
@@ -65,6 +65,11 @@ impl Journal {
     /// The last of them.
     pub fn last_handshake(&self) -> Option<Handshake> {
         lock(&self.last_handshake).clone()
+    }
+
+    /// Whether the server has ever answered.
+    pub(in crate::transport) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed) > 0
     }
 
     pub(in crate::transport) fn attempt(&self) -> Attempt {
