@@ -6,10 +6,13 @@
 
 use std::time::SystemTime;
 
-use crate::jwt::{
-    Permission, Role,
-    inspect::Unverified,
-    verify::{self, VerifyError},
+use crate::{
+    jwt::{
+        Permission, Role,
+        inspect::Unverified,
+        verify::{self, VerifyError},
+    },
+    status::in_words,
 };
 
 /// A call that was refused, and what is known of both sides.
@@ -74,7 +77,7 @@ impl Refusal<'_> {
         ]
         .concat();
         if certain.is_empty() {
-            Explanation::Perhaps(self.suspects(token))
+            Explanation::Perhaps(self.suspects(token, now))
         } else {
             Explanation::Because(certain)
         }
@@ -164,7 +167,7 @@ impl Refusal<'_> {
         }
     }
 
-    fn suspects(&self, token: &Unverified) -> Vec<String> {
+    fn suspects(&self, token: &Unverified, now: SystemTime) -> Vec<String> {
         let mut suspects = Vec::new();
         let kid = token.kid().unwrap_or("none");
         if self.key_set.is_none() {
@@ -188,13 +191,23 @@ impl Refusal<'_> {
                 )
             });
         }
-        suspects.push(
-            "the clock of this machine differs from the server's by more than tokens are dated \
-             back, 60s"
-                .to_owned(),
-        );
+        suspects.extend(clocks(token, now));
         suspects
     }
+}
+
+/// What the server's clock would have to show. To the second, so that a person can compare.
+fn clocks(token: &Unverified, now: SystemTime) -> Option<String> {
+    let until = token.expires_at()?;
+    let valid = match token.valid_from() {
+        Some(from) => format!("from {} to {}", in_words(from), in_words(until)),
+        None => format!("until {}", in_words(until)),
+    };
+    Some(format!(
+        "the clock of this machine, which shows {}, or the server's is wrong: the token is valid \
+         {valid}",
+        in_words(now)
+    ))
 }
 
 impl std::fmt::Display for Explanation {
@@ -254,6 +267,12 @@ mod tests {
                 "expired 1m 40s ago",
             ),
             (header.clone(), with("nbf", json!(1100)), "not valid yet"),
+            (
+                header.clone(),
+                with("nbf", json!(900)),
+                "which shows 1970-01-01T00:16:40.000Z, or the server's is wrong: the token is valid \
+                 from 1970-01-01T00:15:00.000Z to 1970-01-01T00:33:20.000Z",
+            ),
             (
                 header.clone(),
                 with("aud", json!("x")),

@@ -16,7 +16,7 @@ use std::{
 };
 
 use endpoint::Endpoint;
-use keyutil::jwt::keyring::Keyring;
+use keyutil::jwt::{Jwks, keyring::Keyring};
 use program::{keyutil, run};
 use reqwest::{Client, Method, Response, StatusCode, header};
 use serde_json::Value;
@@ -122,6 +122,55 @@ async fn a_broken_file_does_not_change_what_is_served() {
     while ask(Method::GET, &endpoint.url).await.text().await.unwrap() != new {
         // Once a second, and as much again for a machine with much to do.
         assert!(started.elapsed() < Duration::from_secs(5), "not served");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_during_rotations_and_faults_gets_a_whole_key_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    let ring = Keyring::at(folder.path().join("certs/signing"));
+    let asking = tokio::spawn({
+        let url = endpoint.url.clone();
+        async move {
+            loop {
+                let answer = ask(Method::GET, &url).await;
+                assert_eq!(answer.status(), StatusCode::OK);
+                let body = answer.bytes().await.unwrap();
+                let read = Jwks::parse(&body);
+                assert!(read.is_ok(), "{read:?} of {body:?}");
+            }
+        }
+    });
+
+    let path = ring.jwks_path();
+    for broken in [
+        r#"{"keys":[]}"#,
+        r#"{"error":"down"}"#,
+        r#"{"keys":[{"kty""#,
+    ] {
+        ring.rotate_in_emergency(SystemTime::now).unwrap();
+        let published = fs::read(&path).unwrap();
+        served(&endpoint, &published).await;
+        // As by somebody who writes into the file, and is seen at it.
+        fs::write(&path, broken).unwrap();
+        endpoint.logged("kept the one in use");
+        served(&endpoint, &published).await;
+        fs::write(&path, &published).unwrap();
+    }
+    ring.generate(true, SystemTime::now).unwrap();
+    served(&endpoint, &fs::read(&path).unwrap()).await;
+
+    assert!(!asking.is_finished(), "{:?}", asking.await);
+    asking.abort();
+}
+
+async fn served(endpoint: &Endpoint, document: &[u8]) {
+    let started = Instant::now();
+    let answer = async || ask(Method::GET, &endpoint.url).await.bytes().await.unwrap();
+    while answer().await != document {
+        assert!(started.elapsed() < Duration::from_secs(10), "not served");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,12 +1,28 @@
 //! The server dies, again and again, or stands still, while work is under way.
+//!
+//! A server that is dead refuses connections, and the worker says so after the five seconds that a
+//! restart may take. One that stands still is known by its silence alone: up to 30 s pass before a
+//! ping, 15 s before its connection is given up (`transport/channel.rs`), 10 s before the next one
+//! is, and the five seconds. Until then, a minute in all, the worker is ready, and nothing in its
+//! status tells of it but the times of the last calls that went well.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
 
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use keyutil::pki::Party;
+use reqwest::StatusCode;
 use sandbox::{StackOptions, signal::Signal};
-use support::{InFlight, LIMIT};
+use support::{InFlight, LIMIT, Observed};
+use tokio::time::sleep;
+
+/// For a worker to be ready again after the server is back.
+const RECOVERY: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_five_times_costs_no_workflow() {
@@ -31,16 +47,91 @@ async fn a_server_that_is_killed_five_times_costs_no_workflow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_dead_for_8_s_is_told_and_costs_no_workflow() {
+    let mut stack = support::stack(StackOptions {
+        durable: true,
+        ..StackOptions::default()
+    })
+    .await;
+    let worker = Observed::start(&mut support::worker_command(&stack).await).await;
+    worker.becomes_ready().await;
+    let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
+
+    stack.kill_server().await.unwrap().unwrap();
+    let killed = Instant::now();
+    let reasons = worker
+        .becomes_unready("the connection has been failing")
+        .await;
+    eprintln!("told {:?} after the server's death", killed.elapsed());
+    // Five seconds pass in hope.
+    assert!(killed.elapsed() < Duration::from_secs(8), "{reasons}");
+    assert!(
+        reasons.contains("no TCP connection to 127.0.0.1"),
+        "{reasons}"
+    );
+    sleep(Duration::from_secs(8).saturating_sub(killed.elapsed())).await;
+    stack.start_server().await.unwrap();
+    let started = Instant::now();
+    worker.becomes_ready().await;
+    load.more(20).await;
+    eprintln!("works again {:?} after the server did", started.elapsed());
+    assert!(started.elapsed() < RECOVERY, "{:?}", started.elapsed());
+    let status = worker.status().await;
+    assert!(status["connection"]["last_failure"].is_null(), "{status:#}");
+
+    load.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stands_still_for_20_s_costs_no_workflow() {
     let stack = support::stack(StackOptions::default()).await;
-    let worker = support::worker(&stack).await;
+    let worker = Observed::start(&mut support::worker_command(&stack).await).await;
+    worker.becomes_ready().await;
     let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
 
     let server = stack.server().unwrap();
     server.pause().unwrap();
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(worker.ready().await.0, StatusCode::OK);
+    let status = worker.status().await;
+    assert!(status["connection"]["last_failure"].is_null(), "{status:#}");
     server.resume().unwrap();
 
     load.stop().await;
-    drop(worker);
 }
+
+/// Without load, because a workflow may take a minute at most.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stands_still_for_longer_is_told_and_found_again() {
+    let stack = support::stack(StackOptions::default()).await;
+    let worker = Observed::start(&mut support::worker_command(&stack).await).await;
+    worker.becomes_ready().await;
+    support::assert_greeted(&support::starter(&stack, &[]).await);
+
+    let server = stack.server().unwrap();
+    server.pause().unwrap();
+    let paused = Instant::now();
+    let reasons = loop {
+        let (status, reasons) = worker.ready().await;
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            break reasons;
+        }
+        assert!(paused.elapsed() < NOTICED, "{:#}", worker.status().await);
+        sleep(Duration::from_millis(200)).await;
+    };
+    eprintln!("told after {:?}: {reasons}", paused.elapsed());
+    assert!(
+        reasons.contains("the connection has been failing"),
+        "{reasons}"
+    );
+    server.resume().unwrap();
+
+    let resumed = Instant::now();
+    worker.becomes_ready().await;
+    support::assert_greeted(&support::starter(&stack, &[]).await);
+    eprintln!("works again {:?} after the server did", resumed.elapsed());
+    assert!(resumed.elapsed() < RECOVERY, "{:?}", resumed.elapsed());
+}
+
+/// The minute that it takes, and half as much for a busy machine.
+const NOTICED: Duration = Duration::from_secs(90);

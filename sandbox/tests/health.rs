@@ -19,12 +19,11 @@ use keyutil::{
         Authority, AuthorityKind, Layout, Leaf, LeafRequest, Party, PartyFiles, Purpose, Validity,
     },
 };
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use sandbox::{Stack, StackOptions, signal::Signal};
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use support::{LIMIT, Program};
-use tokio::{process::Command, time::sleep};
+use support::{LIMIT, Observed, Program, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_shows_and_a_broken_one_changes_nothing() {
@@ -246,101 +245,6 @@ async fn an_address_that_is_taken_ends_the_worker_before_it_connects() {
     );
     assert!(told.contains(&words), "{told}");
     assert!(!told.contains("TLS handshake"), "{told}");
-}
-
-/// A worker that answers over HTTP.
-struct Observed {
-    program: Program,
-    url: String,
-    client: reqwest::Client,
-}
-
-impl Observed {
-    async fn start(command: &mut Command) -> Self {
-        command.args(["--health-listen", "127.0.0.1:0"]);
-        let mut program = Program::start(command);
-        let line = program.wait_for("health endpoint listening", LIMIT).await;
-        let (_, address) = line.split_once("address=").unwrap();
-        let observed = Self {
-            url: format!("http://{}", address.trim()),
-            program,
-            client: reqwest::Client::builder().no_proxy().build().unwrap(),
-        };
-        observed.answers_as_http_should().await;
-        observed
-    }
-
-    async fn answers_as_http_should(&self) {
-        for (method, path, expected) in [
-            (Method::HEAD, "/healthz", StatusCode::OK),
-            (Method::HEAD, "/metrics", StatusCode::OK),
-            (Method::POST, "/healthz", StatusCode::METHOD_NOT_ALLOWED),
-            (Method::GET, "/nothing", StatusCode::NOT_FOUND),
-        ] {
-            let request = self.client.request(method, format!("{}{path}", self.url));
-            assert_eq!(request.send().await.unwrap().status(), expected, "{path}");
-        }
-    }
-
-    async fn get(&self, path: &str) -> (StatusCode, String) {
-        let answer = self.client.get(format!("{}{path}", self.url)).send();
-        let answer = answer.await.unwrap();
-        (answer.status(), answer.text().await.unwrap())
-    }
-
-    async fn ready(&self) -> (StatusCode, String) {
-        self.get("/readyz").await
-    }
-
-    async fn status(&self) -> Value {
-        serde_json::from_str(&self.get("/status").await.1).unwrap()
-    }
-
-    async fn becomes_ready(&self) {
-        let begun = Instant::now();
-        loop {
-            let (status, reasons) = self.ready().await;
-            if status == StatusCode::OK {
-                return;
-            }
-            let log = || self.program.log();
-            assert!(begun.elapsed() < LIMIT, "not ready: {reasons}\n{}", log());
-            sleep(PAUSE).await;
-        }
-    }
-
-    /// Waits until it is not ready for this reason, and gives back all reasons.
-    async fn becomes_unready(&self, words: &str) -> String {
-        let begun = Instant::now();
-        loop {
-            let (status, reasons) = self.ready().await;
-            if status == StatusCode::SERVICE_UNAVAILABLE && reasons.contains(words) {
-                return reasons;
-            }
-            let log = || self.program.log();
-            assert!(begun.elapsed() < LIMIT, "no {words}: {reasons}\n{}", log());
-            sleep(PAUSE).await;
-        }
-    }
-
-    async fn until(&self, what: &str, reached: impl Fn(&Value) -> bool) -> Value {
-        let begun = Instant::now();
-        loop {
-            let status = self.status().await;
-            if reached(&status) {
-                return status;
-            }
-            assert!(begun.elapsed() < LIMIT, "not seen: {what}\n{status:#}");
-            sleep(PAUSE).await;
-        }
-    }
-}
-
-/// Between two looks.
-const PAUSE: Duration = Duration::from_millis(100);
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("no text: {value}"))
 }
 
 fn worker_files(stack: &Stack) -> PartyFiles {

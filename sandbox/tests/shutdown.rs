@@ -1,17 +1,26 @@
 //! What must not be lost when something is let go of: work in hand, and the following of
 //! credentials.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use keyutil::{
     files::{self, Mode},
-    pki::Party,
+    jwt::keyring::{KeyringError, RotationPolicy, RotationTimes},
+    pki::{
+        self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, LeafOptions, Party,
+        RotateError, Step,
+    },
 };
-use sandbox::{StackOptions, signal::Signal};
+use sandbox::{Stack, StackOptions, signal::Signal, stack::REFRESH};
 use secrecy::ExposeSecret;
-use support::LIMIT;
+use support::{InFlight, LIMIT, Observed};
 use temporalio_client::WorkflowStartOptions;
 use worker::workflows::HelloWorkflow;
 
@@ -22,6 +31,8 @@ async fn a_worker_says_when_its_grace_ran_out() {
     command.args(["--shutdown-grace", "1s"]);
     let mut worker = support::polling(&mut command).await;
 
+    // It says that it has started before its first poll is under way.
+    support::assert_greeted(&support::starter(&stack, &[]).await);
     // A server that answers nothing cannot take leave of the worker either.
     stack.server().unwrap().pause().unwrap();
     worker.signal(Signal::TERM);
@@ -32,6 +43,101 @@ async fn a_worker_says_when_its_grace_ran_out() {
     let log = worker.log();
     assert!(log.contains("SIGTERM"), "{log}");
     assert!(log.contains("the grace of 1s ran out"), "{log}");
+}
+
+/// The server is away, so that what is in hand cannot be reported, while the worker is told to stop
+/// and every credential that it presents is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_rotate_while_a_worker_stops_are_used_for_its_last_calls() {
+    let mut stack = support::stack(StackOptions {
+        durable: true,
+        ..StackOptions::default()
+    })
+    .await;
+    // The steps that everybody must have seen before the next.
+    authority_step(&stack, Step::Trust).await;
+    let before = SystemTime::now();
+    let signing = policy();
+    let ring = stack.keyring();
+    let allowed = ring
+        .look(before)
+        .unwrap()
+        .rotation_allowed(&signing)
+        .unwrap();
+    let mut command = support::worker_command(&stack).await;
+    let mut worker = Observed::start(command.args(["--shutdown-grace", "60s"])).await;
+    worker.becomes_ready().await;
+    let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
+    // The server looks for new CAs once a second, and so does the endpoint for new keys.
+    let seen = allowed
+        .duration_since(SystemTime::now())
+        .unwrap_or_default();
+    tokio::time::sleep(seen.max(PROPAGATION + REFRESH)).await;
+
+    stack.kill_server().await.unwrap().unwrap();
+    worker.program.signal(Signal::TERM);
+    worker.becomes_unready("stopping").await;
+    let layout = Layout::new(&stack.certs());
+    let options = LeafOptions::default();
+    pki::rotate_leaf(&layout, Party::Worker, &options, SystemTime::now).unwrap();
+    let reissued = authority_step(&stack, Step::Reissue).await;
+    match ring.rotate(&signing, SystemTime::now) {
+        Ok(_) => {}
+        Err(KeyringError::TooEarly { left, .. }) => panic!("{left:?} left"),
+        Err(error) => panic!("{error}"),
+    }
+    worker
+        .until("the new credentials are in use", |status| {
+            let replaced = |name: &str| status["credentials"][name]["reloads"].as_u64() > Some(0);
+            replaced("client_certificate") && replaced("signing_key")
+        })
+        .await;
+    assert_eq!(worker.status().await["phase"]["name"], "stopping");
+    stack.start_server().await.unwrap();
+
+    let ended = worker.program.ended(LIMIT).await;
+    let log = worker.program.log();
+    assert!(ended.success(), "{log}");
+    let mut leaves = reissued.leaves.iter();
+    let leaf = leaves.find(|leaf| leaf.party == Party::Worker).unwrap();
+    let presented = format!("client_serial=\"{}\"", leaf.new.serial);
+    assert!(log.contains(&presented), "no {presented} in\n{log}");
+    // What it could not take any more, another one does, with the new credentials from the start.
+    let next = support::worker(&stack).await;
+    load.stop().await;
+    drop(next);
+}
+
+const PROPAGATION: Duration = Duration::from_secs(2);
+
+fn policy() -> RotationPolicy {
+    let times = RotationTimes {
+        refresh_interval: REFRESH,
+        propagation: PROPAGATION,
+        clock_skew: Duration::from_secs(1),
+        ..RotationTimes::default()
+    };
+    RotationPolicy::new(times, None).unwrap()
+}
+
+/// Does one step of the rotation of the CA of clients, as soon as it may be done.
+async fn authority_step(stack: &Stack, step: Step) -> AuthorityRotated {
+    let options = AuthorityOptions {
+        refresh_interval: REFRESH,
+        propagation: PROPAGATION,
+        ..AuthorityOptions::default()
+    };
+    let layout = Layout::new(&stack.certs());
+    let rotate = || {
+        let clients = AuthorityKind::Clients;
+        pki::rotate_authority(&layout, clients, step, &options, SystemTime::now)
+    };
+    loop {
+        match rotate() {
+            Err(RotateError::TooEarly { left, .. }) => tokio::time::sleep(left).await,
+            rotated => return rotated.unwrap(),
+        }
+    }
 }
 
 /// `keyutil::connect(…).client().clone()` is what people write, and they let go of the rest.

@@ -1,7 +1,11 @@
 //! Why there is no authorized connection, and what to do about it.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    time::{Duration, UNIX_EPOCH},
+};
 
+use tokio_rustls::rustls::CertificateError;
 use tonic::{Code, Status};
 
 use crate::{settings::Problems, transport::DialError};
@@ -30,7 +34,10 @@ pub enum ConnectError {
         source: DialError,
     },
     /// The server's certificate is not what it must be.
-    #[error("failed to verify the certificate of `{target}`, trusting {trusted}")]
+    #[error(
+        "failed to verify the certificate of `{target}`, trusting {trusted}{}",
+        Clock(source)
+    )]
     ServerCertificate {
         /// `host:port`.
         target: String,
@@ -181,7 +188,7 @@ impl ConnectError {
 }
 
 fn server_certificate_hint(source: &DialError) -> String {
-    use tokio_rustls::rustls::CertificateError as E;
+    use CertificateError as E;
     match source.server_certificate_error() {
         Some(E::NotValidForName | E::NotValidForNameContext { .. }) => {
             "give the name that the certificate is for with `--tls-server-name` \
@@ -202,6 +209,31 @@ fn server_certificate_hint(source: &DialError) -> String {
         }
     }
     .to_owned()
+}
+
+/// Where time is the matter: what time it is taken to be. rustls tells it in seconds since 1970.
+struct Clock<'a>(&'a DialError);
+
+impl fmt::Display for Clock<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, limit, now) = match self.0.server_certificate_error() {
+            Some(CertificateError::ExpiredContext { time, not_after }) => {
+                ("expired at", not_after, time)
+            }
+            Some(CertificateError::NotValidYetContext { time, not_before }) => {
+                ("is not valid before", not_before, time)
+            }
+            _ => return Ok(()),
+        };
+        let [limit, now] = [limit, now].map(|time| {
+            let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
+            humantime::format_rfc3339_seconds(time)
+        });
+        write!(
+            f,
+            ": it {word} {limit}, and by the clock of this machine it is {now}"
+        )
+    }
 }
 
 struct Waited(Option<Duration>);

@@ -63,16 +63,19 @@ impl Identity {
             });
         }
         let certified = CertifiedKey::new(chain.clone(), signing_key);
+        let in_words = |time| humantime::format_rfc3339_seconds(time).to_string();
         if summary.not_after < now {
             return Err(IdentityError::Expired {
                 serial: summary.serial,
-                at: humantime::format_rfc3339_seconds(summary.not_after).to_string(),
+                at: in_words(summary.not_after),
+                now: in_words(now),
             });
         }
         if summary.not_before > now {
             return Err(IdentityError::NotYetValid {
                 serial: summary.serial,
-                from: humantime::format_rfc3339_seconds(summary.not_before).to_string(),
+                from: in_words(summary.not_before),
+                now: in_words(now),
             });
         }
         Ok(Self {
@@ -212,20 +215,28 @@ pub enum IdentityError {
     )]
     Order,
     /// Too late.
-    #[error("the certificate with serial {serial} expired at {at}")]
+    #[error(
+        "the certificate with serial {serial} expired at {at}, and by the clock of this machine it is {now}"
+    )]
     Expired {
         /// Of the leaf.
         serial: String,
         /// RFC 3339.
         at: String,
+        /// When it was read.
+        now: String,
     },
     /// Too early.
-    #[error("the certificate with serial {serial} is not valid before {from}")]
+    #[error(
+        "the certificate with serial {serial} is not valid before {from}, and by the clock of this machine it is {now}"
+    )]
     NotYetValid {
         /// Of the leaf.
         serial: String,
         /// RFC 3339.
         from: String,
+        /// When it was read.
+        now: String,
     },
 }
 

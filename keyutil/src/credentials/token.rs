@@ -1,6 +1,10 @@
 //! A token, as it may be sent; and why there may be none.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tonic::metadata::{Ascii, MetadataValue};
 
@@ -61,10 +65,16 @@ impl Token {
         self.content.as_deref()
     }
 
+    /// When it expired, or will before a call that is made now has reached the server.
     pub(super) fn expired(&self, now: SystemTime) -> Option<SystemTime> {
-        self.expires_at().filter(|expires_at| *expires_at <= now)
+        self.expires_at()
+            .filter(|expires_at| *expires_at <= now + ON_THE_WAY)
     }
 }
+
+/// The server has no leeway. A call whose token expires on the way is refused, and the SDK does not
+/// repeat that, as it repeats one that was not sent.
+const ON_THE_WAY: Duration = Duration::from_secs(1);
 
 fn trimmed(raw: &str) -> Result<&str, TokenError> {
     let raw = raw.trim();

@@ -260,7 +260,41 @@ mod tests {
         }
     }
 
+    /// JSON of any shape, with the names that matter among those of its members.
+    fn json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            "[a-zA-Z0-9_-]{0,4}|EC|RSA|P-256|sig".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let name = "keys|kid|kty|crv|x|y|n|e|d|error";
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map(name, inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
     proptest! {
+        #[test]
+        fn a_document_that_is_cut_short_is_refused(part in 0.0..1.0) {
+            let document = Jwks::publishing([&key(), &key()]).unwrap().document();
+            let whole = document.trim_ascii_end();
+            let cut = (whole.len() as f64 * part) as usize;
+            prop_assert!(Jwks::parse(&whole[..cut]).is_err());
+        }
+
+        #[test]
+        fn what_has_no_usable_key_is_refused(document in json()) {
+            // No coordinate is ever guessed, so nothing here can be a key.
+            prop_assert!(Jwks::parse(document.to_string().as_bytes()).is_err());
+            let among = serde_json::json!({ "keys": [document] });
+            prop_assert!(Jwks::parse(among.to_string().as_bytes()).is_err());
+        }
+
         #[test]
         fn arbitrary_bytes_do_not_panic(text in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Jwks::parse(&text);

@@ -75,7 +75,15 @@ fn token(status: &Status, now: SystemTime) -> Option<String> {
     let token = credentials.token.as_ref()?;
     let expired = token.valid_until.filter(|until| *until <= now);
     match &credentials.minting {
-        None => expired.map(|at| format!("the token expired at {}", in_words(at))),
+        None => expired.map(|at| {
+            let from = token.from.join(", ");
+            let why = match (&token.last_failure, token.since) {
+                (Some(failure), _) => format!("nothing newer can be used: {}", failure.reason),
+                (None, Some(_)) => format!("`{from}` holds no newer one"),
+                (None, None) => format!("the one of {from} is never renewed"),
+            };
+            format!("the token expired at {}, and {why}", in_words(at))
+        }),
         Some(minting) if token.in_use.is_none() || expired.is_some() => {
             let failure = minting.last_failure.as_ref()?;
             Some(format!(

@@ -7,8 +7,10 @@
     reason = "each test file uses a part of this, and a test says what went wrong by panicking"
 )]
 
+pub mod clock;
 pub mod jwks;
 mod load;
+mod observed;
 pub mod process;
 mod program;
 pub mod rotation;
@@ -35,6 +37,7 @@ use secrecy::SecretString;
 use tokio::{process::Command, sync::OnceCell, time::timeout};
 
 pub use load::InFlight;
+pub use observed::{Observed, text};
 pub use program::Program;
 
 /// For each thing that is waited for: far more than it takes, even on a busy machine.

@@ -42,7 +42,7 @@ fn well() -> Status {
 fn token(in_use: Option<&str>, valid_until: u64) -> Option<CredentialStatus> {
     Some(CredentialStatus {
         in_use: in_use.map(str::to_owned),
-        from: Vec::new(),
+        from: vec!["TOKEN".into()],
         since: None,
         valid_until: Some(at(valid_until)),
         reloads: 0,
@@ -132,7 +132,27 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         "the same, expired",
         |status| status.credentials.token = token(Some("kid"), 20),
         20,
-        &["the token expired at 1970-01-12T13:47:00.000Z"],
+        &["the token expired at 1970-01-12T13:47:00.000Z, and the one of TOKEN is never renewed"],
+    ),
+    (
+        "the same from a file",
+        |status| {
+            status.credentials.token = token(Some("kid"), 20);
+            let token = status.credentials.token.as_mut().unwrap();
+            token.since = Some(at(0));
+        },
+        20,
+        &["the token expired at 1970-01-12T13:47:00.000Z, and `TOKEN` holds no newer one"],
+    ),
+    (
+        "the same from a file that is broken",
+        |status| {
+            status.credentials.token = token(Some("kid"), 20);
+            let token = status.credentials.token.as_mut().unwrap();
+            (token.since, token.last_failure) = (Some(at(0)), failure(10));
+        },
+        20,
+        &["Z, and nothing newer can be used: nobody listens"],
     ),
     (
         "a minted token that expired while nothing was called",
