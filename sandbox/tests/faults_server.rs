@@ -6,11 +6,6 @@
 //! is, and the five seconds. Until then, a minute in all, the worker is ready, and nothing in its
 //! status tells of it but the times of the last calls that went well.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 mod support;
 
 use std::time::{Duration, Instant};
