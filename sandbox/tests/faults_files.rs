@@ -291,7 +291,7 @@ impl Fault {
 
     fn befalls(self, path: &Path) {
         if self == Self::Locked {
-            return fs::set_permissions(path, Permissions::from_mode(0o0)).unwrap();
+            return fs::set_permissions(path, Permissions::from_mode(0o000)).unwrap();
         }
         fs::rename(path, aside(path)).unwrap();
         match self {
@@ -334,7 +334,7 @@ fn aside(path: &Path) -> PathBuf {
 /// Whether a file without permissions cannot be read: root reads it.
 fn locks_out() -> bool {
     let file = tempfile::NamedTempFile::new().unwrap();
-    fs::set_permissions(file.path(), Permissions::from_mode(0o0)).unwrap();
+    fs::set_permissions(file.path(), Permissions::from_mode(0o000)).unwrap();
     File::open(file.path()).is_err()
 }
 

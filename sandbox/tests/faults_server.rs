@@ -6,11 +6,6 @@
 //! is, and the five seconds. Until then, a minute in all, the worker is ready, and nothing in its
 //! status tells of it but the times of the last calls that went well.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 mod support;
 
 use std::time::{Duration, Instant};
@@ -21,8 +16,9 @@ use sandbox::{StackOptions, signal::Signal};
 use support::{InFlight, LIMIT, Observed};
 use tokio::time::sleep;
 
-/// For a worker to be ready again after the server is back.
-const RECOVERY: Duration = Duration::from_secs(15);
+/// For a worker to be ready again after the server is back. The SDK waits twelve seconds at most
+/// before it polls again; the rest is for a busy machine.
+const RECOVERY: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_killed_five_times_costs_no_workflow() {
