@@ -66,6 +66,19 @@ pub async fn complaint(worker: &WorkerProcess, known: usize) -> String {
     }
 }
 
+/// Waits for a complaint of the worker with these words in it, and gives it back.
+pub async fn complaint_with(worker: &WorkerProcess, words: &str) -> String {
+    let begun = Instant::now();
+    loop {
+        let mut complaints = worker.complaints().into_iter();
+        if let Some(complaint) = complaints.find(|complaint| complaint.contains(words)) {
+            return complaint;
+        }
+        assert!(begun.elapsed() < LIMIT, "no complaint with {words}");
+        sleep(PAUSE).await;
+    }
+}
+
 /// One call that takes permission, on a connection of its own.
 pub async fn probe(args: &ConnectArgs) -> Result<(), ConnectError> {
     let settings = Settings::new(args, "test").unwrap();
