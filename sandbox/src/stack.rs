@@ -1,11 +1,12 @@
 //! A server with mTLS and authorization on this machine, and all that it needs: PKI, signing keys,
 //! a JWKS endpoint, a namespace.
 
+mod jwks;
+
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, SystemTime},
@@ -15,18 +16,15 @@ use keyutil::{
     ConnectArgs, ConnectError,
     args::{ClaimsArgs, TokenArgs},
     connect,
-    credentials::{Watch, reload::LoadError},
-    jwt::{
-        keyring::{Keyring, KeyringError},
-        serve,
-    },
+    credentials::reload::LoadError,
+    jwt::keyring::{Keyring, KeyringError},
     namespace,
     pki::{self, InitOptions, Layout, Party, PkiError},
     settings::Settings,
 };
 use serde_json::Value;
-use tokio::{net::TcpListener, task::JoinHandle};
 
+use self::jwks::JwksEndpoint;
 use crate::{
     guard::{Guard, GuardError},
     ports::{Ports, PortsError},
@@ -337,37 +335,6 @@ fn server_settings(
             audience: Some(AUDIENCE.to_owned()),
         }),
         dynamic_config: options.dynamic_config.clone(),
-    }
-}
-
-/// Serves the key set from within this process, with the code of `keyutil jwks serve`.
-#[derive(Debug)]
-struct JwksEndpoint {
-    url: String,
-    task: JoinHandle<io::Result<()>>,
-    _watch: Watch,
-}
-
-impl JwksEndpoint {
-    async fn start(keyring: &Keyring) -> Result<Self, StackError> {
-        let document = serve::follow(keyring.jwks_path())?;
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
-            .await
-            .map_err(StackError::Listen)?;
-        let address = listener.local_addr().map_err(StackError::Listen)?;
-        let watch = Watch::start(vec![Box::new(document.clone())]);
-        let task = tokio::spawn(serve::serve(listener, document, std::future::pending()));
-        Ok(Self {
-            url: format!("http://{address}{}", serve::WELL_KNOWN_PATH),
-            task,
-            _watch: watch,
-        })
-    }
-}
-
-impl Drop for JwksEndpoint {
-    fn drop(&mut self) {
-        self.task.abort();
     }
 }
 

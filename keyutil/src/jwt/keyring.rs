@@ -9,12 +9,13 @@
 //! | how long a key waits, and how long it stays | `policy.rs` |
 //! | what the files say, taken together | `ring.rs` |
 //! | when each key was published, began and stopped | `record.rs` |
-//! | what a step writes, in which order | `plan.rs` |
+//! | what a step writes, in which order | `plan.rs`, `planner.rs` |
 //! | rotations that are made when they are due | `schedule.rs` |
 //! | what can go wrong | `error.rs` |
 
 mod error;
 mod plan;
+mod planner;
 mod policy;
 mod record;
 mod ring;

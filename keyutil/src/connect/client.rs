@@ -1,0 +1,81 @@
+//! The SDK's client, whose calls go over our channel.
+
+use backon::{ExponentialBuilder, Retryable};
+use std::time::Duration;
+use temporalio_client::{
+    Client, ClientOptions, ConnectionOptions, RetryOptions, errors::ClientConnectError,
+};
+use tonic::Code;
+use url::Url;
+
+use super::{
+    ConnectError, Connection, Opened,
+    diagnose::{connection_failed, dial_error, explain_refusal},
+};
+use crate::{chain, jwt::Role, transport::bridge::Bridge};
+
+impl Opened {
+    pub(super) async fn into_client(self) -> Result<Connection, ConnectError> {
+        let target = self.channel.dial().target();
+        let channel = self.channel();
+        let (bearer, namespace) = (self.bearer.clone(), self.settings.namespace.clone());
+        let bridge = Bridge {
+            channel: channel.clone(),
+            compression: self.settings.compression,
+            target: target.clone(),
+            explain_failure: Box::new({
+                let channel = self.channel.clone();
+                move |status| {
+                    let source = dial_error(&channel, status)?;
+                    Some(chain(&connection_failed(&channel, source)))
+                }
+            }),
+            // All that workers and starters do takes `write`.
+            explain_refusal: Box::new(move || explain_refusal(&bearer, &namespace, Role::Write)),
+            calls: self.observer.calls(),
+            watch: self.watch,
+        };
+        // The SDK needs a URL and dials none: every call goes to the service.
+        let url = Url::parse(&format!("http://{target}")).map_err(ConnectError::Url)?;
+        let options = ConnectionOptions::new(url)
+            .identity(identity())
+            .service_override(bridge.into_service())
+            .maybe_metrics_meter(self.meter)
+            // Refused by the SDK together with `service_override`.
+            .dns_load_balancing(None)
+            .retry_options(
+                // The SDK's own limits are 10 attempts and 10 s: less than a server's restart.
+                RetryOptions::builder()
+                    .max_elapsed_time(Some(Duration::from_secs(60)))
+                    .max_retries(0)
+                    .build(),
+            )
+            .build();
+        // The SDK makes one call here, and does not retry it.
+        let connection = (|| temporalio_client::Connection::connect(options.clone()))
+            .retry(ExponentialBuilder::default().with_max_times(5))
+            .when(|error| {
+                matches!(error, ClientConnectError::SystemInfoCallError(status)
+                    if status.code() == Code::Unavailable)
+            })
+            .await
+            .map_err(|source| ConnectError::Sdk(Box::new(source)))?;
+        let client = Client::new(
+            connection,
+            ClientOptions::new(self.settings.namespace).build(),
+        )
+        .map_err(|source| ConnectError::Sdk(Box::new(source)))?;
+        Ok(Connection {
+            client,
+            channel,
+            target,
+            observer: self.observer,
+        })
+    }
+}
+
+/// `pid@host`, as the other SDKs have it: what people look for in the Web UI.
+fn identity() -> String {
+    let host = gethostname::gethostname();
+    format!("{}@{}", std::process::id(), host.to_string_lossy())
+}
