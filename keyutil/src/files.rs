@@ -153,17 +153,27 @@ pub fn sweep(folder: &Path) -> io::Result<()> {
 /// How the names of files begin that are not renamed yet.
 const UNFINISHED: &str = ".unfinished-";
 
-/// Removes a file, if it is there.
+/// Removes a file, if it is there, so that it stays away over a power cut once this returns.
 ///
 /// # Errors
 /// [`WriteError`], which names the path.
 pub fn remove(path: &Path) -> Result<(), WriteError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(WriteError {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed,
+    };
+    removed
+        .and_then(|()| File::open(folder_of(path))?.sync_all())
+        .map_err(|source| WriteError {
             path: path.to_owned(),
             source,
-        }),
-        _ => Ok(()),
+        })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
     }
 }
 
@@ -180,10 +190,7 @@ pub fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), WriteError
         path: path.to_owned(),
         source,
     };
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(path);
     create_folder(folder).map_err(failed)?;
     write_and_rename(folder, path, content, mode).map_err(failed)
 }
