@@ -206,6 +206,7 @@ fn write_and_rename(folder: &Path, path: &Path, content: &[u8], mode: Mode) -> i
     if mode == Mode::Public {
         make_public(file.as_file())?;
     }
+    keep_owner(path, file.as_file(), mode)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     // The rename itself is durable only once the folder is synced.
@@ -216,6 +217,34 @@ fn write_and_rename(folder: &Path, path: &Path, content: &[u8], mode: Mode) -> i
 fn make_public(file: &fs::File) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.set_permissions(fs::Permissions::from_mode(0o644))
+}
+
+/// A file that belongs to the user or group of a service goes on belonging to it, or the service
+/// would be cut off from its own credentials. A group that may read a private file may still; one
+/// that everybody may read becomes private.
+#[cfg(unix)]
+fn keep_owner(path: &Path, file: &File, mode: Mode) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let Ok(before) = fs::metadata(path) else {
+        return Ok(());
+    };
+    let now = file.metadata()?;
+    if (before.uid(), before.gid()) != (now.uid(), now.gid()) {
+        match fchown(file, Some(before.uid()), Some(before.gid())) {
+            // Who may not give files away has made the one before, or took over from somebody.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            changed => changed?,
+        }
+    }
+    if mode == Mode::Private && before.mode() & 0o077 == 0o040 {
+        file.set_permissions(fs::Permissions::from_mode(0o640))?;
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_: &Path, _: &File, _: Mode) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(not(unix))]
@@ -296,6 +325,27 @@ mod tests {
 
         assert!(!unfinished.exists());
         assert!(folder.path().join("current.pem").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_group_that_may_read_a_private_file_still_may() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tls.key");
+        for (before, after) in [
+            (0o640, 0o640),
+            (0o440, 0o640),
+            (0o644, 0o600),
+            (0o660, 0o600),
+        ] {
+            fs::write(&path, "old").unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+            replace(&path, b"new", Mode::Private).unwrap();
+            let found = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            assert_eq!(found, after, "{before:o} became {found:o}");
+            fs::remove_file(&path).unwrap();
+        }
     }
 
     #[cfg(unix)]

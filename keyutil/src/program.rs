@@ -102,6 +102,8 @@ pub fn start_logging_at(default_filter: &str) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // A log that takes nothing, on a full disk or without a reader, must not end the process.
+        .log_internal_errors(false)
         .try_init();
 }
 
@@ -136,11 +138,16 @@ fn report(name: &str, error: &anyhow::Error) -> ExitCode {
     if find::<OutputError>(error).is_some_and(gone) {
         return ExitCode::SUCCESS;
     }
-    eprintln!("{name}: {}", chain(error.as_ref()));
+    complain(format_args!("{name}: {}", chain(error.as_ref())));
     if let Some(hint) = hint(error) {
-        eprintln!("\nhint: {hint}");
+        complain(format_args!("\nhint: {hint}"));
     }
     ExitCode::from(exit_code(error))
+}
+
+/// `eprintln!` would panic where nobody reads it, and hide the exit code.
+fn complain(line: impl Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 fn hint(error: &anyhow::Error) -> Option<String> {

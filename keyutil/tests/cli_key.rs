@@ -160,6 +160,19 @@ fn of_two_processes_at_once_one_rotates() {
     }
 }
 
+/// As on a disk that is full of logs.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_that_takes_nothing_changes_no_exit_code() {
+    let folder = with_keys();
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for (arguments, code) in [(&["rotate"][..], 75), (&["rotate", "--emergency"], 0)] {
+        let mut command = keyutil(folder.path());
+        command.arg("key").args(arguments).stderr(full());
+        assert_eq!(run(&mut command).code, Some(code), "{arguments:?}");
+    }
+}
+
 /// The kernel's limit for the size of a file does what a full disk does: nothing can be written.
 #[test]
 fn a_full_disk_changes_nothing_and_the_next_run_completes() {

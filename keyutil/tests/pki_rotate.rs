@@ -57,8 +57,29 @@ fn a_whole_run_waits_between_the_steps() {
         assert!(ended.stdout.contains(&format!("{step}: done")), "{ended:?}");
     }
     // No terminal: one line for each wait, and no bar.
-    assert_eq!(ended.stderr.matches("waiting: until").count(), 2);
+    assert_eq!(ended.stderr.matches("waiting until").count(), 2);
     assert_eq!(problems(&certs), [""; 0]);
+}
+
+#[test]
+fn a_reader_that_goes_away_does_not_leave_it_half_done() {
+    let certs = certs();
+    let binary = env!("CARGO_BIN_EXE_keyutil");
+    let dir = certs.path().join("certs");
+    let dir = dir.display();
+    let piped = format!(
+        "{binary} pki rotate client-ca --dir '{dir}' --refresh-interval 0s --propagation 0s | true"
+    );
+    let ended = std::process::Command::new("bash")
+        .args(["-c", &piped])
+        .status();
+    assert!(ended.unwrap().success());
+    let left = fs::read_dir(certs.path().join("certs/ca")).unwrap();
+    let names = left.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let unfinished: Vec<_> = names
+        .filter(|name| name.contains("-next") || name.contains("-previous"))
+        .collect();
+    assert_eq!(unfinished, [""; 0]);
 }
 
 #[test]

@@ -98,6 +98,28 @@ async fn a_bundle_that_does_not_verify_the_server_is_not_used_for_calls() {
     until(&opened, |_| rejected(&opened).is_none()).await;
 }
 
+#[tokio::test]
+async fn a_certificate_that_is_refused_does_not_keep_a_new_bundle_from_use() {
+    let world = World::new();
+    let clients = world.clients.certificate_pem();
+    let peer = Peer::start(mutual(&world.server(), clients)).await;
+    let opened = world.open(peer.port);
+    let before = call(opened.bare_channel()).await;
+
+    let new = authority("new");
+    world.present(&issue(&authority("others"), Purpose::Client, now()));
+    world.trust(&[&new]);
+    look(&opened);
+    // The server goes over to the new CA at once, and ends its connections.
+    peer.present(mutual(&issue(&new, Purpose::Server, now()), clients));
+    peer.end_each_connection();
+
+    let seen = until(&opened, |seen| seen.connection.parse::<u32>().unwrap() > 3).await;
+    assert_eq!(seen.serial, before.serial);
+    let reason = rejected(&opened).unwrap().reason;
+    assert!(reason.contains("UnknownCA"), "{reason}");
+}
+
 /// Somebody who listens and says nothing is given up on, and only one call waits for that.
 #[tokio::test]
 async fn a_server_that_says_nothing_on_the_new_connection_holds_up_one_call() {

@@ -200,13 +200,8 @@ impl<T: Credential> Reloading<T> {
     /// Takes a value that is good.
     fn accept(&self, state: &mut State, found: Fingerprint, value: T) {
         let before = self.peek().identify();
-        info!(
-            credential = T::KIND,
-            before,
-            now = value.identify(),
-            expires = value.expires_at().map(in_words),
-            "credential replaced"
-        );
+        let now = value.identify();
+        let expires = value.expires_at().map(in_words);
         self.shared.current.store(Arc::new(value));
         state.since = SystemTime::now();
         state.good = found;
@@ -214,6 +209,10 @@ impl<T: Credential> Reloading<T> {
         self.shared
             .generation
             .send_modify(|generation| *generation += 1);
+        info!(
+            credential = T::KIND,
+            before, now, expires, "credential replaced"
+        );
     }
 
     fn reject(&self, state: &mut State, found: Fingerprint, failure: &LoadError) {

@@ -159,11 +159,29 @@ impl Shared {
                             credentials,
                         });
                     }
-                    Err(error) => self.trials.rejected(&self.dial, credentials, error),
+                    Err(error) => {
+                        let reached = !error.may_pass();
+                        self.trials.rejected(&self.dial, credentials.clone(), error);
+                        if reached {
+                            self.try_halves(&credentials).await;
+                        }
+                    }
                 }
             }
         }
         self.live.load().channel.clone()
+    }
+
+    async fn try_halves(&self, new: &Credentials) {
+        let before = self.live.load().credentials.clone();
+        for credentials in before.halves(new) {
+            if let Ok(channel) = trial::run(&self.dial, &self.endpoint, &credentials).await {
+                return self.replace(Live {
+                    channel,
+                    credentials,
+                });
+            }
+        }
     }
 
     fn replace(&self, live: Live) {

@@ -118,7 +118,8 @@ pub async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
     };
     print(&rotated)?;
     let kept = policy.retire_after();
-    if let Some(before) = rotated.before {
+    let before = rotated.before.filter(|kid| !rotated.removed.contains(kid));
+    if let Some(before) = before {
         program::print_line(format_args!(
             "stays published for {}: {before}",
             format_duration(kept)

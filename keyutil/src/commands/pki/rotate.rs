@@ -153,12 +153,14 @@ async fn authority(
     let mut step = pki::next_step(&layout, kind, &options, SystemTime::now())?.step;
     // Not yet true of a CA that this run makes.
     options.servers_restarted &= step != pki::Step::Trust;
+    // Whoever reads the output may go away; the rotation is finished all the same.
+    let mut printed = Ok(());
     loop {
         match pki::rotate_authority(&layout, kind, step, &options, SystemTime::now) {
             Ok(rotated) => {
-                report::authority(&rotated)?;
+                printed = printed.and(report::authority(&rotated));
                 let Some(next) = rotated.next else {
-                    return Ok(());
+                    return printed;
                 };
                 step = next.step;
             }

@@ -122,10 +122,13 @@ impl KeyringError {
                  that signs now, run this again",
             ),
             Self::NothingSigns { .. } => Some(
-                "`keyutil key rotate --emergency` lets the next key sign at once, `keyutil key \
-                 generate` makes a new ring",
+                "bring it back; or `keyutil key generate` makes a new ring; or, where `next.pem` is \
+                 there, `keyutil key rotate --emergency` lets that one sign at once",
             ),
-            Self::NoNext => Some("`keyutil key rotate` publishes one"),
+            Self::NoNext => Some(
+                "`keyutil key rotate` publishes one, which then waits; where no key signs either, \
+                 `keyutil key generate` makes a new ring",
+            ),
             Self::BrokenKey { .. } => Some(
                 "put the right key back; without `next.pem` a new next key is published, which has \
                  to wait; without `current.pem` see `keyutil key rotate --emergency`",

@@ -101,6 +101,11 @@ pub(super) fn retire(
     now: SystemTime,
 ) -> Result<Plan<Vec<String>>, KeyringError> {
     let mut ring = Ring::of(found, now)?;
+    if ring.current.is_none() {
+        return Err(KeyringError::NothingSigns {
+            path: keyring.current_path(),
+        });
+    }
     let planner = Planner::new(keyring, found, now);
     let removed = remove_due(&mut ring, policy, planner.now);
     let (_, change) = planner.mended(ring)?;

@@ -71,8 +71,8 @@ impl RotationPolicy {
             });
         }
         Ok(Self {
-            publish_before,
-            retire_after,
+            publish_before: publish_before.min(LONGEST_WAIT),
+            retire_after: retire_after.min(LONGEST_WAIT),
         })
     }
 
@@ -102,6 +102,9 @@ impl RotationPolicy {
         Ok(())
     }
 }
+
+/// Longer than anybody lives, and short enough to be added to any time.
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Durations that contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,7 +7,7 @@ use std::{
 
 use tracing::error;
 
-use super::{Keyring, KeyringError, PolicyError, Ring, RotationPolicy};
+use super::{Keyring, KeyringError, PolicyError, Ring, RotationPolicy, policy::LONGEST_WAIT};
 use crate::chain;
 
 /// Rotates a ring at an interval, by the wall clock and by what the ring's own files say, so that
@@ -39,7 +39,7 @@ impl Schedule {
         Ok(Self {
             keyring,
             policy,
-            every,
+            every: every.min(LONGEST_WAIT),
         })
     }
 
@@ -72,6 +72,9 @@ impl Schedule {
     /// # Errors
     /// Those of the ring.
     pub fn turn(&self, now: SystemTime) -> Result<Duration, KeyringError> {
+        // This also writes down what the files do not tell, such as times that were lost: they
+        // count from now on, once.
+        self.keyring.retire(&self.policy, || now)?;
         let ring = self.keyring.look(now)?;
         if ring.interrupted || self.rotation_due(&ring).is_none_or(|due| due <= now) {
             match self.keyring.rotate(&self.policy, || now) {
@@ -79,8 +82,6 @@ impl Schedule {
                 Err(KeyringError::TooEarly { .. }) => {}
                 rotated => _ = rotated?,
             }
-        } else if ring.removal_due(&self.policy).is_some_and(|due| due <= now) {
-            self.keyring.retire(&self.policy, || now)?;
         }
         let ring = self.keyring.look(now)?;
         let due = [self.rotation_due(&ring), ring.removal_due(&self.policy)];

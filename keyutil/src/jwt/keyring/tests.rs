@@ -287,6 +287,64 @@ fn times_in_the_future_do_not_let_a_key_sign_early() {
 }
 
 #[test]
+fn a_schedule_goes_on_where_times_were_lost_or_lie_in_the_future() {
+    for lost in [Keyring::ring_path, Keyring::jwks_path] {
+        let world = World::new();
+        fs::remove_file(lost(&world.ring)).unwrap();
+        assert!(rotates_within(&world.ring, world.now, 1200));
+    }
+    let world = World::new();
+    let a_year_ago = world.now - 365 * 24 * 3600 * SECOND;
+    assert!(rotates_within(&world.ring, a_year_ago, 1200));
+}
+
+/// Whether a schedule of 1000 s has rotated the ring after so many seconds.
+fn rotates_within(ring: &Keyring, begun: SystemTime, seconds: u32) -> bool {
+    let before = read_signing_key(&ring.current_path()).unwrap();
+    let schedule = Schedule::new(ring.clone(), policy(), 1000 * SECOND).unwrap();
+    for passed in (0..seconds).step_by(10) {
+        schedule.turn(begun + passed * SECOND).unwrap();
+    }
+    let after = read_signing_key(&ring.current_path()).unwrap();
+    before.kid() != after.kid()
+}
+
+#[test]
+fn a_folder_without_keys_is_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = Keyring::at(folder.path());
+    for error in [
+        ring.retire(&policy(), SystemTime::now).unwrap_err(),
+        ring.rotate(&policy(), SystemTime::now).unwrap_err(),
+    ] {
+        assert!(
+            matches!(error, KeyringError::NothingSigns { .. }),
+            "{error}"
+        );
+    }
+    let left = fs::read_dir(folder.path()).unwrap();
+    assert_eq!(left.count(), 1, "the lock alone");
+}
+
+#[test]
+fn waits_without_end_are_no_panic() {
+    let times = RotationTimes {
+        refresh_interval: Duration::MAX,
+        token_lifetime: Duration::MAX,
+        ..RotationTimes::default()
+    };
+    let endless = RotationPolicy::new(times, None).unwrap();
+    let mut world = World::new();
+    world.pass(100);
+    world.rotate().unwrap();
+    let error = world.ring.rotate(&endless, || world.now).unwrap_err();
+    assert!(error.is_too_early(), "{error}");
+    assert_eq!(world.ring.retire(&endless, || world.now).unwrap(), [""; 0]);
+    let schedule = Schedule::new(world.ring.clone(), policy(), Duration::MAX).unwrap();
+    schedule.turn(world.now).unwrap();
+}
+
+#[test]
 fn of_many_at_once_one_rotates() {
     let mut world = World::new();
     world.pass(100);

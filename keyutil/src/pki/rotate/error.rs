@@ -69,6 +69,14 @@ pub enum RotateError {
         /// RFC 3339.
         at: String,
     },
+    /// What it would sign is of no use yet.
+    #[error("the {} CA is not valid before {from}", kind.name())]
+    NotYetValid {
+        /// Which CA.
+        kind: AuthorityKind,
+        /// RFC 3339.
+        from: String,
+    },
     /// The wait since the step before is not over. Where no time of that step was known, it has
     /// been noted, and counts from now.
     #[error(
@@ -165,11 +173,17 @@ impl RotateError {
                  back"
             }
             Self::Next { .. } => {
-                "nobody has a certificate of it yet: remove its two files `ca/*-next.*`, and the \
-                 step `trust` begins anew"
+                "bring its files `<name>-next.crt` and `<name>-next.key` back; if nobody has a \
+                 certificate of it yet (`keyutil pki list`), remove these two, and the step `trust` \
+                 begins anew"
             }
             Self::Expired { .. } => {
-                "rotate the CA itself: `keyutil pki rotate client-ca`, and so on"
+                "rotate the CA itself: `keyutil pki rotate client-ca`, and so on; where it is the new \
+                 CA of a rotation that was begun, remove `<name>-next.crt` and `<name>-next.key` \
+                 of that CA, and the step `trust` begins anew"
+            }
+            Self::NotYetValid { .. } => {
+                "the clock of this machine is wrong now, or was when the CA was made"
             }
             Self::TooEarly { .. } => {
                 "whoever has not seen the step before would fail; without `--step` the command \

@@ -93,6 +93,13 @@ fn validity(
     now: SystemTime,
 ) -> Result<(Validity, bool), RotateError> {
     let refused = |source| RotateError::Lifetime { lifetime, source };
+    let begin = issuer.authority.summary().not_before;
+    if begin > now {
+        return Err(RotateError::NotYetValid {
+            kind: holder.party.issued_by(),
+            from: humantime::format_rfc3339_seconds(begin).to_string(),
+        });
+    }
     let end = issuer.authority.summary().not_after;
     if end <= now {
         return Err(RotateError::Expired {

@@ -29,6 +29,31 @@ impl Credentials {
         }
     }
 
+    /// One new and the other as it was: what is left to try where both are new and do not do. A bad
+    /// certificate must not keep a good CA bundle from use, nor the other way round.
+    pub(in crate::transport) fn halves(&self, new: &Self) -> Vec<Self> {
+        let halves = [
+            Self {
+                identity: self.identity.clone(),
+                trust: new.trust.clone(),
+            },
+            Self {
+                identity: new.identity.clone(),
+                trust: self.trust.clone(),
+            },
+        ];
+        let known = |half: &Self| half.same(self) || half.same(new);
+        halves.into_iter().filter(|half| !known(half)).collect()
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        fn one<T>(some: Option<&Arc<T>>, others: Option<&Arc<T>>) -> bool {
+            some.map(Arc::as_ptr) == others.map(Arc::as_ptr)
+        }
+        one(self.identity.as_ref(), other.identity.as_ref())
+            && one(self.trust.as_ref(), other.trust.as_ref())
+    }
+
     /// Whether they still are. On the path of every call, so no reference is counted.
     pub(in crate::transport) fn are_of_now(&self, security: &Security) -> bool {
         let Security::Tls {

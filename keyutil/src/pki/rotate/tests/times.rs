@@ -212,7 +212,27 @@ fn a_lifetime_that_no_certificate_can_have_is_a_usage_error() {
     // A clock that is far off.
     let options = LeafOptions::default();
     let error = rotate_leaf(&world.layout, Party::Admin, &options, || UNIX_EPOCH).unwrap_err();
-    assert!(matches!(error, RotateError::Lifetime { .. }), "{error}");
+    assert!(matches!(error, RotateError::NotYetValid { .. }), "{error}");
+}
+
+#[test]
+fn a_ca_that_is_not_valid_yet_makes_nothing_and_the_old_key_stays() {
+    let mut world = World::new();
+    let today = world.now;
+    world.now += Duration::from_secs(2 * 24 * 3600);
+    world.step(AuthorityKind::Clients, Step::Trust).unwrap();
+    // The clock was wrong, and is set right. The time of the step says nothing then.
+    world.now = today;
+    let _ = world.step(AuthorityKind::Clients, Step::Reissue);
+    world.wait();
+    let before = world.files();
+
+    let error = world
+        .step(AuthorityKind::Clients, Step::Reissue)
+        .unwrap_err();
+
+    assert!(matches!(error, RotateError::NotYetValid { .. }), "{error}");
+    assert_eq!(world.files(), before);
 }
 
 #[test]
