@@ -92,6 +92,7 @@ pub async fn run(provision: &Options, options: &SoakOptions) -> anyhow::Result<(
     let soaked = soak(&stack, worker, options).await?;
     soaked.write(options)?;
     print_line(&soaked.summary)?;
+    print_line(format!("result and picture: {}", options.output.display()))?;
     if !soaked.summary.passed {
         bail!(
             "{} problems, see above and `{}`",

@@ -17,7 +17,7 @@ use crate::commands::countdown;
 /// next → current → previous. The server fetches the key set at intervals and never because of an
 /// unknown key, so the next key signs only after it has been published for propagation + refresh
 /// interval + clock skew: before that some server would refuse its tokens. A key that has stopped
-/// signing stays published until no token of its can be alive, and is removed by a later
+/// signing stays published until all tokens that it signed have expired, and is removed by a later
 /// `rotate` or `retire`.
 ///
 /// A run that was interrupted is finished by the next one. Two at once wait for each other.
@@ -72,7 +72,7 @@ pub struct Times {
     #[arg(long, env = "KEYUTIL_CLOCK_SKEW", default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
     clock_skew: Duration,
 
-    /// From a file replaced to everybody having read it: a mounted Kubernetes secret takes two
+    /// From a file replaced to everybody having read it; for mounted Kubernetes secrets allow three
     /// minutes
     #[arg(long, env = "KEYUTIL_PROPAGATION", default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     propagation: Duration,

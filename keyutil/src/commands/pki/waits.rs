@@ -17,7 +17,7 @@ pub struct Waits {
 
     /// How long a replaced file takes to reach whoever reads it, and to be picked up.
     ///
-    /// Worker and starter look once a second. A mounted Kubernetes secret takes a minute or two.
+    /// Worker and starter look once a second. For mounted Kubernetes secrets allow three minutes.
     #[arg(long, env = "KEYUTIL_PROPAGATION", value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     pub propagation: Duration,
 }
