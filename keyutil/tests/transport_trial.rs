@@ -37,6 +37,8 @@ async fn a_certificate_that_the_server_refuses_is_not_used_for_calls() {
         assert!(rejected.reason.contains(words), "{}", rejected.reason);
     }
     let status = opened.observer().status();
+    let in_use = status.credentials.client_certificate.unwrap().in_use;
+    assert!(in_use.unwrap().contains(&before.serial));
     assert_eq!(status.connection.last_failure, None);
     let last = status.connection.last_handshake.unwrap();
     assert_eq!(last.client.unwrap().serial, before.serial);

@@ -38,11 +38,15 @@ impl Observer {
     pub fn status(&self) -> Status {
         let dial = self.channel.dial();
         let journal = dial.journal();
+        let mut credentials = CredentialsStatus::of(dial.security(), self.bearer.source());
+        if self.channel.rejection().is_some() {
+            credentials.name_those_kept(&self.channel.credentials());
+        }
         Status {
             target: dial.target(),
             namespace: self.namespace.to_string(),
             phase: self.phase().clone(),
-            credentials: CredentialsStatus::of(dial.security(), self.bearer.source()),
+            credentials,
             connection: ConnectionStatus {
                 handshakes: journal.handshakes(),
                 last_handshake: journal.last_handshake(),

@@ -7,7 +7,10 @@ use serde::Serialize;
 use super::{Failure, time};
 use crate::{
     credentials::{Credential, Minter, Reloading, TokenSource},
-    transport::{Security, dial::TrustSource},
+    transport::{
+        Security,
+        dial::{Credentials, TrustSource},
+    },
 };
 
 /// The credentials of a connection. One that it does without is `None`.
@@ -36,6 +39,16 @@ impl CredentialsStatus {
         ]
         .into_iter()
         .filter_map(|(name, credential)| Some((name, credential.as_ref()?)))
+    }
+
+    /// Where the server has rejected newer TLS credentials, those in use are not those of the files.
+    pub(crate) fn name_those_kept(&mut self, kept: &Credentials) {
+        if let (Some(status), Some(identity)) = (&mut self.client_certificate, &kept.identity) {
+            status.name(identity.as_ref());
+        }
+        if let (Some(status), Some(trust)) = (&mut self.server_ca, &kept.trust) {
+            status.name(trust.as_ref());
+        }
     }
 
     pub(crate) fn of(security: &Security, source: Option<&TokenSource>) -> Self {
@@ -111,6 +124,11 @@ impl CredentialStatus {
             failed_reloads: status.failures,
             last_failure: status.last_failure,
         }
+    }
+
+    fn name(&mut self, credential: &impl Credential) {
+        self.in_use = Some(credential.identify());
+        self.valid_until = credential.expires_at();
     }
 
     /// A minted token. That it is minted again is no reload.
