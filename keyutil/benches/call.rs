@@ -14,7 +14,7 @@ mod peer;
 
 use std::{fs, sync::Arc};
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use client::World;
 use divan::{AllocProfiler, Bencher};
 use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
@@ -24,7 +24,10 @@ use keyutil::{
     credentials::Watch,
     jwt::key,
     settings::Settings,
-    transport::{Calls, bridge::Bridge},
+    transport::{
+        Calls,
+        bridge::{Bridge, Untouched},
+    },
 };
 use peer::Peer;
 use secrecy::ExposeSecret;
@@ -39,9 +42,8 @@ use tokio_rustls::{
     },
 };
 use tonic::{
-    Request, Status,
+    Request,
     client::Grpc,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::MetadataMap,
     transport::{Channel, Endpoint},
 };
@@ -210,43 +212,5 @@ impl Setting {
         });
         let _runtime = self.runtime.enter();
         Endpoint::from_static("http://localhost").connect_with_connector_lazy(connector)
-    }
-}
-
-/// A codec of bytes, like the bridge's own.
-#[derive(Clone, Copy, Debug, Default)]
-struct Untouched;
-
-impl Codec for Untouched {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Untouched {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Untouched {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
     }
 }

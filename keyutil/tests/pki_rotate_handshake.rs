@@ -14,16 +14,14 @@ mod peer;
 
 use std::time::SystemTime;
 
+use client::look;
 use handshake::{Side, handshake};
 use keyutil::{
     ConnectArgs,
-    connect::Opened,
-    credentials::Look,
     pki::{
         AuthorityKind, AuthorityOptions, InitOptions, Layout, Leaf, LeafOptions, Party, Step, init,
         rotate_authority, rotate_leaf,
     },
-    transport::{Security, dial::TrustSource},
 };
 use peer::{Peer, call, mutual};
 use tempfile::TempDir;
@@ -188,19 +186,4 @@ fn server(layout: &Layout) -> ServerConfig {
         key_pem: side.key.into(),
     };
     mutual(&leaf, &side.trust)
-}
-
-fn look(opened: &Opened) {
-    let Security::Tls {
-        identity, trust, ..
-    } = opened.bare_channel().dial().security()
-    else {
-        panic!("no TLS");
-    };
-    if let Some(identity) = identity {
-        identity.look();
-    }
-    if let TrustSource::File(trust) = trust {
-        trust.look();
-    }
 }

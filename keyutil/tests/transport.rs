@@ -12,14 +12,14 @@ mod peer;
 
 use std::{fs, sync::Arc, time::SystemTime};
 
-use client::{World, authority, issue, now, open};
+use client::{World, authority, issue, look, now, open};
 use http::HeaderMap;
 use keyutil::{
     ConnectError,
     connect::Opened,
-    credentials::{Identity, Look, Watch},
+    credentials::{Identity, Watch},
     pki::{Leaf, Purpose},
-    transport::{DialError, Security, bridge::Bridge, dial::TrustSource},
+    transport::{DialError, bridge::Bridge},
 };
 use peer::{Peer, call, mutual};
 use secrecy::ExposeSecret;
@@ -198,22 +198,6 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
             .unwrap()
             > 50
     );
-}
-
-/// Looks at the files now, as the watch does once a second.
-fn look(opened: &Opened) {
-    let Security::Tls {
-        identity, trust, ..
-    } = opened.bare_channel().dial().security()
-    else {
-        panic!("no TLS");
-    };
-    if let Some(identity) = identity {
-        identity.look();
-    }
-    if let TrustSource::File(trust) = trust {
-        trust.look();
-    }
 }
 
 fn assert_refused(opened: &Opened, error: &ConnectError, expected: AlertDescription, round: u32) {

@@ -12,18 +12,14 @@ mod peer;
 
 use std::time::{Duration, Instant};
 
-use client::{World, authority, issue, now};
-use keyutil::{connect::Opened, credentials::Look, pki::Purpose, transport::Security};
-use keyutil::{status::Failure, transport::dial::TrustSource};
+use client::{World, authority, issue, look, now};
+use keyutil::{connect::Opened, pki::Purpose, status::Failure};
 use peer::{Peer, Seen, call, mutual, try_call};
 
 #[tokio::test]
 async fn a_certificate_that_the_server_refuses_is_not_used_for_calls() {
-    let world = World::new();
+    let (world, peer, opened, before) = connected().await;
     let clients = world.clients.certificate_pem();
-    let peer = Peer::start(mutual(&world.server(), clients)).await;
-    let opened = world.open(peer.port);
-    let before = call(opened.bare_channel()).await;
 
     let others = authority("others");
     let refused = issue(&others, Purpose::Client, now());
@@ -61,10 +57,7 @@ async fn a_certificate_that_the_server_refuses_is_not_used_for_calls() {
 
 #[tokio::test]
 async fn the_next_certificate_is_tried_at_once() {
-    let world = World::new();
-    let peer = Peer::start(mutual(&world.server(), world.clients.certificate_pem())).await;
-    let opened = world.open(peer.port);
-    let before = call(opened.bare_channel()).await;
+    let (world, _peer, opened, before) = connected().await;
 
     world.present(&issue(&authority("others"), Purpose::Client, now()));
     look(&opened);
@@ -78,11 +71,8 @@ async fn the_next_certificate_is_tried_at_once() {
 
 #[tokio::test]
 async fn a_bundle_that_does_not_verify_the_server_is_not_used_for_calls() {
-    let world = World::new();
+    let (world, peer, opened, before) = connected().await;
     let clients = world.clients.certificate_pem();
-    let peer = Peer::start(mutual(&world.server(), clients)).await;
-    let opened = world.open(peer.port);
-    let before = call(opened.bare_channel()).await;
 
     let new = authority("new");
     world.trust(&[&new]);
@@ -102,11 +92,8 @@ async fn a_bundle_that_does_not_verify_the_server_is_not_used_for_calls() {
 
 #[tokio::test]
 async fn a_certificate_that_is_refused_does_not_keep_a_new_bundle_from_use() {
-    let world = World::new();
+    let (world, peer, opened, before) = connected().await;
     let clients = world.clients.certificate_pem();
-    let peer = Peer::start(mutual(&world.server(), clients)).await;
-    let opened = world.open(peer.port);
-    let before = call(opened.bare_channel()).await;
 
     let new = authority("new");
     world.present(&issue(&authority("others"), Purpose::Client, now()));
@@ -125,10 +112,7 @@ async fn a_certificate_that_is_refused_does_not_keep_a_new_bundle_from_use() {
 /// Somebody who listens and says nothing is given up on, and only one call waits for that.
 #[tokio::test]
 async fn a_server_that_says_nothing_on_the_new_connection_holds_up_one_call() {
-    let world = World::new();
-    let peer = Peer::start(mutual(&world.server(), world.clients.certificate_pem())).await;
-    let opened = world.open(peer.port);
-    let before = call(opened.bare_channel()).await;
+    let (world, peer, opened, before) = connected().await;
 
     peer.fall_silent(true);
     world.present(&issue(&world.clients, Purpose::Client, now()));
@@ -168,22 +152,15 @@ async fn until(opened: &Opened, like_this: impl Fn(&Seen) -> bool) -> Seen {
     }
 }
 
-fn rejected(opened: &Opened) -> Option<Failure> {
-    opened.observer().status().connection.rejected
+/// A client and its server, and what the server saw of a first call.
+async fn connected() -> (World, Peer, Opened, Seen) {
+    let world = World::new();
+    let peer = Peer::start(mutual(&world.server(), world.clients.certificate_pem())).await;
+    let opened = world.open(peer.port);
+    let before = call(opened.bare_channel()).await;
+    (world, peer, opened, before)
 }
 
-/// Looks at the files now, as the watch does once a second.
-fn look(opened: &Opened) {
-    let Security::Tls {
-        identity, trust, ..
-    } = opened.bare_channel().dial().security()
-    else {
-        panic!("no TLS");
-    };
-    if let Some(identity) = identity {
-        identity.look();
-    }
-    if let TrustSource::File(trust) = trust {
-        trust.look();
-    }
+fn rejected(opened: &Opened) -> Option<Failure> {
+    opened.observer().status().connection.rejected
 }

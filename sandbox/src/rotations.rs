@@ -20,6 +20,7 @@ use keyutil::{
 };
 use tokio::time::sleep;
 
+pub use evidence::accepts_token_of;
 pub use rotation::{Credential, Rotation};
 
 use self::evidence::{Certificate, Observation};

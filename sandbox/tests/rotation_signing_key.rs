@@ -15,17 +15,14 @@ use std::{
 
 use keyutil::{
     jwt::{
-        ClaimsTemplate, Permission, SigningKey,
+        SigningKey,
         keyring::{
             Keyring, KeyringError, Rotated, RotationPolicy, RotationTimes, read_signing_key,
         },
     },
     pki::{Layout, Party},
 };
-use sandbox::{
-    Stack, StackOptions,
-    stack::{AUDIENCE, REFRESH},
-};
+use sandbox::{Stack, StackOptions, rotations::accepts_token_of, stack::REFRESH};
 use support::LIMIT;
 
 /// What worker and starter are told, so that an old key can be seen to be removed.
@@ -57,7 +54,7 @@ async fn in_turn_nothing_fails_and_the_old_key_is_refused_afterwards() {
     let line = worker.wait_for("credential replaced", LIMIT).await;
     let now = format!("now=\"kid {}\"", rotated.now);
     assert!(line.contains(&now), "{line}");
-    accepts(&stack, &old).await.unwrap();
+    accepts_token_of(&stack, &old).await.unwrap();
 
     // From here on only a token with the new kid can be accepted.
     under_load(&stack, async {
@@ -73,7 +70,7 @@ async fn in_turn_nothing_fails_and_the_old_key_is_refused_afterwards() {
     .await;
     under_load(&stack, async {}).await;
     let new = read_signing_key(&ring.current_path()).unwrap();
-    accepts(&stack, &new).await.unwrap();
+    accepts_token_of(&stack, &new).await.unwrap();
     worker.stop().await;
 }
 
@@ -147,26 +144,10 @@ async fn rotate(ring: &Keyring) -> Rotated {
     }
 }
 
-/// One call that takes permission, with a token that this key has signed.
-async fn accepts(stack: &Stack, key: &SigningKey) -> Result<(), keyutil::ConnectError> {
-    let claims = ClaimsTemplate {
-        subject: "somebody".to_owned(),
-        audience: Some(AUDIENCE.to_owned()),
-        permissions: vec![Permission::write(stack.namespace())],
-        lifetime: Duration::from_secs(60),
-    };
-    let mut args = stack.connect_args(Party::Worker);
-    args.token.signing_key = None;
-    args.token.claims.audience = None;
-    args.token.api_key = Some(key.mint(&claims.at(SystemTime::now())).unwrap());
-    let settings = keyutil::settings::Settings::new(&args, "test").unwrap();
-    keyutil::connect::open(settings).unwrap().probe().await
-}
-
 async fn until_refused(stack: &Stack, key: &SigningKey) {
     let refused = tokio::time::timeout(LIMIT, async {
         loop {
-            match accepts(stack, key).await {
+            match accepts_token_of(stack, key).await {
                 Ok(()) => tokio::time::sleep(Duration::from_millis(100)).await,
                 Err(error) => return error,
             }

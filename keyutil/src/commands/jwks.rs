@@ -12,11 +12,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
     credentials::Watch,
-    jwt::{
-        self, SigningKey,
-        keyring::{Keyring, Schedule},
-        serve,
-    },
+    jwt::{self, SigningKey, keyring::Schedule, serve},
     program,
 };
 use tokio::net::TcpListener;
@@ -125,7 +121,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
 
 fn print(arguments: Print) -> anyhow::Result<()> {
     let jwks = match arguments.signing_key {
-        None => Keyring::at(arguments.folder.dir).jwks()?,
+        None => arguments.folder.ring().jwks()?,
         Some(path) => {
             let failed = || format!("failed to use the signing key `{}`", path.display());
             let pem = fs::read(&path).with_context(failed)?;

@@ -1,7 +1,8 @@
 //! The SDK's client, whose calls go over our channel.
 
-use backon::{ExponentialBuilder, Retryable};
 use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
 use temporalio_client::{
     Client, ClientOptions, ConnectionOptions, RetryOptions, errors::ClientConnectError,
 };

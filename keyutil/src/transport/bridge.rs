@@ -160,7 +160,7 @@ const SPENT: [&str; 6] = [
 
 /// A codec of bytes, which are protobuf already.
 #[derive(Clone, Copy, Debug, Default)]
-struct Untouched;
+pub struct Untouched;
 
 impl Codec for Untouched {
     type Encode = Bytes;

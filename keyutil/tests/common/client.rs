@@ -10,8 +10,10 @@ use std::{
 use keyutil::{
     ConnectArgs,
     connect::{self, Opened},
+    credentials::Look,
     pki::{Authority, AuthorityRequest, Leaf, LeafRequest, Purpose, Validity},
     settings::Settings,
+    transport::{Security, dial::TrustSource},
 };
 use secrecy::ExposeSecret;
 use tempfile::TempDir;
@@ -79,6 +81,22 @@ impl World {
 
 pub fn open(args: &ConnectArgs) -> Opened {
     connect::open(Settings::new(args, "test").unwrap()).unwrap()
+}
+
+/// Looks at the files now, as the watch does once a second.
+pub fn look(opened: &Opened) {
+    let Security::Tls {
+        identity, trust, ..
+    } = opened.bare_channel().dial().security()
+    else {
+        panic!("no TLS");
+    };
+    if let Some(identity) = identity {
+        identity.look();
+    }
+    if let TrustSource::File(trust) = trust {
+        trust.look();
+    }
 }
 
 pub fn authority(name: &str) -> Authority {

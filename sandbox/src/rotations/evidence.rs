@@ -147,7 +147,10 @@ impl OldTrust {
 }
 
 /// One call that takes permission, with a token that this key has signed.
-pub(super) async fn accepts_token_of(stack: &Stack, key: &SigningKey) -> Result<(), ConnectError> {
+///
+/// # Errors
+/// [`ConnectError::Refused`], if the server does not accept it; any other, if it was not asked.
+pub async fn accepts_token_of(stack: &Stack, key: &SigningKey) -> Result<(), ConnectError> {
     let claims = ClaimsTemplate {
         subject: "sandbox".to_owned(),
         audience: Some(AUDIENCE.to_owned()),
@@ -157,8 +160,11 @@ pub(super) async fn accepts_token_of(stack: &Stack, key: &SigningKey) -> Result<
     let mut args = stack.connect_args(Party::Worker);
     args.token.signing_key = None;
     args.token.claims.audience = None;
-    // A key that cannot sign was not in use before either.
-    args.token.api_key = key.mint(&claims.at(SystemTime::now())).ok();
+    let token = key.mint(&claims.at(SystemTime::now()));
+    // Without a token the call would be refused too, and prove nothing.
+    args.token.api_key = Some(token.map_err(|error| ConnectError::NoToken {
+        reason: keyutil::chain(&error),
+    })?);
     probe(&args).await
 }
 

@@ -4,7 +4,7 @@ use std::{error::Error, ops::Range, path::Path, time::Duration};
 
 use plotters::prelude::*;
 
-use super::record::Sample;
+use super::record::{Sample, quantile};
 use crate::rotations::{Credential, Rotation};
 
 const SIZE: (u32, u32) = (1200, 760);
@@ -211,10 +211,7 @@ impl Buckets {
     fn quantile(&self, share: f64) -> Vec<(f64, f64)> {
         let points = self.times().zip(&self.latencies);
         points
-            .filter_map(|(time, bucket)| {
-                let rank = (share * bucket.len() as f64).ceil() as usize;
-                Some((time, *bucket.get(rank.max(1) - 1)?))
-            })
+            .filter_map(|(time, bucket)| Some((time, quantile(bucket, share)?)))
             .collect()
     }
 }

@@ -105,11 +105,7 @@ impl Latency {
         let ended_well = samples.iter().filter(|sample| sample.failure.is_none());
         let mut latencies: Vec<_> = ended_well.map(|sample| sample.latency).collect();
         latencies.sort();
-        let quantile = |share: f64| {
-            let rank = (share * latencies.len() as f64).ceil() as usize;
-            let latency = latencies.get(rank.max(1) - 1).copied();
-            latency.unwrap_or_default().as_millis()
-        };
+        let quantile = |share| quantile(&latencies, share).unwrap_or_default().as_millis();
         Self {
             median: quantile(0.5),
             p95: quantile(0.95),
@@ -157,6 +153,12 @@ impl fmt::Display for Summary {
             handshakes(&self.starter).unwrap_or_default()
         )
     }
+}
+
+/// Of values in ascending order the smallest that at least this share of them do not exceed.
+pub(super) fn quantile<T: Copy>(ascending: &[T], share: f64) -> Option<T> {
+    let rank = (share * ascending.len() as f64).ceil() as usize;
+    ascending.get(rank.max(1) - 1).copied()
 }
 
 /// How often each credential was replaced.

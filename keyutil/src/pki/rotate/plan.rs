@@ -32,12 +32,7 @@ fn trust(
     options: &AuthorityOptions,
     now: SystemTime,
 ) -> Result<Planned, RotateError> {
-    let refused = |reason, hint| RotateError::OutOfOrder {
-        kind: state.kind,
-        step: Step::Trust,
-        reason,
-        hint,
-    };
+    let refused = |reason, hint| out_of_order(state, Step::Trust, reason, hint);
     let mut step = Draft::new(state, Step::Trust, options, now);
     match &state.stage {
         Stage::Idle(old) => {
@@ -78,12 +73,13 @@ fn reissue(
     let mut step = Draft::new(state, Step::Reissue, options, now);
     let (old, new) = match &state.stage {
         Stage::Idle(_) => {
-            return Err(RotateError::OutOfOrder {
-                kind: state.kind,
-                step: Step::Reissue,
-                reason: "there is no new CA",
-                hint: "begin with `--step trust`",
-            });
+            let hint = "begin with `--step trust`";
+            return Err(out_of_order(
+                state,
+                Step::Reissue,
+                "there is no new CA",
+                hint,
+            ));
         }
         Stage::Begun { old, new } => {
             let distrusts = |verifier: &&Verifier| !verifier.trusts(new);
@@ -139,12 +135,7 @@ fn retire(
     options: &AuthorityOptions,
     now: SystemTime,
 ) -> Result<Planned, RotateError> {
-    let refused = |reason, hint| RotateError::OutOfOrder {
-        kind: state.kind,
-        step: Step::Retire,
-        reason,
-        hint,
-    };
+    let refused = |reason, hint| out_of_order(state, Step::Retire, reason, hint);
     let mut step = Draft::new(state, Step::Retire, options, now);
     let (old, new) = match &state.stage {
         Stage::Idle(new) if step.is_noted(new.serial()) => {
@@ -185,6 +176,20 @@ fn retire(
     step.note(Step::Retire, new.serial())?;
     step.remove(state.layout.previous_authority(state.kind));
     Ok(step.done(old, &new.certificate))
+}
+
+fn out_of_order(
+    state: &State,
+    step: Step,
+    reason: &'static str,
+    hint: &'static str,
+) -> RotateError {
+    RotateError::OutOfOrder {
+        kind: state.kind,
+        step,
+        reason,
+        hint,
+    }
 }
 
 fn generate(state: &State, lifetime: Duration, now: SystemTime) -> Result<Current, RotateError> {
