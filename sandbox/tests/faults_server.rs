@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use keyutil::pki::Party;
 use reqwest::StatusCode;
-use sandbox::{StackOptions, signal::Signal};
+use sandbox::{StackOptions, server::Server, signal::Signal};
 use support::{InFlight, LIMIT, Observed};
 use tokio::time::sleep;
 
@@ -86,6 +86,7 @@ async fn a_server_that_stands_still_for_20_s_costs_no_workflow() {
     let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
 
     let server = stack.server().unwrap();
+    has_started(server).await;
     server.pause().unwrap();
     sleep(Duration::from_secs(20)).await;
     assert_eq!(worker.ready().await.0, StatusCode::OK);
@@ -105,6 +106,7 @@ async fn a_server_that_stands_still_for_longer_is_told_and_found_again() {
     support::assert_greeted(&support::starter(&stack, &[]).await);
 
     let server = stack.server().unwrap();
+    has_started(server).await;
     server.pause().unwrap();
     let paused = Instant::now();
     let reasons = loop {
@@ -127,6 +129,15 @@ async fn a_server_that_stands_still_for_longer_is_told_and_found_again() {
     support::assert_greeted(&support::starter(&stack, &[]).await);
     eprintln!("works again {:?} after the server did", resumed.elapsed());
     assert!(resumed.elapsed() < RECOVERY, "{:?}", resumed.elapsed());
+}
+
+/// One that stands still before that dies of it.
+async fn has_started(server: &Server) {
+    let begun = Instant::now();
+    while !matches!(server.has_started(), Ok(true)) {
+        assert!(begun.elapsed() < LIMIT, "the server does not start");
+        sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// The minute that it takes, and half as much for a busy machine.

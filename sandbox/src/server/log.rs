@@ -1,4 +1,4 @@
-//! What a server's log says about its end.
+//! What a server's log says about its start and its end.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -12,6 +12,11 @@ pub(super) fn tail(path: &Path, count: usize) -> io::Result<Vec<String>> {
     let lines: Vec<_> = text.lines().collect();
     let first = lines.len().saturating_sub(count);
     Ok(lines[first..].iter().map(ToString::to_string).collect())
+}
+
+/// Whether `message` is in it.
+pub(super) fn says(path: &Path, message: &str) -> io::Result<bool> {
+    Ok(end_of(path, 0)?.contains(message))
 }
 
 /// The lines after byte `from` that tell why the server ended: its errors if there are any, else

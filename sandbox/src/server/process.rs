@@ -89,6 +89,16 @@ impl Server {
         log::tail(&self.log, count)
     }
 
+    /// Whether the last of its services has started. Calls are answered before; and a server that
+    /// is not done within a minute ends, also when it stood still meanwhile (`temporal/server_impl.go`
+    /// has twice `maxJoinDuration`).
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub fn has_started(&self) -> io::Result<bool> {
+        log::says(&self.log, "worker service started")
+    }
+
     /// The exit status, once the server has ended.
     pub fn exit_status(&mut self) -> io::Result<Option<ExitStatus>> {
         self.child.try_wait()
