@@ -117,8 +117,7 @@ fn bridge_as_the_sdk_calls_it(bencher: Bencher<'_, '_>) {
             channel: opened.channel(),
             compression: None,
             target: "localhost".to_owned(),
-            explain_failure: Box::new(|_| None),
-            explain_refusal: Box::new(String::new),
+            explain: Box::new(|_| None),
             calls: Arc::new(Calls::default()),
             watch: Watch::start(Vec::new()),
         }

@@ -14,6 +14,7 @@ use x509_parser::{
     extensions::{ExtendedKeyUsage, GeneralName, ParsedExtension},
     prelude::FromDer,
     time::ASN1Time,
+    x509::X509Name,
 };
 
 /// The last second that X.509 can write: 9999-12-31T23:59:59Z.
@@ -93,6 +94,13 @@ impl CertificateSummary {
         })
     }
 
+    /// The names that it is valid for, DNS and IP.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let addresses = self.ip_addresses.iter().map(ToString::to_string);
+        self.dns_names.iter().cloned().chain(addresses).collect()
+    }
+
     /// Whether a peer that checks the extended key usage lets the holder be a TLS client.
     #[must_use]
     pub fn permits_client(&self) -> bool {
@@ -144,6 +152,14 @@ pub(crate) fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
         _ => true,
     };
     same_key && certificate.issuer().as_raw() == issuer.subject().as_raw()
+}
+
+/// A distinguished name in DER, such as a TLS server sends of the CAs that it accepts.
+pub(crate) fn name_in_words(der: &[u8]) -> String {
+    match X509Name::from_der(der) {
+        Ok((_, name)) => printable(&name.to_string()),
+        Err(_) => "a name that cannot be read".to_owned(),
+    }
 }
 
 /// Whether the serial number is negative, which some tools write by mistake.

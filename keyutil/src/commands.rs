@@ -1,6 +1,7 @@
 //! One file per subcommand.
 
 mod countdown;
+pub mod doctor;
 pub mod jwks;
 pub mod key;
 pub mod namespace;

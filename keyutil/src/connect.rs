@@ -16,7 +16,7 @@ use std::{fmt, time::Duration};
 
 use temporalio_client::Client;
 use temporalio_common::telemetry::metrics::TemporalMeter;
-use tonic::{Code, Status, service::interceptor::InterceptedService};
+use tonic::{Status, service::interceptor::InterceptedService};
 use tracing::{info, warn};
 
 mod client;
@@ -28,14 +28,15 @@ mod patience;
 pub use error::ConnectError;
 pub use observer::Observer;
 
-use self::diagnose::{connection_failed, dial_error, explain_refusal, failed_with};
+use self::diagnose::connection_failed;
+pub(crate) use self::diagnose::{explain_call, failed_on};
 use crate::{
     args::ConnectArgs,
     credentials::Watch,
     jwt::Role,
     namespace,
     settings::Settings,
-    transport::{AuthorizedChannel, Bearer, RotatingChannel, bearer},
+    transport::{AuthorizedChannel, Bearer, RotatingChannel},
 };
 
 /// A Temporal client whose credentials are followed for as long as it, or a clone of it, lives.
@@ -65,6 +66,12 @@ impl Connection {
     /// What shows how the connection and its credentials are doing, for as long as it is kept.
     pub fn observer(&self) -> &Observer {
         &self.observer
+    }
+
+    /// Adds to an error of a call what keeps calls from going well at this time, if anything does:
+    /// the SDK hands on the words of an error alone.
+    pub fn diagnosed(&self, error: anyhow::Error) -> anyhow::Error {
+        self.observer.diagnosed(error)
     }
 
     /// How the connection and its credentials are doing now.
@@ -188,26 +195,6 @@ impl Opened {
 
     /// What a failed call in `namespace` that takes `needed` means.
     pub fn explain(&self, status: Status, namespace: &str, needed: Role) -> ConnectError {
-        let target = self.channel.dial().target();
-        let namespace = namespace.to_owned();
-        match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => ConnectError::Refused {
-                bore_token: self.bearer.source().is_some(),
-                explanation: explain_refusal(&self.bearer, &namespace, needed),
-                target,
-                namespace,
-                status,
-            },
-            Code::NotFound => ConnectError::NoNamespace { target, namespace },
-            Code::Unavailable if status.message().starts_with(bearer::NOT_SENT) => {
-                ConnectError::NoToken {
-                    reason: status.message().to_owned(),
-                }
-            }
-            _ => match dial_error(&self.channel, &status) {
-                Some(source) => connection_failed(&self.channel, source),
-                None => ConnectError::Call { target, status },
-            },
-        }
+        explain_call(&self.channel, &self.bearer, status, namespace, needed)
     }
 }

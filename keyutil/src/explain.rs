@@ -7,6 +7,8 @@
 use std::time::SystemTime;
 
 use crate::{
+    chain,
+    diagnosis::{Class, Step},
     jwt::{
         Permission, Role,
         inspect::Unverified,
@@ -45,35 +47,96 @@ pub enum Sent<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explanation {
     /// Each of these alone is enough.
-    Because(Vec<String>),
+    Because(Vec<Cause>),
     /// The token looks right, so it must be one of these, the likeliest first.
-    Perhaps(Vec<String>),
+    Perhaps(Vec<Cause>),
 }
+
+/// One cause of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// At which step of the way it lies.
+    pub step: Step,
+    /// The cause, in words.
+    pub words: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Cause {
+    fn of_token(words: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            step: Step::Token,
+            words: words.into(),
+            hint: Some(hint.into()),
+        }
+    }
+}
+
+impl Explanation {
+    fn causes(&self) -> &[Cause] {
+        match self {
+            Self::Because(causes) | Self::Perhaps(causes) => causes,
+        }
+    }
+
+    /// The step of the first cause: of the likeliest.
+    pub fn step(&self) -> Step {
+        self.causes()
+            .first()
+            .map_or(Step::Permission, |cause| cause.step)
+    }
+
+    /// For the exit code.
+    pub fn class(&self) -> Class {
+        match self.step() {
+            Step::Permission => Class::Permission,
+            _ => Class::Token,
+        }
+    }
+
+    /// What to do: about what is certain, or to make certain which it is.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Because(causes) => causes.iter().find_map(|cause| cause.hint.clone()),
+            Self::Perhaps(_) => Some(TELL_APART.to_owned()),
+        }
+    }
+}
+
+/// `Authorization error` is what `common/authorization/interceptor.go` of the server logs.
+const TELL_APART: &str = "`keyutil doctor --jwks <what the server reads>`, with the same settings, \
+                          tells them apart as far as that is possible from outside; the server's \
+                          log says which it is, in the field `error` of `Authorization error`";
 
 impl Refusal<'_> {
     /// The causes that can be seen from this side at `now`, in sentences.
     pub fn explain(&self, now: SystemTime) -> Explanation {
         let (token, text) = match self.token {
             Sent::Nothing => {
-                return Explanation::Because(vec![
-                    "no token was sent, and this server asks for one".to_owned(),
-                ]);
+                return Explanation::Because(vec![Cause::of_token(
+                    "no token was sent, and this server asks for one",
+                    "give `--signing-key` to mint tokens with, or `--token-file`, or an API key in \
+                     TEMPORAL_API_KEY",
+                )]);
             }
             Sent::Opaque => {
-                return Explanation::Perhaps(vec![
-                    "the API key is not valid, or not for this namespace".to_owned(),
-                ]);
+                return Explanation::Because(vec![Cause::of_token(
+                    "the API key is not valid, or not for this namespace",
+                    "compare it with the one that was issued; one of Temporal Cloud belongs to an \
+                     account and its namespaces",
+                )]);
             }
             Sent::Token(token, text) => (token, text),
         };
         let certain = [
             self.times(token, now),
             self.form(token),
-            self.permissions(token),
             self.audience(token),
             text.and_then(|text| self.signature(text))
                 .into_iter()
                 .collect(),
+            self.permissions(token),
         ]
         .concat();
         if certain.is_empty() {
@@ -83,20 +146,26 @@ impl Refusal<'_> {
         }
     }
 
-    fn times(&self, token: &Unverified, now: SystemTime) -> Vec<String> {
+    fn times(&self, token: &Unverified, now: SystemTime) -> Vec<Cause> {
         let words = token.lifetime_in_words(now);
         if ["valid", "never", "`exp`"]
             .iter()
             .any(|begin| words.starts_with(begin))
         {
-            Vec::new()
-        } else {
-            vec![format!("the token is out of its time: {words}")]
+            return Vec::new();
         }
+        let hint = if words.starts_with("expired") {
+            "have the token renewed; a signing key (`--signing-key`) or a token file that an agent \
+             renews (`--token-file`) never runs out"
+        } else {
+            "set the clock of this machine, or that of whoever minted the token"
+        };
+        let words = format!("the token is out of its time: {words}");
+        vec![Cause::of_token(words, hint)]
     }
 
     /// What the server does not even read.
-    fn form(&self, token: &Unverified) -> Vec<String> {
+    fn form(&self, token: &Unverified) -> Vec<Cause> {
         let mut causes = Vec::new();
         if !matches!(token.header["alg"].as_str(), Some("ES256" | "RS256")) {
             causes.push("the token is signed neither with ES256 nor with RS256".to_owned());
@@ -114,10 +183,15 @@ impl Refusal<'_> {
                 ));
             }
         }
+        let hint = "have the token made with what is missing: `keyutil token mint` makes one as \
+                    the server wants it, and `keyutil token inspect` shows what one has";
         causes
+            .into_iter()
+            .map(|words| Cause::of_token(words, hint))
+            .collect()
     }
 
-    fn permissions(&self, token: &Unverified) -> Vec<String> {
+    fn permissions(&self, token: &Unverified) -> Vec<Cause> {
         let entries = token.permissions();
         let granted = entries
             .iter()
@@ -131,68 +205,119 @@ impl Refusal<'_> {
         } else {
             format!("the permissions `{}`", entries.join("`, `"))
         };
-        let mut cause = format!(
+        let mut words = format!(
             "the token has {held}, and the call takes `{}:{}`",
             self.namespace, self.needed
         );
         if let Some(warning) = token.lint(Some(self.namespace)).last() {
-            cause = format!("{cause} ({warning})");
+            words = format!("{words} ({warning})");
         }
-        vec![cause]
+        let least = match self.needed {
+            Role::Read => Role::Write,
+            other => other,
+        };
+        let hint = format!(
+            "have the token made with `{}:{least}` (`--permissions`); namespaces are compared \
+             letter by letter",
+            self.namespace
+        );
+        vec![Cause {
+            step: Step::Permission,
+            words,
+            hint: Some(hint),
+        }]
     }
 
-    fn audience(&self, token: &Unverified) -> Vec<String> {
+    fn audience(&self, token: &Unverified) -> Vec<Cause> {
         let found = token.audiences();
         match self.audience {
-            Some(expected) if !found.contains(&expected) => vec![format!(
-                "the token is for the audience `{}`, and the server expects `{expected}`",
-                if found.is_empty() {
+            Some(expected) if !found.contains(&expected) => {
+                let found = if found.is_empty() {
                     "none".to_owned()
                 } else {
                     found.join("`, `")
-                }
-            )],
+                };
+                let words = format!(
+                    "the token is for the audience `{found}`, and the server expects `{expected}`"
+                );
+                vec![Cause::of_token(words, format!("`--audience {expected}`"))]
+            }
             _ => Vec::new(),
         }
     }
 
-    fn signature(&self, text: &str) -> Option<String> {
+    fn signature(&self, text: &str) -> Option<Cause> {
         // Times and audience are told by the other checks, in more words.
-        match verify::verify(text, self.key_set?, None).err()? {
-            error @ (VerifyError::UnknownKid { .. }
-            | VerifyError::Signature
-            | VerifyError::Jwks(_)
-            | VerifyError::Key(_)) => Some(error.to_string()),
-            _ => None,
-        }
+        let error = verify::verify(text, self.key_set?, None).err()?;
+        Cause::of_signature(&error)
     }
 
-    fn suspects(&self, token: &Unverified, now: SystemTime) -> Vec<String> {
+    fn suspects(&self, token: &Unverified, now: SystemTime) -> Vec<Cause> {
         let mut suspects = Vec::new();
         let kid = token.kid().unwrap_or("none");
         if self.key_set.is_none() {
-            suspects.push(format!(
-                "the server does not know the key `{kid}`: it is not in the JWKS that the server \
-                 reads, or was put there less than one `refreshInterval` ago"
+            suspects.push((
+                Step::Jwks,
+                format!(
+                    "the server does not know the key `{kid}`: it is not in the JWKS that the \
+                     server reads, or under another key there, or was put there less than one \
+                     `refreshInterval` ago"
+                ),
             ));
         } else {
-            suspects.push(format!(
-                "the server has not fetched the JWKS since the key `{kid}` was put there"
+            suspects.push((
+                Step::Jwks,
+                format!(
+                    "the server has not fetched the JWKS since the key `{kid}` was put there, or \
+                     has fetched none, or reads another one"
+                ),
             ));
         }
         if self.audience.is_none() {
             let audience = token.audiences();
-            suspects.push(if audience.is_empty() {
+            let words = if audience.is_empty() {
                 "the server expects an audience, and the token has none".to_owned()
             } else {
                 format!(
                     "the server expects another audience than `{}`",
                     audience.join("`, `")
                 )
-            });
+            };
+            suspects.push((Step::Token, words));
         }
-        suspects.extend(clocks(token, now));
-        suspects
+        suspects.extend(clocks(token, now).map(|words| (Step::Clock, words)));
+        let cause = |(step, words)| Cause {
+            step,
+            words,
+            hint: None,
+        };
+        suspects.into_iter().map(cause).collect()
+    }
+}
+
+impl Cause {
+    /// What the key set tells of a token, if it is anything that nothing else tells.
+    pub(crate) fn of_signature(error: &VerifyError) -> Option<Self> {
+        let hint = match error {
+            VerifyError::UnknownKid { .. } => {
+                "publish the key before it signs (`keyutil key rotate` does), or sign with one of \
+                 those that are published"
+            }
+            VerifyError::Signature => {
+                "two keys have the same `kid`: publish the one that signs; `keyutil key` names \
+                 keys by their thumbprint, so that no two are named alike"
+            }
+            VerifyError::Jwks(_) | VerifyError::Key(_) => {
+                "have the JWKS endpoint serve the public keys: `keyutil jwks serve` never serves \
+                 anything else"
+            }
+            _ => return None,
+        };
+        Some(Self {
+            step: Step::Jwks,
+            words: chain(error),
+            hint: Some(hint.to_owned()),
+        })
     }
 }
 
@@ -212,15 +337,14 @@ fn clocks(token: &Unverified, now: SystemTime) -> Option<String> {
 
 impl std::fmt::Display for Explanation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words: Vec<_> = self.causes().iter().map(|cause| &cause.words[..]).collect();
         match self {
-            Self::Because(causes) => f.write_str(&causes.join("; ")),
-            Self::Perhaps(suspects) => {
-                write!(
-                    f,
-                    "the token looks right from here, so perhaps: {}",
-                    suspects.join("; or ")
-                )
-            }
+            Self::Because(_) => f.write_str(&words.join("; ")),
+            Self::Perhaps(_) => write!(
+                f,
+                "the token looks right from here, so perhaps: {}",
+                words.join("; or ")
+            ),
         }
     }
 }

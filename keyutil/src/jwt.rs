@@ -14,6 +14,7 @@
 //! Only this room names the JWT library.
 
 pub mod claims;
+pub mod fetch;
 pub mod inspect;
 pub mod jwks;
 pub mod key;

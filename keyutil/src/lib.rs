@@ -9,6 +9,8 @@
 //! | the way of a call: interceptor, channel, TLS | [`transport`] |
 //! | tokens, the keys that sign them, and the JWKS endpoint | [`jwt`] |
 //! | why a call was refused, in words | [`explain`] |
+//! | at which step something failed, and what to do | [`diagnosis`] |
+//! | every step of the way of a call, looked at on its own | [`doctor`] |
 //! | how connection and credentials are doing, and whether that will do | [`status`] |
 //! | the same over HTTP: `/healthz`, `/readyz`, `/metrics`, `/status` | [`health`] |
 //! | what time it is, once files are locked | [`clock`] |
@@ -36,6 +38,9 @@ mod chain;
 pub mod clock;
 pub mod connect;
 pub mod credentials;
+pub mod diagnosis;
+pub mod doctor;
+
 mod endpoint;
 pub mod explain;
 pub mod files;
@@ -52,5 +57,6 @@ pub mod transport;
 pub use args::ConnectArgs;
 pub use chain::chain;
 pub use connect::{ConnectError, Connection, connect};
+pub use diagnosis::Diagnosis;
 pub use pem::PemError;
 pub use status::Status;

@@ -27,6 +27,7 @@ enum Command {
     /// Tokens: make one, look at one
     #[command(subcommand)]
     Token(commands::token::Token),
+    Doctor(Box<commands::doctor::Doctor>),
     /// Namespaces of the server
     #[command(subcommand)]
     Namespace(commands::namespace::Namespace),
@@ -40,6 +41,7 @@ async fn main() -> ExitCode {
             Command::Key(command) => commands::key::run(command).await,
             Command::Jwks(command) => commands::jwks::run(command).await,
             Command::Token(command) => commands::token::run(command).await,
+            Command::Doctor(arguments) => commands::doctor::run(*arguments).await,
             Command::Namespace(command) => commands::namespace::run(command).await,
         }
     })

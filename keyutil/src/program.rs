@@ -15,28 +15,29 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     chain,
     connect::ConnectError,
+    diagnosis::{Class, Diagnosed, Diagnosis, Step},
     jwt::keyring::KeyringError,
     pki::{PkiError, RotateError},
     settings::Problems,
-    transport::DialError,
 };
 
-/// The exit codes, for `--help`. The numbers are those of `sysexits.h`.
+/// The exit codes, for `--help`: those of [`Class`], and two more. Where `sysexits.h` has a fitting
+/// number it is that.
 pub const EXIT_CODES: &str = "\
 Exit codes:
    0  done
    1  failed for another reason than these
-  64  the arguments are wrong, or the settings of the connection and the files they name
-  69  the server cannot be reached
+  64  the arguments are wrong, or a file that they name cannot be read
+  69  the server cannot be reached, or does not answer
   75  too early: try again later
   76  the server's certificate or protocol is wrong
-  77  not permitted: client certificate, token or permission";
+  77  the token is accepted, and permits too little
+  79  our client certificate is missing, unusable, or refused
+  80  the token is missing, unusable, or not accepted
+  81  the namespace does not exist
+  82  nobody polls the task queue";
 
-const USAGE: u8 = 64;
-const UNAVAILABLE: u8 = 69;
 const TRY_LATER: u8 = 75;
-const PROTOCOL: u8 = 76;
-const NO_PERMISSION: u8 = 77;
 
 /// A whole program: reads the arguments, logs to standard error, does `work`, prints the error if
 /// there is one, and gives the exit code.
@@ -63,7 +64,7 @@ pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
         let _ = error.print();
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-            _ => ExitCode::from(USAGE),
+            _ => ExitCode::from(Class::Usage.exit_code()),
         }
     })
 }
@@ -138,11 +139,54 @@ fn report(name: &str, error: &anyhow::Error) -> ExitCode {
     if find::<OutputError>(error).is_some_and(gone) {
         return ExitCode::SUCCESS;
     }
+    if let Some(Failed { exit_code, what }) = find::<Failed>(error) {
+        complain(format_args!("{name}: {what}"));
+        return ExitCode::from(*exit_code);
+    }
+    let diagnosis = diagnosis(error);
     complain(format_args!("{name}: {}", chain(error.as_ref())));
-    if let Some(hint) = hint(error) {
+    if let Some(hint) = &diagnosis.hint {
         complain(format_args!("\nhint: {hint}"));
     }
-    ExitCode::from(exit_code(error))
+    let too_early = find::<KeyringError>(error).is_some_and(KeyringError::is_too_early)
+        || find::<RotateError>(error).is_some_and(RotateError::is_too_early);
+    ExitCode::from(if too_early {
+        TRY_LATER
+    } else {
+        diagnosis.class.exit_code()
+    })
+}
+
+/// What an error of a program means.
+pub fn diagnosis(error: &anyhow::Error) -> Diagnosis {
+    if let Some(known) = find::<Diagnosed>(error) {
+        return known.diagnosis.clone();
+    }
+    if let Some(error) = find::<ConnectError>(error) {
+        return error.diagnosis();
+    }
+    if let Some(problems) = find::<Problems>(error) {
+        return problems.diagnosis();
+    }
+    let usage = find::<Usage>(error).is_some()
+        || find::<PkiError>(error).is_some_and(PkiError::is_usage)
+        || find::<RotateError>(error).is_some_and(RotateError::is_usage);
+    let (step, class) = match find::<Status>(error).map(Status::code) {
+        _ if usage => (Step::Configuration, Class::Usage),
+        Some(Code::PermissionDenied | Code::Unauthenticated) => (Step::Token, Class::Token),
+        Some(Code::Unavailable | Code::DeadlineExceeded) => (Step::Grpc, Class::Unreachable),
+        _ => (Step::Grpc, Class::Other),
+    };
+    let hint = find::<PkiError>(error)
+        .and_then(PkiError::hint)
+        .or_else(|| find::<RotateError>(error).and_then(RotateError::hint))
+        .or_else(|| find::<KeyringError>(error).and_then(KeyringError::hint));
+    Diagnosis {
+        step,
+        class,
+        cause: chain(error.as_ref()),
+        hint: hint.map(str::to_owned),
+    }
 }
 
 /// `eprintln!` would panic where nobody reads it, and hide the exit code.
@@ -150,62 +194,18 @@ fn complain(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-fn hint(error: &anyhow::Error) -> Option<String> {
-    if let Some(hint) = find::<PkiError>(error).and_then(PkiError::hint) {
-        return Some(hint.to_owned());
-    }
-    if let Some(hint) = find::<RotateError>(error).and_then(RotateError::hint) {
-        return Some(hint.to_owned());
-    }
-    if let Some(hint) = find::<KeyringError>(error).and_then(KeyringError::hint) {
-        return Some(hint.to_owned());
-    }
-    find::<ConnectError>(error).and_then(ConnectError::hint)
-}
-
-fn exit_code(error: &anyhow::Error) -> u8 {
-    let usage = find::<Problems>(error).is_some()
-        || find::<Usage>(error).is_some()
-        || find::<PkiError>(error).is_some_and(PkiError::is_usage)
-        || find::<RotateError>(error).is_some_and(RotateError::is_usage);
-    if usage {
-        return USAGE;
-    }
-    let too_early = find::<KeyringError>(error).is_some_and(KeyringError::is_too_early)
-        || find::<RotateError>(error).is_some_and(RotateError::is_too_early);
-    if too_early {
-        return TRY_LATER;
-    }
-    match find::<ConnectError>(error) {
-        Some(ConnectError::Settings(_) | ConnectError::Address(_) | ConnectError::Url(_)) => USAGE,
-        Some(ConnectError::Unreachable { source, .. }) => match source {
-            DialError::Resolve { .. } | DialError::Connect { .. } | DialError::TimedOut { .. } => {
-                UNAVAILABLE
-            }
-            DialError::TokenInPlaintext { .. } => USAGE,
-            _ => PROTOCOL,
-        },
-        Some(ConnectError::ServerCertificate { .. }) => PROTOCOL,
-        Some(
-            ConnectError::ClientCertificate { .. }
-            | ConnectError::NoToken { .. }
-            | ConnectError::Refused { .. },
-        ) => NO_PERMISSION,
-        Some(ConnectError::Call { status, .. }) => match status.code() {
-            Code::InvalidArgument => USAGE,
-            _ => UNAVAILABLE,
-        },
-        Some(ConnectError::NoNamespace { .. } | ConnectError::Sdk(_)) => 1,
-        None => match find::<Status>(error).map(Status::code) {
-            Some(Code::PermissionDenied | Code::Unauthenticated) => NO_PERMISSION,
-            Some(Code::Unavailable | Code::DeadlineExceeded) => UNAVAILABLE,
-            _ => 1,
-        },
-    }
-}
-
 fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| cause.downcast_ref())
+}
+
+/// What was looked for is not so, and has been printed: the exit code says the rest.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Failed {
+    /// What is not so.
+    pub what: String,
+    /// What to end with.
+    pub exit_code: u8,
 }
 
 /// Arguments that only the program can judge, and refuses: exit code 64.

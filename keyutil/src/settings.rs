@@ -39,6 +39,17 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
+/// What can be said of the arguments before anything is dialled: what is usable, and every mistake.
+pub(crate) struct Examined {
+    pub(crate) dial: Option<Dial>,
+    /// Where the address is usable, and what it is to be protected with is not.
+    pub(crate) bare: Option<Dial>,
+    pub(crate) token: Option<TokenSource>,
+    pub(crate) compression: Option<CompressionEncoding>,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) problems: Problems,
+}
+
 impl Settings {
     /// Checks the arguments, and loads the files that they name. `program` is the subject of
     /// minted tokens where none is given.
@@ -46,6 +57,30 @@ impl Settings {
     /// # Errors
     /// [`Problems`], with every mistake there is.
     pub fn new(args: &ConnectArgs, program: &str) -> Result<Self, Problems> {
+        let Examined {
+            dial,
+            token,
+            compression,
+            warnings,
+            problems,
+            ..
+        } = Self::examine(args, program);
+        let Some(dial) = dial else {
+            return Err(problems);
+        };
+        problems.into_result()?;
+        Ok(Self {
+            dial,
+            namespace: args.namespace.trim().to_owned(),
+            token,
+            compression,
+            connect_timeout: args.connect_timeout,
+            warnings,
+        })
+    }
+
+    /// The same, as far as it goes.
+    pub(crate) fn examine(args: &ConnectArgs, program: &str) -> Examined {
         let mut problems = Problems::default();
         let address = problems.note(Address::parse(&args.address));
         let namespace = args.namespace.trim();
@@ -57,22 +92,25 @@ impl Settings {
         if args.connect_timeout.is_zero() {
             problems.add("`--connect-timeout` is zero: give the server some time, as in `30s`");
         }
-        let (Some(address), Some(security)) = (address, security) else {
-            return Err(problems);
+        warnings.extend(security.as_ref().and_then(unfit_identity));
+        let dial = |security| {
+            let address = address.as_ref()?;
+            let dial = Dial::new(address.host.clone(), address.port, security);
+            Some(dial.within(args.connect_timeout))
         };
-        problems.into_result()?;
-        warnings.extend(unfit_identity(&security));
-        Ok(Self {
-            dial: Dial::new(address.host, address.port, security),
-            namespace: namespace.to_owned(),
+        Examined {
+            dial: security.and_then(dial),
+            bare: dial(Security::Plaintext {
+                loopback_only: false,
+            }),
             token,
             compression: match args.grpc_compression {
                 Compression::None => None,
                 Compression::Gzip => Some(CompressionEncoding::Gzip),
             },
-            connect_timeout: args.connect_timeout,
             warnings,
-        })
+            problems,
+        }
     }
 
     /// The files to look at while the connection is in use.

@@ -17,7 +17,7 @@ pub mod bridge;
 pub mod calls;
 pub mod channel;
 pub mod dial;
-mod stream;
+pub(crate) mod stream;
 mod trial;
 
 use tonic::service::interceptor::InterceptedService;
@@ -25,7 +25,7 @@ use tonic::service::interceptor::InterceptedService;
 pub use bearer::Bearer;
 pub use calls::Calls;
 pub use channel::RotatingChannel;
-pub use dial::{Dial, DialError, Security};
+pub use dial::{Dial, DialError, Phase, Security};
 pub use trial::Rejection;
 
 /// What every call goes through, ours and the SDK's.

@@ -52,7 +52,7 @@ async fn a_certificate_that_cannot_be_verified() {
             world.server(),
             Some("temporal.example"),
             "not valid for name",
-            "`--tls-server-name`",
+            "`--tls-server-name localhost`",
         ),
         (
             issue(&world.frontend, Purpose::Client, now()),

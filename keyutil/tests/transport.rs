@@ -165,11 +165,10 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
     peer.end_each_connection();
     let opened = world.open(peer.port);
     let bridge = Bridge {
-        explain_failure: Box::new(|_| None),
+        explain: Box::new(|_| None),
         channel: opened.channel(),
         compression: None,
         target: "test".to_owned(),
-        explain_refusal: Box::new(String::new),
         calls: Arc::default(),
         watch: Watch::start(Vec::new()),
     };
@@ -203,7 +202,7 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
 fn assert_refused(opened: &Opened, error: &ConnectError, expected: AlertDescription, round: u32) {
     let journal = opened.bare_channel().dial().journal().last_failure();
     assert!(
-        matches!(journal, Some(DialError::Alert { alert }) if alert == expected),
+        matches!(journal, Some(DialError::Alert { alert, .. }) if alert == expected),
         "round {round}: {journal:?}"
     );
     assert!(

@@ -175,6 +175,12 @@ impl Stack {
         &self.options.namespace
     }
 
+    /// Where the server fetches the key set.
+    pub fn jwks_uri(&self) -> &str {
+        let authorization = self.settings.authorization.as_ref();
+        authorization.map_or("", |authorization| &authorization.jwks_uri)
+    }
+
     /// What the server is started with, for whoever starts another one beside the same JWKS
     /// endpoint.
     pub fn settings(&self) -> &ServerSettings {

@@ -95,8 +95,9 @@ fn environment(stack: &Stack) -> String {
     text
 }
 
-/// What `keyutil key` and `keyutil pki` need to know to rotate the credentials of this stack.
-fn for_rotations(stack: &Stack) -> [(&'static str, String); 6] {
+/// What `keyutil key` and `keyutil pki` need to know to rotate the credentials of this stack, and
+/// `keyutil doctor` to look at them.
+fn for_rotations(stack: &Stack) -> [(&'static str, String); 7] {
     let refresh = humantime::format_duration(REFRESH).to_string();
     let certs = stack.certs();
     [
@@ -105,6 +106,7 @@ fn for_rotations(stack: &Stack) -> [(&'static str, String); 6] {
             "KEYUTIL_SIGNING_DIR",
             certs.join("signing").display().to_string(),
         ),
+        ("KEYUTIL_JWKS", stack.jwks_uri().to_owned()),
         ("KEYUTIL_JWKS_REFRESH_INTERVAL", refresh.clone()),
         ("KEYUTIL_TLS_REFRESH_INTERVAL", refresh),
         // On one machine files are seen within a second or two, and there is one clock.

@@ -65,7 +65,8 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
         observer.stopping();
         reason
     };
-    worker::run(connection.client().clone(), settings, shutdown).await?;
+    let ended = worker::run(connection.client().clone(), settings, shutdown).await;
+    ended.map_err(|error| observer.diagnosed(error.into()))?;
     if let Some((health, _)) = health {
         health.stop().await;
     }

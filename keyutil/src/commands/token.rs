@@ -4,14 +4,14 @@ use std::{
     fs,
     io::{self, Read},
     path::PathBuf,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
     args::ClaimsArgs,
-    jwt::{inspect::Unverified, keyring::read_signing_key, permission, verify},
+    jwt::{fetch, inspect::Unverified, keyring::read_signing_key, permission, verify},
     program::{self, Usage},
     settings::Problems,
 };
@@ -137,7 +137,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
         ))?;
         return Ok(());
     };
-    let key_set = read_key_set(source).await?;
+    let key_set = fetch::fetch(source).await?.document;
     match verify::verify(raw, &key_set, arguments.audience.as_deref()) {
         Ok(()) => {
             program::print_line(format_args!(
@@ -178,21 +178,4 @@ fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
             Ok(text)
         }
     }
-}
-
-async fn read_key_set(source: &str) -> anyhow::Result<Vec<u8>> {
-    if !source.starts_with("http://") && !source.starts_with("https://") {
-        return fs::read(source).with_context(|| format!("failed to read key set `{source}`"));
-    }
-    let failed = || format!("failed to fetch key set `{source}`");
-    let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(10))
-        .build()?;
-    let answer = client.get(source).send().await.with_context(failed)?;
-    let status = answer.status();
-    let body = answer.bytes().await.with_context(failed)?;
-    if !status.is_success() {
-        bail!("failed to fetch key set `{source}`: the answer is {status}");
-    }
-    Ok(body.into())
 }

@@ -9,10 +9,7 @@ use temporalio_client::{
 use tonic::Code;
 use url::Url;
 
-use super::{
-    ConnectError, Connection, Opened,
-    diagnose::{connection_failed, dial_error, explain_refusal},
-};
+use super::{ConnectError, Connection, Opened, diagnose::explain};
 use crate::{chain, jwt::Role, transport::bridge::Bridge};
 
 impl Opened {
@@ -20,19 +17,22 @@ impl Opened {
         let target = self.channel.dial().target();
         let channel = self.channel();
         let (bearer, namespace) = (self.bearer.clone(), self.settings.namespace.clone());
+        let rotating = self.channel.clone();
         let bridge = Bridge {
             channel: channel.clone(),
             compression: self.settings.compression,
             target: target.clone(),
-            explain_failure: Box::new({
-                let channel = self.channel.clone();
-                move |status| {
-                    let source = dial_error(&channel, status)?;
-                    Some(chain(&connection_failed(&channel, source)))
-                }
+            explain: Box::new(move |status| {
+                // All that workers and starters do takes `write`.
+                let error = explain(&rotating, &bearer, status, &namespace, Role::Write)?;
+                let words = match &error {
+                    ConnectError::Refused { explanation, .. } => {
+                        format!("{}: {explanation}", status.message())
+                    }
+                    other => chain(other),
+                };
+                Some((words, error.diagnosis()))
             }),
-            // All that workers and starters do takes `write`.
-            explain_refusal: Box::new(move || explain_refusal(&bearer, &namespace, Role::Write)),
             calls: self.observer.calls(),
             watch: self.watch,
         };

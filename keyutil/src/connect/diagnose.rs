@@ -3,19 +3,70 @@
 
 use std::{error::Error, time::SystemTime};
 
-use tonic::Status;
+use tokio_rustls::rustls::AlertDescription;
+use tonic::{Code, Status};
 
 use super::ConnectError;
 use crate::{
     chain::causes,
-    credentials::{Credential, Token, TokenSource},
-    explain::{Refusal, Sent},
+    credentials::{Credential, Identity, Token, TokenSource},
+    explain::{Explanation, Refusal, Sent},
     jwt::Role,
-    transport::{Bearer, DialError, RotatingChannel, Security, dial::Credentials},
+    status::in_words,
+    transport::{
+        Bearer, DialError, RotatingChannel, Security, bearer,
+        dial::{Credentials, Dial, Peer},
+    },
 };
 
+/// What a failed call in `namespace` that takes `needed` means, if it is one of those that many
+/// calls share: it was refused, or not sent, or there was no connection.
+pub(super) fn explain(
+    channel: &RotatingChannel,
+    bearer: &Bearer,
+    status: &Status,
+    namespace: &str,
+    needed: Role,
+) -> Option<ConnectError> {
+    match status.code() {
+        Code::PermissionDenied | Code::Unauthenticated => Some(ConnectError::Refused {
+            target: channel.dial().target(),
+            namespace: namespace.to_owned(),
+            explanation: explain_refusal(bearer, namespace, needed),
+            status: status.clone(),
+        }),
+        Code::Unavailable if status.message().starts_with(bearer::NOT_SENT) => {
+            Some(ConnectError::NoToken {
+                reason: status.message().to_owned(),
+            })
+        }
+        _ => dial_error(channel, status).map(|source| connection_failed(channel, source)),
+    }
+}
+
+/// What a failed call in `namespace` that takes `needed` means.
+pub(crate) fn explain_call(
+    channel: &RotatingChannel,
+    bearer: &Bearer,
+    status: Status,
+    namespace: &str,
+    needed: Role,
+) -> ConnectError {
+    if let Some(known) = explain(channel, bearer, &status, namespace, needed) {
+        return known;
+    }
+    let target = channel.dial().target();
+    match status.code() {
+        Code::NotFound => ConnectError::NoNamespace {
+            target,
+            namespace: namespace.to_owned(),
+        },
+        _ => ConnectError::Call { target, status },
+    }
+}
+
 /// Why there was no connection for a call, if that is why it failed.
-pub(super) fn dial_error(channel: &RotatingChannel, status: &Status) -> Option<DialError> {
+fn dial_error(channel: &RotatingChannel, status: &Status) -> Option<DialError> {
     let source = status.source()?;
     if let Some(error) = causes(source).find_map(|cause| cause.downcast_ref::<DialError>()) {
         return Some(error.clone());
@@ -30,23 +81,19 @@ pub(super) fn dial_error(channel: &RotatingChannel, status: &Status) -> Option<D
 
 /// The same with what we presented, or what we trust, where that is the matter.
 pub(super) fn connection_failed(channel: &RotatingChannel, source: DialError) -> ConnectError {
-    failed_with(channel, &channel.credentials(), source)
+    failed_on(channel.dial(), &channel.credentials(), source)
 }
 
 /// The same for a connection that was made with these.
-pub(super) fn failed_with(
-    channel: &RotatingChannel,
-    credentials: &Credentials,
-    source: DialError,
-) -> ConnectError {
-    let target = channel.dial().target();
+pub(crate) fn failed_on(dial: &Dial, credentials: &Credentials, source: DialError) -> ConnectError {
+    let target = dial.target();
     if source.client_certificate_alert().is_some() {
-        let identity = credentials.identity.as_ref();
+        let identity = credentials.identity.as_deref();
         let presented = identity.map(|identity| identity.identify());
-        let presented = presented.unwrap_or_else(|| "none".to_owned());
         return ConnectError::ClientCertificate {
             target,
-            presented,
+            presented: presented.unwrap_or_else(|| "none".to_owned()),
+            advice: client_certificate_advice(identity, &source),
             source,
         };
     }
@@ -66,8 +113,49 @@ pub(super) fn failed_with(
     }
 }
 
+/// What to do about a client certificate that was refused. Go, in which the server is written,
+/// sends one alert for several causes (`crypto/tls/handshake_server.go`).
+fn client_certificate_advice(identity: Option<&Identity>, error: &DialError) -> String {
+    let asked_for = error.peer().and_then(Peer::asked_for).unwrap_or_default();
+    let of_which = if asked_for.is_empty() {
+        String::new()
+    } else {
+        format!(", issued by `{}`", asked_for.join("` or `"))
+    };
+    let Some(identity) = identity else {
+        return format!(
+            "this server wants a client certificate{of_which}: give `--tls-cert-path` and \
+             `--tls-key-path`"
+        );
+    };
+    if !asked_for.is_empty() && !identity.issuers().any(|issuer| asked_for.contains(&issuer)) {
+        return format!(
+            "the server takes client certificates{of_which}, and this one is issued by `{}`: \
+             present another, or have that CA added to the server's `clientCaFiles`",
+            identity.leaf().issuer
+        );
+    }
+    if !identity.leaf().permits_client() {
+        return "have the certificate issued with the extended key usage `clientAuth`: it is for \
+                servers alone"
+            .to_owned();
+    }
+    if error.client_certificate_alert() == Some(AlertDescription::CertificateExpired) {
+        return format!(
+            "by the clock of this machine the certificate is valid from {} to {}: set this clock or \
+             the server's, or have the certificate, or its CA's, renewed",
+            in_words(identity.leaf().not_before),
+            in_words(identity.leaf().not_after),
+        );
+    }
+    "have the certificate issued by a CA that the server trusts for clients (`clientCaFiles`; a new \
+     CA can have the name of the old one), with its intermediates behind it in the file, with the \
+     extended key usage `clientAuth`, and valid by the server's clock"
+        .to_owned()
+}
+
 /// Why the server may have refused a call that takes `needed` in `namespace`.
-pub(super) fn explain_refusal(bearer: &Bearer, namespace: &str, needed: Role) -> String {
+fn explain_refusal(bearer: &Bearer, namespace: &str, needed: Role) -> Explanation {
     let token = bearer.source().and_then(TokenSource::current);
     let content = token.as_ref().map(Token::content);
     let refusal = Refusal {
@@ -81,5 +169,5 @@ pub(super) fn explain_refusal(bearer: &Bearer, namespace: &str, needed: Role) ->
         key_set: None,
         audience: None,
     };
-    refusal.explain(SystemTime::now()).to_string()
+    refusal.explain(SystemTime::now())
 }

@@ -1,14 +1,21 @@
 //! Why there is no authorized connection, and what to do about it.
 
 use std::{
-    fmt,
+    fmt, io,
     time::{Duration, UNIX_EPOCH},
 };
 
 use tokio_rustls::rustls::CertificateError;
 use tonic::{Code, Status};
 
-use crate::{settings::Problems, transport::DialError};
+use crate::{
+    certificate::CertificateSummary,
+    chain,
+    diagnosis::{Class, Diagnosis, Step},
+    explain::Explanation,
+    settings::Problems,
+    transport::{DialError, Phase, dial::Peer},
+};
 
 /// Why there is no authorized connection.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +42,8 @@ pub enum ConnectError {
     },
     /// The server's certificate is not what it must be.
     #[error(
-        "failed to verify the certificate of `{target}`, trusting {trusted}{}",
+        "failed to verify the certificate of `{target}`{}, trusting {trusted}{}",
+        Shown(source),
         Clock(source)
     )]
     ServerCertificate {
@@ -54,6 +62,8 @@ pub enum ConnectError {
         target: String,
         /// Serial and issuer, or none.
         presented: String,
+        /// What to do, as far as can be told from what the server asked for.
+        advice: String,
         /// The alert.
         #[source]
         source: DialError,
@@ -75,10 +85,8 @@ pub enum ConnectError {
         target: String,
         /// Of the call.
         namespace: String,
-        /// Whether there was a token to be refused.
-        bore_token: bool,
         /// What can be seen from this side.
-        explanation: String,
+        explanation: Explanation,
         /// The answer.
         status: Status,
     },
@@ -130,69 +138,180 @@ impl ConnectError {
 
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
-        let hint = match self {
-            Self::Unreachable { source, .. } if source.is_plaintext_server() => {
-                "the server answered without TLS: leave out the TLS options and the token, or use \
-                 `--tls=false` for a server on this machine"
-                    .to_owned()
-            }
-            Self::Unreachable {
-                source: DialError::PlaintextClosed,
-                ..
-            } => "for a server with TLS give `--tls`, and a CA and a client certificate where it \
-                  needs them: `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`"
-                .to_owned(),
-            Self::Unreachable {
-                source: DialError::Resolve { .. },
-                ..
-            } => "check the host name in `--address` (TEMPORAL_ADDRESS)".to_owned(),
-            Self::Unreachable {
-                source: DialError::TimedOut { .. },
-                ..
-            } => "something accepts the connection or drops it, and says nothing: check the port, \
-                 and the firewalls and proxies on the way"
-                .to_owned(),
-            Self::Unreachable { .. } => {
-                "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is right"
-                    .to_owned()
-            }
-            Self::ServerCertificate { source, .. } => server_certificate_hint(source),
-            Self::ClientCertificate { presented, .. } if presented == "none" => {
-                "this server wants a client certificate: give `--tls-cert-path` and \
-                 `--tls-key-path`"
-                    .to_owned()
-            }
-            Self::ClientCertificate { .. } => {
-                "have the certificate issued by a CA that the server trusts for clients \
-                 (`clientCaFiles`), with the extended key usage `clientAuth`, and valid by the \
-                 server's clock"
-                    .to_owned()
-            }
-            Self::Refused {
-                bore_token: false, ..
-            } => "give `--signing-key` to mint tokens with, or `--token-file`, or an API key in \
-                 TEMPORAL_API_KEY"
-                .to_owned(),
-            Self::Refused { .. } => {
-                "look at the token with `keyutil token inspect`, and give it `--jwks` with what \
-                 the server reads to have it verified"
-                    .to_owned()
-            }
-            Self::NoNamespace { namespace, .. } => format!(
-                "register it with `keyutil namespace register --namespace {namespace}`; names are case-sensitive"
-            ),
-            _ => return None,
-        };
-        Some(hint)
+        self.diagnosis().hint
     }
+
+    /// At which step of the way it lies, of which class it is, and what to do about it.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let (step, class, hint) = match self {
+            Self::Settings(problems) => return problems.diagnosis(),
+            Self::Address(_) | Self::Url(_) => (
+                Step::Configuration,
+                Class::Usage,
+                Some("check `--address` (TEMPORAL_ADDRESS)".to_owned()),
+            ),
+            Self::Unreachable { source, .. } => unreachable(source),
+            Self::ServerCertificate { source, .. } => (
+                Step::ServerTls,
+                Class::ServerTls,
+                Some(server_certificate_hint(source)),
+            ),
+            Self::ClientCertificate { advice, .. } => (
+                Step::ClientTls,
+                Class::ClientCertificate,
+                Some(advice.clone()),
+            ),
+            Self::NoToken { .. } => (
+                Step::Token,
+                Class::Token,
+                Some(
+                    "see to whoever renews the token, or the signing key; calls go on by \
+                     themselves when there is a valid one again"
+                        .to_owned(),
+                ),
+            ),
+            Self::Refused { explanation, .. } => {
+                (explanation.step(), explanation.class(), explanation.hint())
+            }
+            Self::NoNamespace { namespace, .. } => (
+                Step::Permission,
+                Class::Namespace,
+                Some(format!(
+                    "register it with `keyutil namespace register --namespace {namespace}`, or \
+                     name the one that is meant with `--namespace` (TEMPORAL_NAMESPACE); upper \
+                     and lower case matter"
+                )),
+            ),
+            Self::Call { status, .. } => call(status),
+            Self::Sdk(_) => (Step::Grpc, Class::Other, None),
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint,
+        }
+    }
+}
+
+fn unreachable(error: &DialError) -> (Step, Class, Option<String>) {
+    let (step, class, hint) = match error {
+        DialError::Resolve { .. } => (
+            Step::Name,
+            Class::Unreachable,
+            "check the host name in `--address` (TEMPORAL_ADDRESS), and that this machine, or \
+             container, can resolve it: `getent hosts <name>`",
+        ),
+        DialError::Connect { .. } => (
+            Step::Tcp,
+            Class::Unreachable,
+            "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is right",
+        ),
+        DialError::TimedOut { phase, .. } => {
+            let step = match phase {
+                Phase::Name => Step::Name,
+                Phase::Tcp => Step::Tcp,
+                Phase::Handshake => Step::ServerTls,
+                Phase::Answer => Step::Grpc,
+            };
+            let hint = match phase {
+                Phase::Name => "check the name servers of this machine: `getent hosts <name>`",
+                Phase::Tcp => {
+                    "something drops the packets: check the port, and the firewalls on the way"
+                }
+                Phase::Handshake | Phase::Answer => {
+                    "something accepts the connection and says nothing: check that the port is the \
+                     server's frontend (7233, if nobody changed it), and the proxies on the way; a \
+                     server that hangs looks the same"
+                }
+            };
+            (step, Class::Unreachable, hint)
+        }
+        DialError::TokenInPlaintext { .. } => (
+            Step::Configuration,
+            Class::Usage,
+            "take away what switches TLS off, or connect to this machine",
+        ),
+        DialError::PlaintextClosed => (
+            Step::ServerTls,
+            Class::ServerTls,
+            "for a server with TLS give `--tls`, and a CA and a client certificate where it needs \
+             them: `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`",
+        ),
+        DialError::NoHttp2 => (
+            Step::ServerTls,
+            Class::ServerTls,
+            "check that the port is that of the server's gRPC frontend (7233, if nobody changed \
+             it), not of the Web UI or the HTTP API; let a proxy in between speak HTTP/2, or pass \
+             TLS through",
+        ),
+        DialError::Handshake { .. } if error.is_plaintext_server() => (
+            Step::ServerTls,
+            Class::ServerTls,
+            "the server answered without TLS: leave out the TLS options and the token, or use \
+             `--tls=false` for a server on this machine",
+        ),
+        DialError::Handshake { source, .. } if hung_up(source) => (
+            Step::ServerTls,
+            Class::Unreachable,
+            "something hangs up when TLS begins: check that the server is running and that \
+             `--address` (TEMPORAL_ADDRESS) is right, and look at the log of the server, or of the \
+             proxy before it",
+        ),
+        DialError::Handshake { .. } | DialError::Alert { .. } => (
+            Step::ServerTls,
+            Class::ServerTls,
+            "see what the server says to `openssl s_client -connect <host:port> -alpn h2`, and \
+             what it logs",
+        ),
+    };
+    (step, class, Some(hint.to_owned()))
+}
+
+fn hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
+fn call(status: &Status) -> (Step, Class, Option<String>) {
+    let (class, hint) = match status.code() {
+        Code::InvalidArgument => (
+            Class::Usage,
+            "the server does not take the arguments: see what it says of them",
+        ),
+        Code::Unavailable if status.message().contains("not healthy yet") => (
+            Class::Unreachable,
+            "the server is still starting: wait, or give it longer with `--connect-timeout`",
+        ),
+        Code::Unimplemented | Code::Unknown | Code::Internal => (
+            Class::ServerTls,
+            "check that the port is that of a Temporal frontend; a proxy or another gRPC server \
+             answers like this",
+        ),
+        _ => (
+            Class::Unreachable,
+            "the server, or a proxy before it, answers, and is not well: see its log",
+        ),
+    };
+    (Step::Grpc, class, Some(hint.to_owned()))
 }
 
 fn server_certificate_hint(source: &DialError) -> String {
     use CertificateError as E;
-    match source.server_certificate_error() {
+    let presented = source.peer().and_then(Peer::presented);
+    let hint = match source.server_certificate_error() {
         Some(E::NotValidForName | E::NotValidForNameContext { .. }) => {
-            "give the name that the certificate is for with `--tls-server-name` \
-             (TEMPORAL_TLS_SERVER_NAME), or connect by that name"
+            let names = presented.map(CertificateSummary::names).unwrap_or_default();
+            let example = match names.first() {
+                Some(name) => format!("`--tls-server-name {name}`"),
+                None => "`--tls-server-name`".to_owned(),
+            };
+            return format!(
+                "give a name that the certificate is for with {example} \
+                 (TEMPORAL_TLS_SERVER_NAME), or connect by that name"
+            );
         }
         Some(E::Expired | E::ExpiredContext { .. }) => {
             "have the server's certificate renewed, or set the clock of this machine"
@@ -204,11 +323,31 @@ fn server_certificate_hint(source: &DialError) -> String {
             "have the server's certificate issued with the extended key usage `serverAuth`"
         }
         _ => {
-            "name the CA that issued the server's certificate with `--tls-ca-path` \
-             (TEMPORAL_TLS_SERVER_CA_CERT_PATH)"
+            let issuer = presented.map(|leaf| format!(", `{}`,", leaf.issuer));
+            return format!(
+                "name the CA that issued the server's certificate{} with `--tls-ca-path` \
+                 (TEMPORAL_TLS_SERVER_CA_CERT_PATH)",
+                issuer.unwrap_or_default()
+            );
+        }
+    };
+    hint.to_owned()
+}
+
+/// The certificate that the server presented.
+struct Shown<'a>(&'a DialError);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.peer().and_then(Peer::presented) {
+            Some(leaf) => write!(
+                f,
+                " (presented: serial {}, issued by `{}`)",
+                leaf.serial, leaf.issuer
+            ),
+            None => Ok(()),
         }
     }
-    .to_owned()
 }
 
 /// Where time is the matter: what time it is taken to be. rustls tells it in seconds since 1970.

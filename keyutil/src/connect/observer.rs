@@ -6,9 +6,10 @@ use std::{
     time::SystemTime,
 };
 
-use super::{ConnectError, connection_failed, failed_with};
+use super::{ConnectError, connection_failed, failed_on};
 use crate::{
     chain,
+    diagnosis::Diagnosed,
     status::{ConnectionStatus, CredentialsStatus, Failure, Phase, Status},
     transport::{Bearer, Calls, RotatingChannel},
 };
@@ -56,8 +57,8 @@ impl Observer {
                     since: standing.since,
                 }),
                 rejected: self.channel.rejection().map(|rejection| Failure {
-                    reason: chain(&failed_with(
-                        &self.channel,
+                    reason: chain(&failed_on(
+                        self.channel.dial(),
                         &rejection.credentials,
                         rejection.error,
                     )),
@@ -65,6 +66,18 @@ impl Observer {
                 }),
             },
             calls: self.calls.status(),
+        }
+    }
+
+    /// Adds to an error of a call what keeps calls from going well at this time, if anything does:
+    /// the SDK hands on the words of an error alone.
+    pub fn diagnosed(&self, error: anyhow::Error) -> anyhow::Error {
+        match self.calls.trouble() {
+            Some(diagnosis) => anyhow::Error::new(Diagnosed {
+                diagnosis,
+                error: error.into_boxed_dyn_error(),
+            }),
+            None => error,
         }
     }
 

@@ -6,7 +6,10 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use tracing::info;
 
 use super::{ConnectError, Opened, diagnose::connection_failed};
-use crate::{chain, transport::DialError};
+use crate::{
+    chain,
+    transport::{DialError, Phase},
+};
 
 impl Opened {
     /// Asks until the answer is yes, or one that waiting cannot change, or the time is up.
@@ -37,7 +40,9 @@ impl Opened {
         let mut announced = false;
         let mut first_missing = None;
         loop {
-            let error = match tokio::time::timeout(remaining(), attempt()).await {
+            // Whoever dials gives up by itself when the time is up, and knows what it waited for.
+            let limit = remaining() + Duration::from_millis(250);
+            let error = match tokio::time::timeout(limit, attempt()).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => error,
                 Err(_) => self.no_answer(started.elapsed()),
@@ -73,7 +78,10 @@ impl Opened {
             None => ConnectError::Unreachable {
                 target: self.channel.dial().target(),
                 waited: None,
-                source: DialError::TimedOut { after: waited },
+                source: DialError::TimedOut {
+                    phase: Phase::Answer,
+                    after: waited,
+                },
             },
         }
     }

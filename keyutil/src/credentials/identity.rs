@@ -89,6 +89,12 @@ impl Identity {
         self.certified.clone()
     }
 
+    /// Who signed each certificate of the chain.
+    pub(crate) fn issuers(&self) -> impl Iterator<Item = String> {
+        let chain = self.certified.cert.iter();
+        chain.filter_map(|der| Some(CertificateSummary::from_der(der).ok()?.issuer))
+    }
+
     /// The certificate that the server sees.
     pub fn leaf(&self) -> &CertificateSummary {
         &self.leaf

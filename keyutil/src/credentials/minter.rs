@@ -82,6 +82,11 @@ impl Minter {
         &self.key
     }
 
+    /// What its tokens say.
+    pub(crate) fn template(&self) -> &ClaimsTemplate {
+        &self.template
+    }
+
     pub(super) fn header(&self, now: SystemTime) -> Result<MetadataValue<Ascii>, TokenError> {
         if let Some(minted) = &*self.cache.load()
             && minted.fresh(now, &self.key.peek())

@@ -65,6 +65,12 @@ impl Token {
         self.content.as_deref()
     }
 
+    /// The token itself: a secret.
+    pub(crate) fn text(&self) -> &str {
+        let header = self.header.to_str().unwrap_or_default();
+        header.strip_prefix("Bearer ").unwrap_or(header)
+    }
+
     /// When it expired, or will before a call that is made now has reached the server.
     pub(super) fn expired(&self, now: SystemTime) -> Option<SystemTime> {
         self.expires_at()

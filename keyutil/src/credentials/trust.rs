@@ -77,6 +77,11 @@ impl Trust {
         self.roots.clone()
     }
 
+    /// The CAs of a file; none of those of the machine.
+    pub(crate) fn authorities(&self) -> &[CertificateSummary] {
+        &self.authorities
+    }
+
     /// What is trusted, in words.
     pub fn in_words(&self) -> String {
         if self.authorities.is_empty() {

@@ -93,7 +93,7 @@ pub(super) fn find(text: &[u8], kid: &str) -> Result<Option<Jwk>, JwksError> {
 }
 
 /// The `kid`s of a document that somebody else publishes.
-pub(super) fn kids(text: &[u8]) -> Result<Vec<String>, JwksError> {
+pub(crate) fn kids(text: &[u8]) -> Result<Vec<String>, JwksError> {
     let document: Value = serde_json::from_slice(text).map_err(JwksError::Json)?;
     Ok(keys_of(&document)?
         .iter()

@@ -2,18 +2,23 @@
 
 use std::fmt;
 
-use crate::chain;
+use crate::diagnosis::{Class, Diagnosis, Step};
 
 /// Every mistake in the arguments and in the files that they name.
 #[derive(Debug, Default)]
 pub struct Problems {
-    all: Vec<String>,
+    all: Vec<Diagnosis>,
 }
 
 impl Problems {
-    /// Adds one.
+    /// Adds one of flags and variables.
     pub fn add(&mut self, problem: impl Into<String>) {
-        self.all.push(problem.into());
+        self.all.push(Diagnosis {
+            step: Step::Configuration,
+            class: Class::Usage,
+            cause: problem.into(),
+            hint: None,
+        });
     }
 
     /// Keeps the value, or adds the problem.
@@ -21,12 +26,38 @@ impl Problems {
         result.map_err(|problem| self.add(problem)).ok()
     }
 
-    /// Keeps the value, or adds the error with its causes.
-    pub fn note_error<T, E: std::error::Error + 'static>(
-        &mut self,
-        result: Result<T, E>,
-    ) -> Option<T> {
-        self.note(result.map_err(|error| chain(&error)))
+    /// Keeps the value, or adds what the error means.
+    pub fn note_error<T, E>(&mut self, result: Result<T, E>) -> Option<T>
+    where
+        for<'e> Diagnosis: From<&'e E>,
+    {
+        let noted = result.map_err(|error| self.all.push(Diagnosis::from(&error)));
+        noted.ok()
+    }
+
+    /// Each of them.
+    pub fn all(&self) -> &[Diagnosis] {
+        &self.all
+    }
+
+    /// All of them as one: of the class of the first that is not a mere slip in the arguments,
+    /// unless there is such a slip.
+    pub fn diagnosis(&self) -> Diagnosis {
+        let first = self
+            .all
+            .iter()
+            .find(|problem| problem.class == Class::Usage)
+            .or(self.all.first());
+        Diagnosis {
+            step: first.map_or(Step::Configuration, |first| first.step),
+            class: first.map_or(Class::Usage, |first| first.class),
+            cause: self.to_string(),
+            hint: match &self.all[..] {
+                [one] => one.hint.clone(),
+                // Each stands below its mistake.
+                _ => None,
+            },
+        }
     }
 
     /// Whether there are none.
@@ -45,11 +76,16 @@ impl Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.all[..] {
-            [one] => f.write_str(one),
+            [one] => f.write_str(&one.cause),
             all => {
                 write!(f, "there are {} mistakes in the settings", all.len())?;
-                all.iter()
-                    .try_for_each(|problem| write!(f, "\n  - {problem}"))
+                for problem in all {
+                    write!(f, "\n  - {}", problem.cause)?;
+                    if let Some(hint) = &problem.hint {
+                        write!(f, "\n    hint: {hint}")?;
+                    }
+                }
+                Ok(())
             }
         }
     }

@@ -7,7 +7,9 @@ use secrecy::ExposeSecret;
 use super::{DEFAULT_TOKEN_LIFETIME, Problems};
 use crate::{
     args::{ClaimsArgs, TokenArgs, given, given_text},
-    credentials::{Token, TokenSource},
+    chain,
+    credentials::{Token, TokenSource, token::TokenError},
+    diagnosis::{Class, Diagnosis, Step},
     jwt::{
         ClaimsTemplate, Permission,
         claims::{LONGEST_LIFETIME, SHORTEST_LIFETIME},
@@ -72,9 +74,8 @@ pub(super) fn token_source(
     } else {
         args.api_key.as_ref().and_then(|key| {
             let parsed = Token::parse_api_key(key.expose_secret(), SystemTime::now());
-            let named = parsed
-                .map_err(|error| format!("`--api-key` (TEMPORAL_API_KEY) is unusable: {error}"));
-            problems.note(named).map(TokenSource::Fixed)
+            let named = parsed.map_err(UnusableApiKey);
+            problems.note_error(named).map(TokenSource::Fixed)
         })
     };
     let warnings = match source.as_ref().and_then(TokenSource::current) {
@@ -87,6 +88,22 @@ pub(super) fn token_source(
         None => Vec::new(),
     };
     (source, warnings)
+}
+
+struct UnusableApiKey(TokenError);
+
+impl From<&UnusableApiKey> for Diagnosis {
+    fn from(UnusableApiKey(error): &UnusableApiKey) -> Self {
+        Self {
+            step: Step::Token,
+            class: Class::Token,
+            cause: format!(
+                "`--api-key` (TEMPORAL_API_KEY) is unusable: {}",
+                chain(error)
+            ),
+            hint: Some("`keyutil token mint` makes a new one".to_owned()),
+        }
+    }
 }
 
 impl ClaimsArgs {

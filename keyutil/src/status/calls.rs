@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 use serde::Serialize;
 
 use super::time;
+use crate::diagnosis::Diagnosis;
 
 /// What has become of the SDK's calls. Each attempt counts, also those that the SDK repeats.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -45,8 +46,8 @@ pub struct Outcomes {
 pub struct RefusalStatus {
     /// How many there were.
     pub count: u64,
-    /// The last one, with what may be the cause.
-    pub last: Option<String>,
+    /// The last one: what may be the cause, and what to do.
+    pub last: Option<Diagnosis>,
     /// When.
     #[serde(with = "time::option")]
     pub last_at: Option<SystemTime>,

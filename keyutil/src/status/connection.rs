@@ -35,7 +35,7 @@ pub struct Handshake {
     pub tls_version: Option<String>,
     /// What the server presented.
     pub server: Option<Presented>,
-    /// What we had to present; a server that does not ask is not shown it.
+    /// What we presented, to a server that asked.
     pub client: Option<Presented>,
 }
 

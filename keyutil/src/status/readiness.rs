@@ -103,7 +103,10 @@ fn refusals(status: &Status, now: SystemTime) -> Option<String> {
         "calls have been refused since {}, {}: {}",
         in_words(since),
         seconds(age(since, now)),
-        refusals.last.as_deref().unwrap_or("for a reason unknown")
+        refusals
+            .last
+            .as_ref()
+            .map_or("for a reason unknown", |last| &last.cause)
     ))
 }
 

@@ -18,20 +18,19 @@ use tonic::{
     metadata::MetadataMap,
 };
 
-use super::{
-    AuthorizedChannel,
-    calls::{Calls, is_refusal},
-};
+use super::{AuthorizedChannel, calls::Calls};
 use crate::{
     chain::{causes, chain},
     credentials::Watch,
+    diagnosis::Diagnosis,
 };
 
 /// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 
-/// The words for a failed call, if there are better ones than those of its status.
-pub type ExplainFailure = dyn Fn(&Status) -> Option<String> + Send + Sync;
+/// What a failed call means, if it means more than its status says: the words for the status, and
+/// the diagnosis. Nothing for what has to do with this call alone.
+pub type Explain = dyn Fn(&Status) -> Option<(String, Diagnosis)> + Send + Sync;
 
 /// What the SDK's calls go through.
 pub struct Bridge {
@@ -41,10 +40,8 @@ pub struct Bridge {
     pub compression: Option<CompressionEncoding>,
     /// Where the channel leads, for errors.
     pub target: String,
-    /// Says in words why there was no connection, if that is why a call failed and it is known.
-    pub explain_failure: Box<ExplainFailure>,
-    /// Says in words why the server may have refused a call.
-    pub explain_refusal: Box<dyn Fn() -> String + Send + Sync>,
+    /// Says why a call was refused, not sent, or had no connection.
+    pub explain: Box<Explain>,
     /// Counts what becomes of the calls.
     pub calls: Arc<Calls>,
     /// Looks at the credential files. Held here, so that it goes on for as long as any clone of
@@ -81,8 +78,8 @@ impl Bridge {
                 answer
             }
             Err(status) => {
-                let status = self.in_words(status);
-                self.calls.failed(call, &status);
+                let (status, diagnosis) = self.in_words(status);
+                self.calls.failed(call, &status, diagnosis);
                 return Err(status);
             }
         };
@@ -99,34 +96,36 @@ impl Bridge {
     /// A call that is queued on a connection which the server ends by age fails as `Cancelled`.
     /// The SDK retries that only when it finds a transport error among the sources, and the
     /// sources are lost on the way through the callback.
-    fn in_words(&self, mut status: Status) -> Status {
+    fn in_words(&self, mut status: Status) -> (Status, Option<Diagnosis>) {
         // An answer that was compressed is not any more.
         let headers = std::mem::take(status.metadata_mut()).into_headers();
         *status.metadata_mut() = MetadataMap::from_headers(without(headers, &SPENT));
 
-        if is_refusal(&status) {
-            let message = format!("{}: {}", status.message(), (self.explain_refusal)());
+        let (words, diagnosis) = (self.explain)(&status).unzip();
+        let Some(source) = status.source() else {
+            let Some(words) = words else {
+                return (status, None);
+            };
             let details = Bytes::copy_from_slice(status.details());
             let metadata = status.metadata().clone();
-            return Status::with_details_and_metadata(status.code(), message, details, metadata);
-        }
-        let Some(source) = status.source() else {
-            return status;
+            let status = Status::with_details_and_metadata(status.code(), words, details, metadata);
+            return (status, diagnosis);
         };
         if causes(source).any(|cause| cause.is::<TimeoutExpired>()) {
-            return Status::deadline_exceeded("the call took longer than its grpc-timeout");
+            let late = Status::deadline_exceeded("the call took longer than its grpc-timeout");
+            return (late, None);
         }
         if causes(source).any(|cause| cause.is::<tonic::transport::Error>()) {
-            let known = (self.explain_failure)(&status);
-            return Status::unavailable(known.unwrap_or_else(|| {
+            let words = words.unwrap_or_else(|| {
                 format!(
                     "the connection to `{}` failed: {}",
                     self.target,
                     chain(source)
                 )
-            }));
+            });
+            return (Status::unavailable(words), diagnosis);
         }
-        status
+        (status, diagnosis)
     }
 }
 

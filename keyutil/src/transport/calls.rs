@@ -13,7 +13,13 @@ use std::{
 
 use tonic::{Code, Status};
 
-use crate::status::{CallsStatus, Outcomes, RefusalStatus};
+mod trouble;
+
+use self::trouble::Trouble;
+use crate::{
+    diagnosis::Diagnosis,
+    status::{CallsStatus, Outcomes, RefusalStatus},
+};
 
 /// What has become of the calls so far. One that the caller gives up on is not counted.
 #[derive(Debug, Default)]
@@ -21,9 +27,9 @@ pub struct Calls {
     begun: AtomicU64,
     polls: Counts,
     others: Counts,
-    /// Whether there are refusals to be cleared, so that a call which goes well takes no lock.
-    refusing: AtomicBool,
-    refusals: Mutex<Refusals>,
+    /// Whether there are failures to be cleared, so that a call which goes well takes no lock.
+    failing: AtomicBool,
+    failures: Mutex<Failures>,
 }
 
 /// Calls of one kind.
@@ -42,9 +48,10 @@ const CODES: usize = 17;
 const LET_IN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
-struct Refusals {
-    status: RefusalStatus,
-    /// How many calls had begun when the last one was refused.
+struct Failures {
+    trouble: Option<Trouble>,
+    refusals: RefusalStatus,
+    /// How many calls had begun when the last one failed.
     begun: u64,
 }
 
@@ -71,7 +78,7 @@ impl Calls {
     /// Waits for the answer to a call. A refusal comes at once, and the answer to a poll after a
     /// minute where there is nothing to do: a poll that is still open after a while was let in.
     pub(super) async fn watch<F: Future>(&self, call: Call, answer: F) -> F::Output {
-        if !call.poll || !self.refusing.load(Ordering::Acquire) {
+        if !call.poll || !self.failing.load(Ordering::Acquire) {
             return answer.await;
         }
         let mut answer = pin!(answer);
@@ -90,40 +97,49 @@ impl Calls {
         counts
             .last_success
             .store(micros(SystemTime::now()), Ordering::Relaxed);
-        if self.refusing.load(Ordering::Acquire) {
+        if self.failing.load(Ordering::Acquire) {
             self.accepted(call);
         }
     }
 
-    pub(super) fn failed(&self, call: Call, status: &Status) {
+    /// The diagnosis is of what keeps more calls than this one from going well.
+    pub(super) fn failed(&self, call: Call, status: &Status, diagnosis: Option<Diagnosis>) {
         self.counts(call).count(status.code());
-        if is_refusal(status) {
-            self.refused(status.message());
+        if let Some(diagnosis) = diagnosis {
+            self.troubled(call, diagnosis, is_refusal(status));
         }
     }
 
-    /// A call that had begun before the last refusal proves nothing: a long poll that was let in
+    /// A call that had begun before the last failure proves nothing: a long poll that was let in
     /// with the token before goes on for a minute.
     #[cold]
     fn accepted(&self, call: Call) {
-        let mut refusals = self.refusals();
-        if !call.open && call.number > refusals.begun {
-            refusals.status.refusing_since = None;
-            self.refusing.store(false, Ordering::Release);
+        let mut failures = self.failures();
+        let refusing = failures.refusals.refusing_since.is_some();
+        if call.number > failures.begun && !(call.open && refusing) {
+            failures.refusals.refusing_since = None;
+            let trouble = failures.trouble.take();
+            self.failing.store(false, Ordering::Release);
+            if let Some(trouble) = trouble {
+                trouble.end();
+            }
         }
     }
 
     #[cold]
-    fn refused(&self, words: &str) {
+    fn troubled(&self, call: Call, diagnosis: Diagnosis, refused: bool) {
         let now = SystemTime::now();
-        let mut refusals = self.refusals();
-        refusals.begun = self.begun.load(Ordering::Relaxed);
-        let status = &mut refusals.status;
-        status.count += 1;
-        status.last = Some(words.to_owned());
-        status.last_at = Some(now);
-        status.refusing_since.get_or_insert(now);
-        self.refusing.store(true, Ordering::Release);
+        let mut failures = self.failures();
+        failures.begun = self.begun.load(Ordering::Relaxed);
+        if refused {
+            let refusals = &mut failures.refusals;
+            refusals.count += 1;
+            refusals.last = Some(diagnosis.clone());
+            refusals.last_at = Some(now);
+            refusals.refusing_since.get_or_insert(now);
+        }
+        Trouble::note(&mut failures.trouble, diagnosis, call.poll);
+        self.failing.store(true, Ordering::Release);
     }
 
     /// What has become of them so far.
@@ -131,16 +147,23 @@ impl Calls {
         CallsStatus {
             polls: self.polls.outcomes(),
             others: self.others.outcomes(),
-            refusals: self.refusals().status.clone(),
+            refusals: self.failures().refusals.clone(),
         }
+    }
+
+    /// What keeps calls from going well at this time.
+    pub fn trouble(&self) -> Option<Diagnosis> {
+        let failures = self.failures();
+        let trouble = failures.trouble.as_ref();
+        trouble.map(|trouble| trouble.diagnosis.clone())
     }
 
     fn counts(&self, call: Call) -> &Counts {
         if call.poll { &self.polls } else { &self.others }
     }
 
-    fn refusals(&self) -> MutexGuard<'_, Refusals> {
-        self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -183,12 +206,20 @@ fn micros(time: SystemTime) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnosis::{Class, Step};
 
     const POLL: &str = "PollWorkflowTaskQueue";
     const OTHER: &str = "RespondWorkflowTaskCompleted";
 
-    fn denied() -> Status {
-        Status::permission_denied("Request unauthorized.: no such kid")
+    fn deny(calls: &Calls, rpc: &str, cause: &str) {
+        let diagnosis = Diagnosis {
+            step: Step::Token,
+            class: Class::Token,
+            cause: cause.to_owned(),
+            hint: None,
+        };
+        let status = Status::permission_denied("Request unauthorized.");
+        calls.failed(calls.begin(rpc), &status, Some(diagnosis));
     }
 
     #[test]
@@ -203,7 +234,7 @@ mod tests {
         ] {
             ok(rpc);
         }
-        calls.failed(calls.begin(POLL), &Status::unavailable("gone"));
+        calls.failed(calls.begin(POLL), &Status::unavailable("gone"), None);
         let status = calls.status();
         let count = |outcomes: &Outcomes, code: &str| outcomes.by_code.get(code).copied();
         assert_eq!(count(&status.polls, "Ok"), Some(2));
@@ -218,30 +249,32 @@ mod tests {
     fn refusals_go_on_until_a_call_is_accepted_that_was_begun_after_them() {
         let calls = Calls::default();
         let long_poll = calls.begin(POLL);
-        calls.failed(calls.begin(OTHER), &denied());
+        deny(&calls, OTHER, "no such kid");
         let since = calls.status().refusals.refusing_since;
         assert!(since.is_some());
 
         // Let in with the token before, and one that everybody may make.
         calls.succeeded(long_poll);
         calls.succeeded(calls.begin("GetSystemInfo"));
-        calls.failed(calls.begin(POLL), &Status::unauthenticated("who?"));
+        deny(&calls, POLL, "who?");
         let refusals = calls.status().refusals;
         assert_eq!(refusals.refusing_since, since);
         assert_eq!(
-            (refusals.count, refusals.last.as_deref()),
-            (2, Some("who?"))
+            (refusals.count, refusals.last.map(|last| last.cause)),
+            (2, Some("who?".to_owned()))
         );
+        assert!(calls.trouble().is_some());
 
         calls.succeeded(calls.begin(POLL));
         let refusals = calls.status().refusals;
         assert_eq!((refusals.count, refusals.refusing_since), (2, None));
+        assert_eq!(calls.trouble(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_poll_that_stays_open_was_let_in() {
         let calls = Calls::default();
-        calls.failed(calls.begin(OTHER), &denied());
+        deny(&calls, OTHER, "no such kid");
         let refusing = || calls.status().refusals.refusing_since.is_some();
         let asleep = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
 

@@ -1,13 +1,16 @@
 //! Name, TCP and TLS: one connection.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::{
     TlsConnector,
+    client::TlsStream,
     rustls::{
-        self, ClientConfig, client::Resumption, crypto::aws_lc_rs, pki_types::ServerName,
-        sign::SingleCertAndKey,
+        self, ClientConfig,
+        client::{Resumption, WebPkiServerVerifier},
+        crypto::aws_lc_rs,
+        pki_types::ServerName,
     },
 };
 use tracing::debug;
@@ -16,13 +19,16 @@ mod credentials;
 mod error;
 mod handshake;
 mod journal;
+mod peer;
 
 pub use credentials::Credentials;
-pub use error::DialError;
+pub use error::{DialError, Phase};
 pub(super) use handshake::report;
 pub(super) use journal::Attempt;
 pub use journal::{Journal, Standing};
+pub use peer::Peer;
 
+use self::peer::{Noting, Presenting};
 use super::stream::{Pending, Protection, Stream, Verdict};
 use crate::{
     chain,
@@ -30,7 +36,7 @@ use crate::{
     status::Handshake,
 };
 
-/// For name, TCP and TLS together.
+/// For name, TCP and TLS together, at most.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// For each address of a name, so that one which swallows packets leaves time for the next.
@@ -42,6 +48,7 @@ pub struct Dial {
     host: String,
     port: u16,
     security: Security,
+    limit: Duration,
     journal: Arc<Journal>,
 }
 
@@ -91,8 +98,16 @@ impl Dial {
             host: host.into(),
             port,
             security,
+            limit: TIMEOUT,
             journal: Arc::default(),
         }
+    }
+
+    /// Gives up sooner than after 10 s, where `limit` is shorter.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = self.limit.min(limit);
+        self
     }
 
     /// `host:port`, with brackets around an IPv6 address.
@@ -102,6 +117,11 @@ impl Dial {
         } else {
             format!("{}:{}", self.host, self.port)
         }
+    }
+
+    /// The host alone.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// What protects the connection.
@@ -122,13 +142,11 @@ impl Dial {
         verdict: Option<Verdict>,
     ) -> Result<Stream, DialError> {
         let attempt = self.journal.attempt();
-        let dialled = tokio::time::timeout(TIMEOUT, self.establish(credentials)).await;
-        let result = dialled.unwrap_or(Err(DialError::TimedOut { after: TIMEOUT }));
-        match result {
-            Ok((protection, handshake)) => {
+        match self.establish(credentials).await {
+            Ok((protection, secured)) => {
                 let pending = Pending {
                     target: self.target(),
-                    handshake,
+                    secured,
                     verdict,
                 };
                 let journal = self.journal.clone();
@@ -152,46 +170,52 @@ impl Dial {
     async fn establish(
         &self,
         credentials: &Credentials,
-    ) -> Result<(Protection, Option<Handshake>), DialError> {
-        let tcp = self.tcp().await?;
-        let Security::Tls {
-            server_name,
-            trust: trust_source,
-            ..
-        } = &self.security
-        else {
-            return Ok((Protection::Plain(tcp), None));
-        };
-        let identity = credentials.identity.as_deref();
-        // They are of this same `Security`, and so have it.
-        let trust = credentials.trust.clone();
-        let trust = trust.unwrap_or_else(|| trust_source.current());
-        let config = client_config(identity, &trust);
-        let tls = TlsConnector::from(Arc::new(config))
-            .connect(server_name.clone(), tcp)
-            .await
-            .map_err(|source| DialError::handshake(server_name, source))?;
-        let (_, session) = tls.get_ref();
-        if session.alpn_protocol() != Some(HTTP2) {
-            return Err(DialError::NoHttp2);
+    ) -> Result<(Protection, Option<Secured>), DialError> {
+        let deadline = self.deadline();
+        let addresses = self.resolve(deadline).await?;
+        let tcp = self.tcp(&addresses, deadline).await?;
+        match &self.security {
+            Security::Plaintext { .. } => Ok((Protection::Plain(tcp), None)),
+            Security::Tls { .. } => {
+                let (tls, secured) = self.tls(tcp, credentials, deadline).await?;
+                Ok((Protection::tls(tls), Some(secured)))
+            }
         }
-        let done = handshake::done(session, identity);
-        Ok((Protection::tls(tls), Some(done)))
     }
 
-    async fn tcp(&self) -> Result<TcpStream, DialError> {
-        let resolved = tokio::net::lookup_host((self.host.as_str(), self.port)).await;
-        let addresses: Vec<SocketAddr> = resolved
-            .map_err(|source| DialError::Resolve {
-                host: self.host.clone(),
-                source: Arc::new(source),
-            })?
-            .collect();
-        let mut last = DialError::Resolve {
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline {
+            at: Instant::now() + self.limit,
+            limit: self.limit,
+        }
+    }
+
+    /// What the name stands for.
+    pub(crate) async fn resolve(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, DialError> {
+        let failed = |source| DialError::Resolve {
             host: self.host.clone(),
-            source: Arc::new(io::Error::other("the name has no address")),
+            source: Arc::new(source),
         };
-        for address in addresses {
+        let resolving = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let resolved = deadline.wait(Phase::Name, resolving).await?;
+        let addresses: Vec<_> = resolved.map_err(failed)?.collect();
+        if addresses.is_empty() {
+            return Err(failed(io::Error::other("the name has no address")));
+        }
+        Ok(addresses)
+    }
+
+    /// A connection to the first of the addresses that takes one.
+    pub(crate) async fn tcp(
+        &self,
+        addresses: &[SocketAddr],
+        deadline: Deadline,
+    ) -> Result<TcpStream, DialError> {
+        let mut last = DialError::TimedOut {
+            phase: Phase::Tcp,
+            after: deadline.limit,
+        };
+        for &address in addresses {
             if let Security::Plaintext {
                 loopback_only: true,
             } = self.security
@@ -201,18 +225,14 @@ impl Dial {
                 continue;
             }
             let connecting = tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address));
-            let connected = connecting
-                .await
+            let connected = deadline
+                .wait(Phase::Tcp, connecting)
+                .await?
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            // Small frames, and a person who waits for each.
+            let connected = connected.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp));
             match connected {
-                Ok(tcp) => {
-                    // Small frames, and a person who waits for each.
-                    tcp.set_nodelay(true).map_err(|source| DialError::Connect {
-                        address,
-                        source: Arc::new(source),
-                    })?;
-                    return Ok(tcp);
-                }
+                Ok(tcp) => return Ok(tcp),
                 Err(source) => {
                     last = DialError::Connect {
                         address,
@@ -223,26 +243,94 @@ impl Dial {
         }
         Err(last)
     }
+
+    /// The handshake. With TLS 1.3 the server may refuse our certificate after it.
+    pub(crate) async fn tls(
+        &self,
+        tcp: TcpStream,
+        credentials: &Credentials,
+        deadline: Deadline,
+    ) -> Result<(TlsStream<TcpStream>, Secured), DialError> {
+        let Security::Tls {
+            server_name,
+            trust: trust_source,
+            ..
+        } = &self.security
+        else {
+            return Err(DialError::PlaintextClosed);
+        };
+        let identity = credentials.identity.as_deref();
+        // They are of this same `Security`, and so have it.
+        let trust = credentials.trust.clone();
+        let trust = trust.unwrap_or_else(|| trust_source.current());
+        let peer = Arc::new(Peer::default());
+        let config = client_config(identity, &trust, &peer)
+            .map_err(|error| DialError::handshake(server_name, &peer, io::Error::other(error)))?;
+        let connecting = TlsConnector::from(Arc::new(config)).connect(server_name.clone(), tcp);
+        let tls = deadline
+            .wait(Phase::Handshake, connecting)
+            .await?
+            .map_err(|source| DialError::handshake(server_name, &peer, source))?;
+        let (_, session) = tls.get_ref();
+        if session.alpn_protocol() != Some(HTTP2) {
+            return Err(DialError::NoHttp2);
+        }
+        let handshake = handshake::done(session, identity, &peer);
+        Ok((tls, Secured { handshake, peer }))
+    }
+}
+
+/// A finished handshake.
+pub(crate) struct Secured {
+    pub(crate) handshake: Handshake,
+    pub(crate) peer: Arc<Peer>,
+}
+
+/// The one limit for name, TCP and TLS.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline {
+    at: Instant,
+    limit: Duration,
+}
+
+impl Deadline {
+    async fn wait<F: Future>(self, phase: Phase, future: F) -> Result<F::Output, DialError> {
+        let done = tokio::time::timeout_at(self.at, future).await;
+        done.map_err(|_| DialError::TimedOut {
+            phase,
+            after: self.limit,
+        })
+    }
 }
 
 /// The config of one connection. Resumption is off: a resumed session would show the server the
 /// client certificate of the session before, and hide that it was replaced.
-fn client_config(identity: Option<&Identity>, trust: &Trust) -> ClientConfig {
+fn client_config(
+    identity: Option<&Identity>,
+    trust: &Trust,
+    peer: &Arc<Peer>,
+) -> Result<ClientConfig, rustls::client::VerifierBuilderError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
+    let verifier =
+        WebPkiServerVerifier::builder_with_provider(trust.roots(), provider.clone()).build()?;
     #[expect(clippy::expect_used, reason = "the provider has both versions")]
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("aws-lc-rs knows TLS 1.2 and 1.3")
-        .with_root_certificates(trust.roots());
-    let mut config = match identity {
-        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
-            rustls::sign::CertifiedKey::clone(&identity.certified()),
-        ))),
-        None => builder.with_no_client_auth(),
-    };
+        .expect("aws-lc-rs knows TLS 1.2 and 1.3");
+    let mut config = builder
+        // It leaves the verifying to rustls.
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Noting {
+            verifier,
+            peer: peer.clone(),
+        }))
+        .with_client_cert_resolver(Arc::new(Presenting {
+            certified: identity.map(Identity::certified),
+            peer: peer.clone(),
+        }));
     config.alpn_protocols = vec![HTTP2.to_vec()];
     config.resumption = Resumption::disabled();
-    config
+    Ok(config)
 }
 
 const HTTP2: &[u8] = b"h2";

@@ -25,8 +25,7 @@ use tokio_rustls::{
     rustls::{self, AlertDescription},
 };
 
-use super::dial::{Attempt, DialError, Journal, report};
-use crate::status::Handshake;
+use super::dial::{Attempt, DialError, Journal, Secured, report};
 
 /// A connection to the server.
 pub(super) struct Stream {
@@ -42,7 +41,7 @@ pub(super) struct Stream {
 /// handshake, and does not know whether its certificate is accepted.
 pub(super) struct Pending {
     pub(super) target: String,
-    pub(super) handshake: Option<Handshake>,
+    pub(super) secured: Option<Secured>,
     pub(super) verdict: Option<Verdict>,
 }
 
@@ -99,7 +98,7 @@ impl Stream {
     /// The server has sent something.
     fn answered(&mut self) {
         self.journal.answered(self.attempt);
-        if let Some(handshake) = self.pending.handshake.take() {
+        if let Some(Secured { handshake, .. }) = self.pending.secured.take() {
             let before = self.journal.shook_hands(handshake.clone());
             report(&self.pending.target, &handshake, before.as_ref());
         }
@@ -113,7 +112,9 @@ impl Stream {
         if let Poll::Ready(Err(error)) = &done
             && let Some(alert) = alert_in(error)
         {
-            let error = DialError::Alert { alert };
+            let secured = self.pending.secured.as_ref();
+            let peer = secured.map(|secured| secured.peer.clone());
+            let error = DialError::Alert { alert, peer };
             match self.pending.verdict.take() {
                 Some(verdict) => verdict.refused(error),
                 None => self.journal.failed(self.attempt, error),
@@ -182,7 +183,7 @@ impl Encrypted {
 }
 
 /// The alert in an error of rustls, if it is one that the peer sent.
-pub(super) fn alert_in(error: &io::Error) -> Option<AlertDescription> {
+pub(crate) fn alert_in(error: &io::Error) -> Option<AlertDescription> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::AlertReceived(alert) => Some(*alert),
         _ => None,

@@ -14,7 +14,7 @@ use tower::service_fn;
 use tracing::{debug, info, warn};
 
 use super::{
-    dial::{Credentials, Dial, DialError, Security},
+    dial::{Credentials, Dial, DialError, Phase, Security},
     stream::Verdict,
 };
 use crate::{chain, credentials::Credential};
@@ -55,7 +55,10 @@ pub(super) async fn run(
         connected.map_err(|_| hung_up(dial))
     };
     let tried = timeout(LIMIT, tried).await;
-    tried.unwrap_or(Err(DialError::TimedOut { after: LIMIT }))
+    tried.unwrap_or(Err(DialError::TimedOut {
+        phase: Phase::Answer,
+        after: LIMIT,
+    }))
 }
 
 /// Without an alert.
@@ -63,7 +66,9 @@ fn hung_up(dial: &Dial) -> DialError {
     let source = io::Error::from(io::ErrorKind::UnexpectedEof);
     match dial.security() {
         Security::Plaintext { .. } => DialError::PlaintextClosed,
-        Security::Tls { server_name, .. } => DialError::handshake(server_name, source),
+        Security::Tls { server_name, .. } => {
+            DialError::handshake(server_name, &Arc::default(), source)
+        }
     }
 }
 

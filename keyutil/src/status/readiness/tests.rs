@@ -3,9 +3,12 @@
 use std::time::UNIX_EPOCH;
 
 use super::*;
-use crate::status::{
-    CallsStatus, ConnectionStatus, CredentialStatus, CredentialsStatus, Failure, MintingStatus,
-    Outcomes, RefusalStatus,
+use crate::{
+    diagnosis::{Class, Diagnosis, Step},
+    status::{
+        CallsStatus, ConnectionStatus, CredentialStatus, CredentialsStatus, Failure, MintingStatus,
+        Outcomes, RefusalStatus,
+    },
 };
 
 const START: u64 = 1_000_000;
@@ -219,7 +222,12 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
 fn refused(since: u64) -> RefusalStatus {
     RefusalStatus {
         count: 1,
-        last: Some("not you".into()),
+        last: Some(Diagnosis {
+            step: Step::Token,
+            class: Class::Token,
+            cause: "not you".into(),
+            hint: None,
+        }),
         last_at: Some(at(since)),
         refusing_since: Some(at(since)),
     }

@@ -17,7 +17,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// As the files have them now.
-    pub(in crate::transport) fn now(security: &Security) -> Self {
+    pub(crate) fn now(security: &Security) -> Self {
         match security {
             Security::Plaintext { .. } => Self::default(),
             Security::Tls {

@@ -4,6 +4,7 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, pki_types::ServerName};
 
+use super::Peer;
 use crate::transport::stream::alert_in;
 
 /// Why there is no connection.
@@ -27,9 +28,11 @@ pub enum DialError {
         #[source]
         source: Arc<io::Error>,
     },
-    /// Somebody listens and says nothing.
-    #[error("no connection within {}", humantime::format_duration(*after))]
+    /// Somebody listens, or not even that, and says nothing.
+    #[error("{phase} within {}", humantime::format_duration(Duration::from_millis(after.as_millis() as u64)))]
     TimedOut {
+        /// What was waited for.
+        phase: Phase,
         /// The limit.
         after: Duration,
     },
@@ -47,6 +50,8 @@ pub enum DialError {
     Handshake {
         /// The name that was expected.
         server_name: ServerName<'static>,
+        /// What the server had shown until then.
+        peer: Arc<Peer>,
         /// Why: mostly a [`rustls::Error`] inside.
         #[source]
         source: Arc<io::Error>,
@@ -57,6 +62,8 @@ pub enum DialError {
     Alert {
         /// RFC 8446 section 6.2.
         alert: AlertDescription,
+        /// What the server had shown until then, where it was the first thing that it said.
+        peer: Option<Arc<Peer>>,
     },
     /// TLS, but something else than gRPC behind it.
     #[error(
@@ -65,17 +72,55 @@ pub enum DialError {
     NoHttp2,
 }
 
+/// What a connection waits for, in the order in which it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The addresses of a name.
+    Name,
+    /// A TCP connection.
+    Tcp,
+    /// The end of the TLS handshake.
+    Handshake,
+    /// Whatever the server says first.
+    Answer,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Name => "the host name was not resolved",
+            Self::Tcp => "no TCP connection",
+            Self::Handshake => "a TCP connection, and no end of the TLS handshake",
+            Self::Answer => "no answer",
+        })
+    }
+}
+
 impl DialError {
+    /// What the server had shown of itself until then.
+    pub fn peer(&self) -> Option<&Peer> {
+        match self {
+            Self::Handshake { peer, .. } => Some(peer),
+            Self::Alert { peer, .. } => peer.as_deref(),
+            _ => None,
+        }
+    }
+
     pub(in crate::transport) fn handshake(
         server_name: &ServerName<'static>,
+        peer: &Arc<Peer>,
         source: io::Error,
     ) -> Self {
         match alert_in(&source) {
             // From a server that knows ALPN, and has other protocols only.
             Some(AlertDescription::NoApplicationProtocol) => Self::NoHttp2,
-            Some(alert) => Self::Alert { alert },
+            Some(alert) => Self::Alert {
+                alert,
+                peer: Some(peer.clone()),
+            },
             None => Self::Handshake {
                 server_name: server_name.clone(),
+                peer: peer.clone(),
                 source: Arc::new(source),
             },
         }
@@ -83,7 +128,7 @@ impl DialError {
 
     /// The alert with which the server refused our certificate, or the lack of one.
     pub fn client_certificate_alert(&self) -> Option<AlertDescription> {
-        let Self::Alert { alert } = self else {
+        let Self::Alert { alert, .. } = self else {
             return None;
         };
         use AlertDescription as A;

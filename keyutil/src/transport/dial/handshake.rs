@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use tokio_rustls::rustls::ClientConnection;
 use tracing::{debug, info};
 
+use super::Peer;
 use crate::{
     certificate::CertificateSummary,
     credentials::Identity,
@@ -12,7 +13,11 @@ use crate::{
 };
 
 /// A handshake that was finished just now.
-pub(super) fn done(session: &ClientConnection, identity: Option<&Identity>) -> Handshake {
+pub(super) fn done(
+    session: &ClientConnection,
+    identity: Option<&Identity>,
+    peer: &Peer,
+) -> Handshake {
     Handshake {
         at: SystemTime::now(),
         tls_version: session
@@ -23,7 +28,9 @@ pub(super) fn done(session: &ClientConnection, identity: Option<&Identity>) -> H
             .peer_certificates()
             .and_then(|chain| CertificateSummary::from_der(chain.first()?).ok())
             .map(|leaf| Presented::from(&leaf)),
-        client: identity.map(|identity| Presented::from(identity.leaf())),
+        client: identity
+            .filter(|_| peer.asked_for().is_some())
+            .map(|identity| Presented::from(identity.leaf())),
     }
 }
 

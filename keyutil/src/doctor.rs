@@ -1,0 +1,184 @@
+//! `keyutil doctor`: walks the way of a call, looks at each step on its own, and goes on as far as
+//! it can.
+//!
+//! What it says of a failure is what worker and starter say of it: both have it from
+//! [`diagnosis`](crate::diagnosis). Nothing on the server is changed, and nothing is written.
+//!
+//! | step | file |
+//! |---|---|
+//! | where each setting came from | `configuration.rs` |
+//! | certificates, keys and CAs in files | `files.rs` |
+//! | name, TCP, TLS | `network.rs` |
+//! | calls that need no permission; permission; task queue | `calls.rs` |
+//! | the token | `token.rs` |
+//! | the key set | `jwks.rs` |
+//! | the clocks | `clock.rs` |
+//! | what was found | `report.rs` |
+
+use std::time::{Duration, SystemTime};
+
+mod calls;
+mod clock;
+mod configuration;
+mod files;
+mod jwks;
+mod network;
+mod report;
+mod token;
+
+pub use configuration::{Origin, Sourced};
+pub use report::{Finding, Mark, Report};
+
+use self::{
+    calls::{Facts, Probe, Server},
+    jwks::KeySet,
+};
+use crate::{
+    args::ConnectArgs,
+    credentials::TokenSource,
+    diagnosis::Step,
+    explain::Explanation,
+    settings::{Examined, Settings},
+    transport::RotatingChannel,
+};
+
+/// What to look at.
+#[derive(Debug)]
+pub struct Examination<'a> {
+    /// The connection. Each step that waits for somebody waits for 5 s, or for
+    /// `--connect-timeout` where that is shorter.
+    pub connect: &'a ConnectArgs,
+    /// Where each setting came from.
+    pub origins: &'a [Origin],
+    /// The program whose permissions are looked for.
+    pub role: Option<Party>,
+    /// The task queue to look for pollers of.
+    pub task_queue: Option<&'a str>,
+    /// The key set that the server reads: a URL, or a file.
+    pub jwks: Option<&'a str>,
+    /// `jwtKeyProvider.refreshInterval` of the server.
+    pub jwks_refresh: Duration,
+    /// `aud` that the server expects, if it is known.
+    pub audience: Option<&'a str>,
+}
+
+/// For whom the way is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// Starts workflows, and needs somebody who polls.
+    Starter,
+    /// Polls, and needs nobody else.
+    Worker,
+    /// Registers namespaces.
+    Admin,
+}
+
+/// For each step that waits for somebody, at most.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Walks the way. Needs a tokio runtime.
+pub async fn examine(examination: &Examination<'_>) -> Report {
+    let args = examination.connect;
+    let limit = args.connect_timeout.min(LIMIT);
+    let Examined {
+        dial,
+        bare,
+        token,
+        compression,
+        problems,
+        ..
+    } = Settings::examine(args, "keyutil");
+    let dial = dial.map(|dial| dial.within(limit));
+    let bare = bare.map(|dial| dial.within(limit));
+    let mut report = Report::default();
+
+    configuration::look(&mut report, examination.origins, &problems);
+    files::look(&mut report, args, dial.as_ref(), &problems);
+    network::look(&mut report, dial.as_ref(), bare.as_ref()).await;
+
+    let connected = !report.has_failed_at(&network::STEPS);
+    let token = token.as_ref();
+    let channel = dial.filter(|_| connected).map(RotatingChannel::new);
+    let Some(Ok(channel)) = channel else {
+        for step in [Step::Grpc, Step::Permission, Step::TaskQueue] {
+            report.skip(step, "there is no connection to make calls on");
+        }
+        let key_set = jwks::look(&mut report, examination, token, false).await;
+        token::look(&mut report, examination, token, &problems, None);
+        clock::look(&mut report, token, &key_set, false);
+        report.sort();
+        return report;
+    };
+
+    let server = Server::new(channel, token, args.namespace.trim(), limit).compressing(compression);
+    server.answers(&mut report).await;
+    let probe = server.probe().await;
+    let accepted = probe.accepted();
+    let key_set = jwks::look(&mut report, examination, token, accepted).await;
+    let why = match &probe {
+        Probe::Refused(_) => Some(why(&server, examination, token, &key_set).await),
+        _ => None,
+    };
+    token::look(&mut report, examination, token, &problems, why.as_ref());
+    clock::look(&mut report, token, &key_set, accepted);
+    if server
+        .permits(&mut report, examination.role, probe, why.as_ref())
+        .await
+    {
+        server.is_polled(&mut report, examination).await;
+    } else {
+        report.skip(
+            Step::TaskQueue,
+            "not known: the call that shows it is not permitted",
+        );
+    }
+    report.sort();
+    report
+}
+
+/// Why the server refuses the token, with all that can be found out about it.
+async fn why(
+    server: &Server,
+    examination: &Examination<'_>,
+    token: Option<&TokenSource>,
+    key_set: &KeySet,
+) -> Explanation {
+    let explanation = server.why(&Facts {
+        key_set: key_set.document(),
+        audience: examination.audience,
+    });
+    let Explanation::Perhaps(suspects) = explanation else {
+        return explanation;
+    };
+    let Some(TokenSource::Minted(minter)) = token else {
+        return Explanation::Perhaps(suspects);
+    };
+    match clock::measure(server, minter).await {
+        Some(seconds_ahead) => Explanation::Because(vec![clock::cause(seconds_ahead)]),
+        // The server takes no token of this key, whatever its times are.
+        None => Explanation::Perhaps(
+            suspects
+                .into_iter()
+                .filter(|suspect| suspect.step != Step::Clock)
+                .collect(),
+        ),
+    }
+}
+
+/// A time to the second, and how far away it is.
+fn when(time: SystemTime, now: SystemTime) -> String {
+    let shown = humantime::format_rfc3339_seconds(time);
+    match time.duration_since(now) {
+        Ok(left) => format!("{shown} (in {})", roughly(left)),
+        Err(past) => format!("{shown} ({} ago)", roughly(past.duration())),
+    }
+}
+
+/// To the second, and for what takes days without the rest.
+fn roughly(duration: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match duration.as_secs() {
+        seconds if seconds >= 2 * DAY => format!("{} days", seconds / DAY),
+        seconds => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+    }
+}

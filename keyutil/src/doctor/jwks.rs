@@ -1,0 +1,194 @@
+//! The key set that the server verifies tokens with.
+
+use std::time::{Duration, SystemTime};
+
+use super::{Examination, Report};
+use crate::{
+    args::given,
+    chain,
+    credentials::{Token, TokenSource},
+    diagnosis::{Class, Diagnosis, Step},
+    explain::Cause,
+    jwt::{
+        fetch::{self, Fetched},
+        jwks,
+        keyring::Keyring,
+        verify,
+    },
+};
+
+/// What is known of the key set.
+#[derive(Debug, Default)]
+pub(super) struct KeySet {
+    /// Whether somebody has said that this is the one which the server reads.
+    pub(super) of_the_server: bool,
+    pub(super) found: Option<Fetched>,
+}
+
+impl KeySet {
+    /// Its bytes.
+    pub(super) fn document(&self) -> Option<&[u8]> {
+        self.found.as_ref().map(|found| &found.document[..])
+    }
+}
+
+/// `accepted`, where the server has accepted the token: then the server reads another key set than
+/// one which does not verify it.
+pub(super) async fn look(
+    report: &mut Report,
+    examination: &Examination<'_>,
+    source: Option<&TokenSource>,
+    accepted: bool,
+) -> KeySet {
+    let beside = beside_the_signing_key(examination);
+    let of_the_server = examination.jwks.is_some();
+    let Some(name) = examination.jwks.map(str::to_owned).or(beside) else {
+        report.skip(
+            Step::Jwks,
+            "not known: give the address from which the server reads it with `--jwks`",
+        );
+        return KeySet::default();
+    };
+    let fail = |report: &mut Report, cause: String, hint: &str| {
+        if accepted {
+            let seen = format!("{cause}; the server accepts the token all the same");
+            report.warn(Step::Jwks, seen, hint);
+        } else {
+            report.fail(Diagnosis {
+                step: Step::Jwks,
+                class: Class::Token,
+                cause,
+                hint: Some(hint.to_owned()),
+            });
+        }
+    };
+    let found = match fetch::fetch(&name).await {
+        Ok(found) => found,
+        Err(error) => {
+            let hint = "see that the endpoint runs, and that `keySourceURIs` of the server and \
+                        `--jwks` name it; a server that starts without it refuses every token \
+                        until it has fetched it";
+            fail(report, chain(&error), hint);
+            return KeySet::default();
+        }
+    };
+    let kids = match jwks::kids(&found.document) {
+        Ok(kids) if !kids.is_empty() => kids,
+        Ok(_) => {
+            let cause = format!(
+                "the key set `{name}` has no keys: a server that reads it drops all it had"
+            );
+            fail(
+                report,
+                cause,
+                "publish the public keys: `keyutil jwks serve` never serves less",
+            );
+            return KeySet::default();
+        }
+        Err(error) => {
+            let cause = format!("the key set `{name}` cannot be read: {}", chain(&error));
+            fail(
+                report,
+                cause,
+                "have the endpoint serve a JWKS: `keyutil jwks serve` does",
+            );
+            return KeySet::default();
+        }
+    };
+    let set = KeySet {
+        of_the_server,
+        found: Some(found),
+    };
+    let token = source.and_then(TokenSource::current);
+    let text = token.as_ref().map(Token::text);
+    let kid = token
+        .as_ref()
+        .and_then(Token::content)
+        .and_then(|content| content.kid());
+    if let (Some(text), Some(document), Some(_)) = (text, set.document(), kid) {
+        let wrong = verify::verify(text, document, None).err();
+        if let Some(cause) = wrong.as_ref().and_then(Cause::of_signature) {
+            fail(
+                report,
+                format!("`{name}`: {}", cause.words),
+                cause.hint.as_deref().unwrap_or_default(),
+            );
+            return set;
+        }
+    }
+    tell(report, examination, &name, &kids, kid, &set);
+    set
+}
+
+fn tell(
+    report: &mut Report,
+    examination: &Examination<'_>,
+    name: &str,
+    kids: &[String],
+    kid: Option<&str>,
+    set: &KeySet,
+) {
+    let type_ = set
+        .found
+        .as_ref()
+        .and_then(|found| found.content_type.as_deref());
+    let type_ = type_.map(|type_| format!(", {type_}")).unwrap_or_default();
+    let verifies = match kid {
+        Some(kid) => format!(", and verifies the token with `{kid}`"),
+        None => String::new(),
+    };
+    report
+        .ok(
+            Step::Jwks,
+            format!("`{name}` has {} key(s){type_}{verifies}", kids.len()),
+        )
+        .details = kids.iter().map(|kid| format!("kid {kid}")).collect();
+    if !set.of_the_server {
+        report.detail(vec![
+            "this is the file beside the signing key; whether the server reads the same is not \
+             known: give `--jwks`"
+                .to_owned(),
+        ]);
+    }
+    if let Some(published) = published(examination, kid) {
+        let age = SystemTime::now()
+            .duration_since(published)
+            .unwrap_or_default();
+        let ago = humantime::format_duration(Duration::from_secs(age.as_secs()));
+        if age < examination.jwks_refresh {
+            report.warn(
+                Step::Jwks,
+                format!("the key was published {ago} ago: the server may not have fetched it yet"),
+                format!(
+                    "wait for one `refreshInterval` of the server ({}, by `--refresh-interval`)",
+                    humantime::format_duration(examination.jwks_refresh)
+                ),
+            );
+        } else {
+            report.detail(vec![format!(
+                "the key was published {ago} ago, and the server fetches every {}",
+                humantime::format_duration(examination.jwks_refresh)
+            )]);
+        }
+    }
+}
+
+/// The signing keys of `keyutil key` have their key set beside them.
+fn beside_the_signing_key(examination: &Examination<'_>) -> Option<String> {
+    let ring = ring(examination)?;
+    Some(ring.jwks_path().to_str()?.to_owned())
+}
+
+fn ring(examination: &Examination<'_>) -> Option<Keyring> {
+    let key = given(&examination.connect.token.signing_key)?;
+    let ring = Keyring::at(key.parent()?);
+    ring.jwks_path().exists().then_some(ring)
+}
+
+/// When the key was put into the key set, as far as the ring knows.
+fn published(examination: &Examination<'_>, kid: Option<&str>) -> Option<SystemTime> {
+    let ring = ring(examination).filter(|ring| ring.ring_path().exists())?;
+    let ring = ring.look(SystemTime::now()).ok()?;
+    let key = ring.keys().find(|key| Some(&key.kid[..]) == kid)?;
+    Some(key.published)
+}

@@ -1,0 +1,190 @@
+//! Name, TCP and TLS: each on its own, with what a connection of worker and starter is made of.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+use tokio_rustls::client::TlsStream;
+
+use super::{Report, files, when};
+use crate::{
+    connect::failed_on,
+    credentials::Credential,
+    diagnosis::Step,
+    status::Handshake,
+    transport::{
+        Dial, DialError, Security,
+        dial::{Credentials, Peer, Secured},
+        stream::alert_in,
+    },
+};
+
+/// The steps that are taken here.
+pub(super) const STEPS: [Step; 4] = [Step::Name, Step::Tcp, Step::ServerTls, Step::ClientTls];
+
+/// For the first words of a server. gRPC servers in Go speak at once; others wait for the client,
+/// and have accepted the certificate all the same.
+const FIRST_WORDS: Duration = Duration::from_secs(1);
+
+pub(super) async fn look(report: &mut Report, dial: Option<&Dial>, bare: Option<&Dial>) {
+    let Some(reached) = dial.or(bare) else {
+        for step in STEPS {
+            report.skip(step, "there is no usable address");
+        }
+        return;
+    };
+    let Some(tcp) = reach(report, reached).await else {
+        return;
+    };
+    let Some(dial) = dial else {
+        for step in [Step::ServerTls, Step::ClientTls] {
+            report.skip(step, "the settings of TLS are not usable: see above");
+        }
+        return;
+    };
+    if let Security::Plaintext { .. } = dial.security() {
+        report.skip(Step::ServerTls, "TLS is off");
+        report.skip(Step::ClientTls, "TLS is off");
+        return;
+    }
+    secure(report, dial, tcp).await;
+}
+
+async fn reach(report: &mut Report, dial: &Dial) -> Option<TcpStream> {
+    let deadline = dial.deadline();
+    let addresses = match dial.resolve(deadline).await {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            let credentials = Credentials::now(dial.security());
+            report.fail(failed_on(dial, &credentials, error).diagnosis());
+            for step in &STEPS[1..] {
+                report.skip(*step, "the name has no address");
+            }
+            return None;
+        }
+    };
+    let shown: Vec<_> = addresses
+        .iter()
+        .map(|address| address.ip().to_string())
+        .collect();
+    report.ok(
+        Step::Name,
+        format!("`{}` is at {}", dial.host(), shown.join(", ")),
+    );
+    let started = Instant::now();
+    match dial.tcp(&addresses, deadline).await {
+        Ok(tcp) => {
+            let peer = tcp.peer_addr().map(|address| address.to_string());
+            report.ok(
+                Step::Tcp,
+                format!(
+                    "connected to {} in {:.1?}",
+                    peer.unwrap_or_default(),
+                    started.elapsed()
+                ),
+            );
+            Some(tcp)
+        }
+        Err(error) => {
+            let credentials = Credentials::now(dial.security());
+            report.fail(failed_on(dial, &credentials, error).diagnosis());
+            for step in &STEPS[2..] {
+                report.skip(*step, "there is no TCP connection");
+            }
+            None
+        }
+    }
+}
+
+async fn secure(report: &mut Report, dial: &Dial, tcp: TcpStream) {
+    let credentials = Credentials::now(dial.security());
+    let failed = |error| failed_on(dial, &credentials, error).diagnosis();
+    match dial.tls(tcp, &credentials, dial.deadline()).await {
+        Ok((tls, secured)) => {
+            look_at_server(report, &secured);
+            match first_words(tls, &secured).await {
+                Ok(spoke) => look_at_client(report, &secured, &credentials, spoke),
+                Err(error) => report.fail(failed(error)),
+            }
+        }
+        Err(error) => {
+            let diagnosis = failed(error);
+            if diagnosis.step == Step::ServerTls {
+                report.skip(Step::ClientTls, "there is no TLS connection");
+            }
+            report.fail(diagnosis);
+        }
+    }
+}
+
+fn look_at_server(report: &mut Report, secured: &Secured) {
+    let now = SystemTime::now();
+    let version = secured.handshake.tls_version.as_deref().unwrap_or("TLS");
+    let Some(leaf) = secured.peer.presented() else {
+        report.ok(Step::ServerTls, version);
+        return;
+    };
+    report.ok(
+        Step::ServerTls,
+        format!(
+            "{version}, ALPN `h2`; the certificate is for `{}`, serial {}, issued by `{}`, valid \
+             until {}",
+            leaf.names().join("`, `"),
+            leaf.serial,
+            leaf.issuer,
+            when(leaf.not_after, now)
+        ),
+    );
+    files::soon(
+        report,
+        Step::ServerTls,
+        "the server's certificate",
+        leaf,
+        now,
+    );
+}
+
+/// Whether the server has said anything. With TLS 1.3 it looks at our certificate after our side
+/// of the handshake is done, and a client that only reads sees the alert every time.
+async fn first_words(mut tls: TlsStream<TcpStream>, secured: &Secured) -> Result<bool, DialError> {
+    let mut words = [0; 1];
+    match timeout(FIRST_WORDS, tls.read(&mut words)).await {
+        Ok(Err(error)) => match alert_in(&error) {
+            Some(alert) => Err(DialError::Alert {
+                alert,
+                peer: Some(secured.peer.clone()),
+            }),
+            // The gRPC step finds out what is the matter.
+            None => Ok(false),
+        },
+        Ok(Ok(count)) => Ok(count > 0),
+        Err(_) => Ok(false),
+    }
+}
+
+fn look_at_client(report: &mut Report, secured: &Secured, credentials: &Credentials, spoke: bool) {
+    let Secured { peer, handshake } = secured;
+    let seen = match (asked(peer), &credentials.identity, handshake) {
+        (None, None, _) => "the server asks for no certificate".to_owned(),
+        (None, Some(_), _) => {
+            "the server asks for no certificate: ours was not presented".to_owned()
+        }
+        (Some(of), None, _) => {
+            format!("the server asks for a certificate{of}, and does without one")
+        }
+        (Some(of), Some(identity), Handshake { .. }) => format!(
+            "the server asked for a certificate{of}, and {} ours: {}",
+            if spoke { "accepted" } else { "has not refused" },
+            identity.identify()
+        ),
+    };
+    report.ok(Step::ClientTls, seen);
+}
+
+fn asked(peer: &Peer) -> Option<String> {
+    let names = peer.asked_for()?;
+    Some(if names.is_empty() {
+        String::new()
+    } else {
+        format!(" of `{}`", names.join("` or `"))
+    })
+}

@@ -1,0 +1,103 @@
+//! What the server shows of itself in a handshake, also in one that fails: its certificate, and
+//! whose certificates it asks for.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio_rustls::rustls::{
+    self, DigitallySignedStruct, SignatureScheme,
+    client::{
+        ResolvesClientCert, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::CertifiedKey,
+};
+
+use crate::certificate::{self, CertificateSummary};
+
+/// What the server has shown of itself in one handshake.
+#[derive(Debug, Default)]
+pub struct Peer {
+    presented: OnceLock<CertificateSummary>,
+    asked: OnceLock<Vec<String>>,
+}
+
+impl Peer {
+    /// The certificate that it presented, whether it was found good or not.
+    pub fn presented(&self) -> Option<&CertificateSummary> {
+        self.presented.get()
+    }
+
+    /// Whether it asked for a certificate, and of which CAs. None means that it names none, and so
+    /// may take any (RFC 8446 section 4.3.2).
+    pub fn asked_for(&self) -> Option<&[String]> {
+        self.asked.get().map(Vec::as_slice)
+    }
+}
+
+/// Verifies as rustls does, and notes what it was shown.
+#[derive(Debug)]
+pub(super) struct Noting {
+    pub(super) verifier: Arc<WebPkiServerVerifier>,
+    pub(super) peer: Arc<Peer>,
+}
+
+impl ServerCertVerifier for Noting {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if let Ok(summary) = CertificateSummary::from_der(leaf) {
+            let _ = self.peer.presented.set(summary);
+        }
+        self.verifier
+            .verify_server_cert(leaf, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier
+            .verify_tls12_signature(message, leaf, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.verifier
+            .verify_tls13_signature(message, leaf, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
+    }
+}
+
+/// Presents what it has, and notes whether it was asked.
+#[derive(Debug)]
+pub(super) struct Presenting {
+    pub(super) certified: Option<Arc<CertifiedKey>>,
+    pub(super) peer: Arc<Peer>,
+}
+
+impl ResolvesClientCert for Presenting {
+    fn resolve(&self, issuers: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        let names = issuers.iter().map(|name| certificate::name_in_words(name));
+        let _ = self.peer.asked.set(names.collect());
+        self.certified.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        self.certified.is_some()
+    }
+}
