@@ -138,6 +138,15 @@ pub struct Diagnosed {
     pub error: Box<dyn Error + Send + Sync>,
 }
 
+impl From<Diagnosis> for Diagnosed {
+    fn from(diagnosis: Diagnosis) -> Self {
+        Self {
+            error: diagnosis.cause.clone().into(),
+            diagnosis,
+        }
+    }
+}
+
 impl fmt::Display for Diagnosed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)

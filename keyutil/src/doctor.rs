@@ -35,6 +35,7 @@ use self::{
 };
 use crate::{
     args::ConnectArgs,
+    connect::Connection,
     credentials::TokenSource,
     diagnosis::Step,
     explain::Explanation,
@@ -125,7 +126,10 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
         .permits(&mut report, examination.role, probe, why.as_ref())
         .await
     {
-        server.is_polled(&mut report, examination).await;
+        match examination.task_queue {
+            Some(name) => server.is_polled(&mut report, examination.role, name).await,
+            None => report.skip(Step::TaskQueue, "none is named: give `--task-queue`"),
+        }
     } else {
         report.skip(
             Step::TaskQueue,
@@ -133,6 +137,32 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
         );
     }
     report.sort();
+    report
+}
+
+/// What a starter needs beyond a connection: permission to start workflows, and somebody who polls
+/// the task queue. Nothing is started.
+pub async fn ready_to_start(connection: &Connection, task_queue: &str) -> Report {
+    let server = Server::of(connection);
+    let mut report = Report::default();
+    let role = Some(Party::Starter);
+    // Whoever has a connection has been answered.
+    if server
+        .permits(&mut report, role, Probe::Accepted, None)
+        .await
+    {
+        server.is_polled(&mut report, role, task_queue).await;
+    }
+    report
+}
+
+/// Whether somebody polls the task queue.
+pub async fn polled(connection: &Connection, task_queue: &str) -> Report {
+    let mut report = Report::default();
+    let role = Some(Party::Starter);
+    Server::of(connection)
+        .is_polled(&mut report, role, task_queue)
+        .await;
     report
 }
 

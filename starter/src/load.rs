@@ -2,22 +2,36 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
+use keyutil::{
+    Connection, Diagnosis,
+    diagnosis::{Class, Step},
+    program,
+};
 use temporalio_client::{
-    Client, WorkflowGetResultOptions, WorkflowStartOptions, errors::WorkflowGetResultError,
+    WorkflowGetResultOptions, WorkflowStartOptions, errors::WorkflowGetResultError,
 };
 use tracing::{debug, error};
 use worker::workflows::HelloWorkflow;
 
 /// What to start.
-pub struct Load {
-    pub client: Client,
+pub struct Load<'a> {
+    pub connection: &'a Connection,
     pub task_queue: String,
     pub name: String,
     pub workflow_id: String,
     pub workflow_timeout: Duration,
+    /// When all must be done, if ever.
+    pub deadline: Option<Instant>,
+}
+
+/// What became of one workflow.
+pub struct Outcome {
+    pub workflow_id: String,
+    /// Of one that was started.
+    pub run_id: Option<String>,
+    pub ended: Result<Done, Failure>,
 }
 
 /// A workflow that ended well.
@@ -27,61 +41,117 @@ pub struct Done {
     pub latency: Duration,
 }
 
-impl Load {
+/// Why there is no result of a workflow.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The whole chain of the error.
+    pub words: String,
+    pub diagnosis: Diagnosis,
+    /// Whether it was started, and took too long.
+    pub late: bool,
+}
+
+impl Failure {
+    pub fn of(error: &anyhow::Error) -> Self {
+        Self {
+            words: keyutil::chain(error.as_ref()),
+            diagnosis: program::diagnosis(error),
+            late: false,
+        }
+    }
+
+    fn late(words: String, late: bool) -> Self {
+        let diagnosis = Diagnosis {
+            step: Step::TaskQueue,
+            class: Class::Other,
+            cause: words.clone(),
+            hint: None,
+        };
+        Self {
+            words,
+            diagnosis,
+            late,
+        }
+    }
+}
+
+impl Load<'_> {
     /// Starts one workflow and waits for its result.
-    pub async fn run_one(&self, workflow_id: &str) -> anyhow::Result<Done> {
+    pub async fn run_one(&self, workflow_id: String) -> Outcome {
         let started = Instant::now();
+        let mut run_id = None;
+        let left = self
+            .deadline
+            .map(|deadline| deadline.saturating_duration_since(started));
+        let ended = match left {
+            Some(Duration::ZERO) => {
+                let words = format!("workflow `{workflow_id}` was not started: the time was up");
+                Err(Failure::late(words, false))
+            }
+            Some(left) => {
+                let result = self.result(&workflow_id, &mut run_id);
+                let result = tokio::time::timeout(left, result).await;
+                result.unwrap_or_else(|_| Err(too_late(&workflow_id, left)))
+            }
+            None => self.result(&workflow_id, &mut run_id).await,
+        };
+        Outcome {
+            ended: ended.map(|result| Done {
+                result,
+                latency: started.elapsed(),
+            }),
+            workflow_id,
+            run_id,
+        }
+    }
+
+    async fn result(
+        &self,
+        workflow_id: &str,
+        run_id: &mut Option<String>,
+    ) -> Result<String, Failure> {
         let options = WorkflowStartOptions::new(self.task_queue.as_str(), workflow_id)
             .execution_timeout(self.workflow_timeout)
             .build();
-        let handle = self
-            .client
+        let client = self.connection.client();
+        let handle = client
             .start_workflow(HelloWorkflow::run, self.name.clone(), options)
             .await
-            .with_context(|| format!("failed to start workflow `{workflow_id}`"))?;
+            .map_err(|error| {
+                self.failed(error, format!("failed to start workflow `{workflow_id}`"))
+            })?;
         debug!(workflow_id, run_id = handle.run_id(), "workflow started");
-        let result = handle
-            .get_result(WorkflowGetResultOptions::default())
-            .await
-            .map_err(|error| self.explain(error, workflow_id))?;
-        Ok(Done {
-            result,
-            latency: started.elapsed(),
+        *run_id = handle.run_id().map(str::to_owned);
+        let result = handle.get_result(WorkflowGetResultOptions::default()).await;
+        result.map_err(|error| {
+            let context = format!("no result of workflow `{workflow_id}`");
+            match error {
+                WorkflowGetResultError::TimedOut => too_late(workflow_id, self.workflow_timeout),
+                // The SDK does not hand the status on as a source, and the exit code depends on it.
+                WorkflowGetResultError::Rpc(status) => self.failed(status, context),
+                other => self.failed(other, context),
+            }
         })
     }
 
-    fn explain(&self, error: WorkflowGetResultError, workflow_id: &str) -> anyhow::Error {
-        let context = match &error {
-            WorkflowGetResultError::TimedOut => format!(
-                "workflow `{workflow_id}` was not finished within {}: see that a worker polls the \
-                 task queue `{}` in this namespace",
-                humantime::format_duration(self.workflow_timeout),
-                self.task_queue
-            ),
-            _ => format!("no result of workflow `{workflow_id}`"),
-        };
-        match error {
-            // The SDK does not hand the status on as a source, and the exit code depends on it.
-            WorkflowGetResultError::Rpc(status) => anyhow::Error::new(status).context(context),
-            other => anyhow::Error::new(other).context(context),
-        }
+    fn failed(&self, error: impl Into<anyhow::Error>, context: String) -> Failure {
+        Failure::of(&self.connection.diagnosed(error.into()).context(context))
     }
 
     /// Runs `count` workflows, `concurrency` at a time, with a progress bar where standard error
     /// is a terminal.
-    pub async fn run_many(&self, count: u32, concurrency: u32) -> Vec<anyhow::Result<Done>> {
+    pub async fn run_many(&self, count: u32, concurrency: u32) -> Vec<Outcome> {
+        if count == 1 {
+            return vec![self.run_one(self.workflow_id.clone()).await];
+        }
         let progress = progress_bar(count.into());
         let outcomes = stream::iter(1..=count)
-            .map(|number| async move {
-                self.run_one(&format!("{}-{number}", self.workflow_id))
-                    .await
-            })
+            .map(|number| self.run_one(format!("{}-{number}", self.workflow_id)))
             .buffer_unordered(concurrency as usize)
             .inspect(|outcome| {
                 progress.inc(1);
-                if let Err(failure) = outcome {
-                    let failure = keyutil::chain(failure.as_ref());
-                    progress.suspend(|| error!(failure, "workflow failed"));
+                if let Err(failure) = &outcome.ended {
+                    progress.suspend(|| error!(failure = failure.words, "workflow failed"));
                 }
             })
             .collect()
@@ -89,6 +159,12 @@ impl Load {
         progress.finish_and_clear();
         outcomes
     }
+}
+
+fn too_late(workflow_id: &str, limit: Duration) -> Failure {
+    let limit = humantime::format_duration(Duration::from_millis(limit.as_millis() as u64));
+    let words = format!("workflow `{workflow_id}` was not finished within {limit}");
+    Failure::late(words, true)
 }
 
 /// Hidden by indicatif itself where standard error is no terminal.

@@ -2,17 +2,29 @@
 //!
 //! With nothing but the connection it is a smoke test: it exits with 0 only if a workflow was
 //! started, run by some worker, and its result read back, all with the credentials at hand.
+//! `--check` does all of that but start a workflow.
 
+mod json;
 mod load;
 mod report;
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
-use clap::Parser;
-use keyutil::{ConnectArgs, program};
+use clap::{Parser, ValueEnum};
+use keyutil::{
+    ConnectArgs, ConnectError, Diagnosis,
+    connect::{self, Observer},
+    diagnosis::Diagnosed,
+    doctor, program,
+    settings::Settings,
+};
 use worker::DEFAULT_TASK_QUEUE;
 
-use load::Load;
+use json::{About, Object};
+use load::{Load, Outcome};
 use report::Report;
 
 /// Starts hello workflows and prints their results
@@ -46,6 +58,28 @@ struct Arguments {
     /// How long a workflow may take before the server ends it
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     workflow_timeout: Duration,
+
+    /// How long all of it may take, connecting included [default: as long as it takes]
+    #[arg(long, env = "STARTER_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+
+    /// Start nothing: see that the server can be reached, that workflows may be started, and that
+    /// somebody polls the task queue
+    #[arg(long, conflicts_with_all = ["count", "workflow_id"])]
+    check: bool,
+
+    /// How to print what came of it
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    output: Output,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// The results, in lines
+    Text,
+    /// One object, whether it went well or not
+    Json,
 }
 
 #[tokio::main]
@@ -54,24 +88,114 @@ async fn main() -> ExitCode {
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {
-    let connection = keyutil::connect(&arguments.connect, "starter").await?;
-    let load = Load {
-        client: connection.client().clone(),
-        task_queue: arguments.task_queue,
-        name: arguments.name,
-        workflow_id: arguments
-            .workflow_id
-            .unwrap_or_else(|| format!("hello-{}", uuid::Uuid::new_v4())),
-        workflow_timeout: arguments.workflow_timeout,
-    };
-    if arguments.count == 1 {
-        program::print_line(format_args!(
-            "Workflow result: {}",
-            load.run_one(&load.workflow_id).await?.result
-        ))?;
-        return Ok(());
+    let begun = Instant::now();
+    let mut run = Run::default();
+    let ended = run.through(&arguments, begun).await;
+    match arguments.output {
+        Output::Text => {
+            let text = match run.checked {
+                Some(checked) => checked,
+                None if run.outcomes.is_empty() => String::new(),
+                None => Report::of(&run.outcomes).to_string(),
+            };
+            if !text.is_empty() {
+                program::print_line(text)?;
+            }
+        }
+        Output::Json => {
+            let about = About {
+                address: arguments.connect.address,
+                namespace: arguments.connect.namespace,
+                task_queue: arguments.task_queue,
+                check: arguments.check,
+            };
+            let status = run.observer.map(|observer| observer.status());
+            let failure = ended.as_ref().err();
+            let object = Object::new(about, begun.elapsed(), status, &run.outcomes, failure);
+            program::print_line(serde_json::to_string(&object)?)?;
+        }
     }
-    let report = Report::of(load.run_many(arguments.count, arguments.concurrency).await);
-    program::print_line(report.to_string().trim_end())?;
-    report.into_result()
+    ended
+}
+
+/// How far it came.
+#[derive(Default)]
+struct Run {
+    observer: Option<Observer>,
+    outcomes: Vec<Outcome>,
+    /// What a check that went well says.
+    checked: Option<String>,
+}
+
+impl Run {
+    async fn through(&mut self, arguments: &Arguments, begun: Instant) -> anyhow::Result<()> {
+        let mut connect = arguments.connect.clone();
+        if let Some(limit) = arguments.timeout {
+            connect.connect_timeout = connect.connect_timeout.min(limit);
+        }
+        let settings = Settings::new(&connect, "starter").map_err(ConnectError::Settings)?;
+        let opened = connect::open(settings)?;
+        self.observer = Some(opened.observer().clone());
+        let connection = opened.connect().await?;
+        if arguments.check {
+            let report = doctor::ready_to_start(&connection, &arguments.task_queue).await;
+            if let Some(diagnosis) = report.diagnosis() {
+                return Err(Diagnosed::from(diagnosis).into());
+            }
+            self.checked = Some(format!(
+                "Check passed: workflows may be started in `{}`, and somebody polls `{}`",
+                arguments.connect.namespace, arguments.task_queue
+            ));
+            return Ok(());
+        }
+        let load = Load {
+            connection: &connection,
+            task_queue: arguments.task_queue.clone(),
+            name: arguments.name.clone(),
+            workflow_id: arguments
+                .workflow_id
+                .clone()
+                .unwrap_or_else(|| format!("hello-{}", uuid::Uuid::new_v4())),
+            workflow_timeout: arguments.workflow_timeout,
+            deadline: arguments.timeout.map(|limit| begun + limit),
+        };
+        self.outcomes = load.run_many(arguments.count, arguments.concurrency).await;
+        match self.failure(&load).await {
+            Some(failure) => Err(Diagnosed::from(failure).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The first failure. Where a workflow was not finished in time, the likeliest cause is that
+    /// nobody polls its task queue, so that is looked for.
+    async fn failure(&self, load: &Load<'_>) -> Option<Diagnosis> {
+        let failures = || {
+            self.outcomes
+                .iter()
+                .filter_map(|one| one.ended.as_ref().err())
+        };
+        let mut first = failures().next()?.clone();
+        if let Some(late) = failures().find(|failure| failure.late) {
+            first = late.clone();
+            let polled = doctor::polled(load.connection, &load.task_queue).await;
+            first.diagnosis = match polled.diagnosis() {
+                Some(found) => {
+                    first.words = format!("{}: {}", late.words, found.cause);
+                    found
+                }
+                None => Diagnosis {
+                    hint: Some(format!(
+                        "somebody polls `{}`: see the log of that worker, and give the workflow \
+                         longer (`--workflow-timeout`, `--timeout`) if it takes longer",
+                        load.task_queue
+                    )),
+                    ..first.diagnosis
+                },
+            };
+        }
+        Some(Diagnosis {
+            cause: Report::of(&self.outcomes).counted(&first.words),
+            ..first.diagnosis
+        })
+    }
 }

@@ -1,69 +1,90 @@
-//! What many workflows came to.
+//! What the workflows came to.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use anyhow::bail;
-
-use crate::load::Done;
+use crate::load::Outcome;
 
 /// The results, failures and latencies of a run.
 pub struct Report {
     /// How often each result came.
     results: BTreeMap<String, usize>,
-    /// In ascending order.
-    latencies: Vec<Duration>,
+    latencies: Latencies,
     failures: usize,
 }
 
-impl Report {
-    pub fn of(outcomes: Vec<anyhow::Result<Done>>) -> Self {
-        let mut report = Self {
-            results: BTreeMap::new(),
-            latencies: Vec::new(),
-            failures: 0,
-        };
-        for outcome in outcomes {
-            match outcome {
-                Ok(done) => {
-                    *report.results.entry(done.result).or_default() += 1;
-                    report.latencies.push(done.latency);
-                }
-                Err(_) => report.failures += 1,
-            }
-        }
-        report.latencies.sort();
-        report
-    }
+/// In ascending order.
+pub struct Latencies(Vec<Duration>);
 
-    /// An error, if any workflow failed.
-    pub fn into_result(self) -> anyhow::Result<()> {
-        if self.failures > 0 {
-            let all = self.failures + self.latencies.len();
-            bail!("{} of {all} workflows failed", self.failures);
-        }
-        Ok(())
+impl Latencies {
+    /// Of those that ended well.
+    pub fn of(outcomes: &[Outcome]) -> Self {
+        let done = outcomes
+            .iter()
+            .filter_map(|outcome| outcome.ended.as_ref().ok());
+        let mut latencies: Vec<_> = done.map(|done| done.latency).collect();
+        latencies.sort();
+        Self(latencies)
     }
 
     /// The smallest latency that at least `share` of all workflows did not exceed.
-    fn quantile(&self, share: f64) -> Option<Duration> {
-        let rank = (share * self.latencies.len() as f64).ceil() as usize;
-        self.latencies.get(rank.max(1) - 1).copied()
+    pub fn quantile(&self, share: f64) -> Option<Duration> {
+        let rank = (share * self.0.len() as f64).ceil() as usize;
+        self.0.get(rank.max(1) - 1).copied()
     }
 }
 
+impl Report {
+    pub fn of(outcomes: &[Outcome]) -> Self {
+        let mut report = Self {
+            results: BTreeMap::new(),
+            latencies: Latencies::of(outcomes),
+            failures: 0,
+        };
+        for outcome in outcomes {
+            match &outcome.ended {
+                Ok(done) => *report.results.entry(done.result.clone()).or_default() += 1,
+                Err(_) => report.failures += 1,
+            }
+        }
+        report
+    }
+
+    fn all(&self) -> usize {
+        self.failures + self.latencies.0.len()
+    }
+
+    /// Puts before a failure how many there were, where there were several workflows.
+    pub fn counted(&self, failure: &str) -> String {
+        match self.all() {
+            0 | 1 => failure.to_owned(),
+            all => format!("{} of {all} workflows failed: {failure}", self.failures),
+        }
+    }
+}
+
+/// As it is printed: of a single workflow its result alone.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.all() == 1 {
+            return match self.results.keys().next() {
+                Some(result) => write!(f, "Workflow result: {result}"),
+                None => Ok(()),
+            };
+        }
         for (result, count) in &self.results {
             writeln!(f, "Workflow result: {result} ({count} times)")?;
         }
-        writeln!(f, "failed: {}", self.failures)?;
-        let latency = |share| self.quantile(share).unwrap_or_default().as_millis();
-        if self.latencies.is_empty() {
+        write!(f, "failed: {}", self.failures)?;
+        if self.latencies.0.is_empty() {
             return Ok(());
         }
-        writeln!(
+        let latency = |share| {
+            let quantile = self.latencies.quantile(share);
+            quantile.unwrap_or_default().as_millis()
+        };
+        write!(
             f,
-            "latency: median {} ms, 95% {} ms, 99% {} ms, worst {} ms",
+            "\nlatency: median {} ms, 95% {} ms, 99% {} ms, worst {} ms",
             latency(0.5),
             latency(0.95),
             latency(0.99),
@@ -75,36 +96,57 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::load::{Done, Failure};
 
-    fn outcome(milliseconds: u64) -> anyhow::Result<Done> {
-        Ok(Done {
-            result: "Hello!".into(),
-            latency: Duration::from_millis(milliseconds),
-        })
+    fn done(milliseconds: u64) -> Outcome {
+        Outcome {
+            workflow_id: "hello".to_owned(),
+            run_id: None,
+            ended: Ok(Done {
+                result: "Hello!".into(),
+                latency: Duration::from_millis(milliseconds),
+            }),
+        }
+    }
+
+    fn refused() -> Outcome {
+        Outcome {
+            ended: Err(Failure::of(&anyhow::anyhow!("refused"))),
+            ..done(1)
+        }
     }
 
     #[test]
     fn quantiles_are_of_what_was_measured() {
-        let report = Report::of((1..=100).rev().map(outcome).collect());
+        let outcomes: Vec<_> = (1..=100).rev().map(done).collect();
         assert_eq!(
-            report.to_string(),
+            Report::of(&outcomes).to_string(),
             "Workflow result: Hello! (100 times)\nfailed: 0\n\
-             latency: median 50 ms, 95% 95 ms, 99% 99 ms, worst 100 ms\n"
+             latency: median 50 ms, 95% 95 ms, 99% 99 ms, worst 100 ms"
         );
-        assert!(report.into_result().is_ok());
     }
 
     #[test]
-    fn one_failure_fails_the_run() {
-        let report = Report::of(vec![outcome(1), Err(anyhow::anyhow!("refused"))]);
+    fn failures_are_counted() {
+        let report = Report::of(&[done(1), refused()]);
         assert!(report.to_string().contains("failed: 1"));
-        let error = report.into_result().unwrap_err();
-        assert_eq!(error.to_string(), "1 of 2 workflows failed");
+        assert_eq!(
+            report.counted("refused"),
+            "1 of 2 workflows failed: refused"
+        );
     }
 
     #[test]
     fn a_run_without_success_has_no_latencies() {
-        let report = Report::of(vec![Err(anyhow::anyhow!("refused"))]);
-        assert_eq!(report.to_string(), "failed: 1\n");
+        assert_eq!(Report::of(&[refused(), refused()]).to_string(), "failed: 2");
+    }
+
+    #[test]
+    fn of_one_workflow_nothing_is_told_but_its_result() {
+        let report = Report::of(&[done(1)]);
+        assert_eq!(report.to_string(), "Workflow result: Hello!");
+        let report = Report::of(&[refused()]);
+        assert_eq!(report.to_string(), "");
+        assert_eq!(report.counted("refused"), "refused");
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use keyutil::{ConnectArgs, ConnectError, connect, health::Health, program, settings::Settings};
-use worker::{DEFAULT_TASK_QUEUE, SdkMetrics, WorkerSettings};
+use worker::{DEFAULT_TASK_QUEUE, RunError, SdkMetrics, WorkerSettings};
 
 /// Runs the hello workflow for whoever starts it
 #[derive(Parser)]
@@ -66,7 +66,10 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
         reason
     };
     let ended = worker::run(connection.client().clone(), settings, shutdown).await;
-    ended.map_err(|error| observer.diagnosed(error.into()))?;
+    ended.map_err(|error| match error {
+        error @ RunError::Run(_) => observer.diagnosed(error.into()),
+        other => other.into(),
+    })?;
     if let Some((health, _)) = health {
         health.stop().await;
     }

@@ -86,6 +86,18 @@ impl Observer {
         *self.phase() = Phase::Stopping;
     }
 
+    pub(crate) fn channel(&self) -> &RotatingChannel {
+        &self.channel
+    }
+
+    pub(crate) fn bearer(&self) -> &Bearer {
+        &self.bearer
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     pub(super) fn working(&self) {
         *self.phase() = Phase::Working {
             since: SystemTime::now(),

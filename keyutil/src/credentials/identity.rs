@@ -151,6 +151,10 @@ impl Credential for Identity {
         )
     }
 
+    fn id(&self) -> Option<String> {
+        Some(self.leaf.serial.clone())
+    }
+
     fn expires_at(&self) -> Option<SystemTime> {
         Some(self.leaf.not_after)
     }

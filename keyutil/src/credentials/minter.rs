@@ -189,6 +189,10 @@ impl Minter {
 impl Credential for SigningKey {
     const KIND: &'static str = "signing key";
 
+    fn id(&self) -> Option<String> {
+        Some(self.kid().to_owned())
+    }
+
     fn identify(&self) -> String {
         format!("kid {}", self.kid())
     }

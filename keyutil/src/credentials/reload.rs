@@ -34,6 +34,11 @@ pub trait Credential: Send + Sync + 'static {
     /// What tells this one from the one before: serial, kid. Never a secret.
     fn identify(&self) -> String;
 
+    /// The same for a machine: the serial number of a certificate, the kid of a key or token.
+    fn id(&self) -> Option<String> {
+        None
+    }
+
     /// When it stops being of use, if ever.
     fn expires_at(&self) -> Option<SystemTime>;
 }

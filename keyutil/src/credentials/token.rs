@@ -110,6 +110,10 @@ impl Credential for Token {
         )
     }
 
+    fn id(&self) -> Option<String> {
+        Some(self.content()?.kid()?.to_owned())
+    }
+
     fn expires_at(&self) -> Option<SystemTime> {
         self.content.as_ref()?.expires_at()
     }

@@ -22,10 +22,10 @@ use temporalio_common::protos::{
 };
 use tonic::{Code, Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
 
-use super::{Examination, Party, Report, when};
+use super::{LIMIT, Party, Report, when};
 use crate::{
     ConnectError,
-    connect::explain_call,
+    connect::{Connection, explain_call},
     credentials::{Token, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     explain::{Explanation, Refusal, Sent},
@@ -74,6 +74,18 @@ impl Server {
             bearer: Bearer::new(token.cloned()),
             namespace: namespace.to_owned(),
             limit,
+            compression: None,
+        }
+    }
+
+    /// The one that is connected to already.
+    pub(super) fn of(connection: &Connection) -> Self {
+        let observer = connection.observer();
+        Self {
+            channel: observer.channel().clone(),
+            bearer: observer.bearer().clone(),
+            namespace: observer.namespace().to_owned(),
+            limit: LIMIT,
             compression: None,
         }
     }
@@ -335,10 +347,12 @@ impl Server {
     }
 
     /// Who polls the task queue, and since when.
-    pub(super) async fn is_polled(&self, report: &mut Report, examination: &Examination<'_>) {
-        let Some(task_queue) = examination.task_queue else {
-            return report.skip(Step::TaskQueue, "none is named: give `--task-queue`");
-        };
+    pub(super) async fn is_polled(
+        &self,
+        report: &mut Report,
+        role: Option<Party>,
+        task_queue: &str,
+    ) {
         let now = SystemTime::now();
         let mut details = Vec::new();
         for (type_, name) in [
@@ -372,7 +386,7 @@ impl Server {
              with those of the worker that runs; names are compared letter by letter",
             self.namespace
         );
-        match examination.role {
+        match role {
             Some(Party::Starter) => report.fail(Diagnosis {
                 step: Step::TaskQueue,
                 class: Class::TaskQueue,

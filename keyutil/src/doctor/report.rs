@@ -69,6 +69,17 @@ impl Report {
         findings.find(|finding| finding.mark == Mark::Failed)
     }
 
+    /// The same as a diagnosis.
+    pub fn diagnosis(&self) -> Option<Diagnosis> {
+        let finding = self.failure()?;
+        Some(Diagnosis {
+            step: finding.step,
+            class: finding.class?,
+            cause: finding.seen.clone(),
+            hint: finding.hint.clone(),
+        })
+    }
+
     /// The exit code: that of the first failure.
     pub fn exit_code(&self) -> u8 {
         let class = self.failure().and_then(|finding| finding.class);

@@ -77,6 +77,7 @@ impl CredentialsStatus {
             Some(TokenSource::Fixed(token)) => {
                 status.token = Some(CredentialStatus {
                     in_use: Some(token.identify()),
+                    id: token.id(),
                     valid_until: token.expires_at(),
                     ..CredentialStatus::fixed("TEMPORAL_API_KEY")
                 });
@@ -92,6 +93,8 @@ pub struct CredentialStatus {
     /// What a person can recognise it by: kid, or serial and issuer. `None` before a first token
     /// was minted.
     pub in_use: Option<String>,
+    /// The same for a machine: serial number or kid.
+    pub id: Option<String>,
     /// Where it is read from.
     pub from: Vec<String>,
     /// When it was taken into use; `None` for what is never replaced.
@@ -113,6 +116,7 @@ impl CredentialStatus {
         let (status, current) = (reloading.status(), reloading.current());
         Self {
             in_use: Some(current.identify()),
+            id: current.id(),
             from: reloading
                 .files()
                 .iter()
@@ -128,6 +132,7 @@ impl CredentialStatus {
 
     fn name(&mut self, credential: &impl Credential) {
         self.in_use = Some(credential.identify());
+        self.id = credential.id();
         self.valid_until = credential.expires_at();
     }
 
@@ -136,6 +141,7 @@ impl CredentialStatus {
         let token = source.and_then(TokenSource::current);
         Self {
             in_use: token.as_ref().map(Credential::identify),
+            id: token.as_ref().and_then(Credential::id),
             since: minter.minted_at(),
             valid_until: token.as_ref().and_then(Credential::expires_at),
             ..Self::fixed("minted in this process")
@@ -145,6 +151,7 @@ impl CredentialStatus {
     fn fixed(from: &str) -> Self {
         Self {
             in_use: None,
+            id: None,
             from: vec![from.to_owned()],
             since: None,
             valid_until: None,
