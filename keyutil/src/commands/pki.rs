@@ -31,7 +31,7 @@ enum Action {
     List(list::ListArgs),
 }
 
-/// Where `keyutil pki init` has written to.
+/// Where `keyutil pki init` writes to, and the others find it.
 #[derive(Args, Clone, Debug)]
 struct Folder {
     /// Folder of the certificates.
