@@ -5,7 +5,7 @@ mod commands;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use keyutil::program;
+use keyutil::program::{self, LogArgs};
 
 /// Keys, tokens, certificates and namespaces of a Temporal Server with authorization
 #[derive(Parser)]
@@ -13,6 +13,9 @@ use keyutil::program;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Subcommand)]
@@ -35,6 +38,7 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     program::main("keyutil", async |arguments: Arguments| {
+        arguments.log.start()?;
         match arguments.command {
             Command::Pki(command) => commands::pki::run(command).await,
             Command::Key(command) => commands::key::run(command).await,

@@ -1,16 +1,17 @@
 //! What the programs of this workspace have in common: arguments, logs, the one place where an
 //! error is printed, and the exit codes.
 
+mod logging;
+
 use std::{
     fmt::Display,
     future::Future,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
 };
 
 use clap::{Command, Parser, error::ErrorKind};
 use tonic::{Code, Status};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     chain,
@@ -20,6 +21,8 @@ use crate::{
     settings::Problems,
     transport::DialError,
 };
+
+pub use logging::{LogArgs, LogFormat, log_format, print_warning};
 
 /// The exit codes, for `--help`. The numbers are those of `sysexits.h`.
 pub const EXIT_CODES: &str = "\
@@ -38,17 +41,14 @@ const TRY_LATER: u8 = 75;
 const PROTOCOL: u8 = 76;
 const NO_PERMISSION: u8 = 77;
 
-/// A whole program: reads the arguments, logs to standard error, does `work`, prints the error if
-/// there is one, and gives the exit code.
+/// A whole program: reads the arguments, does `work`, which starts the log with its [`LogArgs`],
+/// prints the error if there is one, and gives the exit code.
 pub async fn main<A: Parser>(
     name: &str,
     work: impl AsyncFnOnce(A) -> anyhow::Result<()>,
 ) -> ExitCode {
     match arguments() {
-        Ok(arguments) => {
-            start_logging();
-            run(name, work(arguments)).await
-        }
+        Ok(arguments) => run(name, work(arguments)).await,
         Err(code) => code,
     }
 }
@@ -85,26 +85,6 @@ fn without_empty_variables(command: Command) -> Command {
             }
         })
         .mut_subcommands(without_empty_variables)
-}
-
-/// Logs to standard error, as `RUST_LOG` says.
-fn start_logging() {
-    start_logging_at("info,temporalio_sdk_core=warn,temporalio_client=warn");
-}
-
-/// The same, with another filter where `RUST_LOG` is not set.
-pub fn start_logging_at(default_filter: &str) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
-    // A second call, from a test in the same process, changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        // A log that takes nothing, on a full disk or without a reader, must not end the process.
-        .log_internal_errors(false)
-        .try_init();
 }
 
 /// Prints a line on standard output. `println!` would panic where nobody reads it.

@@ -9,7 +9,10 @@ mod report;
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use keyutil::{ConnectArgs, program};
+use keyutil::{
+    ConnectArgs,
+    program::{self, LogArgs},
+};
 use worker::DEFAULT_TASK_QUEUE;
 
 use load::Load;
@@ -46,6 +49,9 @@ struct Arguments {
     /// How long a workflow may take before the server ends it
     #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     workflow_timeout: Duration,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[tokio::main]
@@ -54,6 +60,7 @@ async fn main() -> ExitCode {
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {
+    arguments.log.start()?;
     let connection = keyutil::connect(&arguments.connect, "starter").await?;
     let load = Load {
         client: connection.client().clone(),

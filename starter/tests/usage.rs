@@ -89,3 +89,15 @@ fn nobody_listening_is_said_with_a_hint() {
         assert!(complaint.contains(words), "{words}: {complaint}");
     }
 }
+
+#[test]
+fn quiet_leaves_the_error_and_the_hint() {
+    let output = starter(&[
+        "--address=127.0.0.1:1",
+        "--connect-timeout=200ms",
+        "--quiet",
+    ]);
+    assert_eq!(output.status.code(), Some(69));
+    let complaint = complaint(&output);
+    assert!(complaint.starts_with("starter: "), "{complaint}");
+}

@@ -3,7 +3,12 @@
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use keyutil::{ConnectArgs, ConnectError, connect, health::Health, program, settings::Settings};
+use keyutil::{
+    ConnectArgs, ConnectError, connect,
+    health::Health,
+    program::{self, LogArgs},
+    settings::Settings,
+};
 use worker::{DEFAULT_TASK_QUEUE, SdkMetrics, WorkerSettings};
 
 /// Runs the hello workflow for whoever starts it
@@ -25,6 +30,9 @@ struct Arguments {
     /// free one, which the log names [default: no such answers]
     #[arg(long, env = "WORKER_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
     health_listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[tokio::main]
@@ -33,6 +41,7 @@ async fn main() -> ExitCode {
 }
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
+    arguments.log.start()?;
     // From here on, so that a signal while connecting ends the process too.
     let mut interrupted = std::pin::pin!(program::interrupted());
     let settings = Settings::new(&arguments.connect, "worker").map_err(ConnectError::Settings)?;

@@ -88,7 +88,7 @@ fn mint(arguments: Mint) -> anyhow::Result<()> {
         .template(namespace, "keyutil", &mut problems);
     problems.into_result()?;
     for warning in permission::lint(&template.permissions, None) {
-        eprintln!("warning: {warning}");
+        program::print_warning(warning);
     }
     let key = read_signing_key(&arguments.signing_key).with_context(|| {
         format!(
