@@ -4,7 +4,7 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use keyutil::program::{self, LogArgs};
 
 /// Keys, tokens, certificates and namespaces of a Temporal Server with authorization
@@ -33,6 +33,7 @@ enum Command {
     /// Namespaces of the server
     #[command(subcommand)]
     Namespace(commands::namespace::Namespace),
+    Completions(commands::completions::Completions),
 }
 
 #[tokio::main]
@@ -45,6 +46,9 @@ async fn main() -> ExitCode {
             Command::Jwks(command) => commands::jwks::run(command).await,
             Command::Token(command) => commands::token::run(command).await,
             Command::Namespace(command) => commands::namespace::run(command).await,
+            Command::Completions(command) => {
+                commands::completions::run(command, Arguments::command())
+            }
         }
     })
     .await
