@@ -9,7 +9,7 @@ use keyutil::program::{self, LogArgs};
 
 /// Keys, tokens, certificates and namespaces of a Temporal Server with authorization
 #[derive(Parser)]
-#[command(version, after_help = program::EXIT_CODES, subcommand_required = true)]
+#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES), subcommand_required = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -17,6 +17,12 @@ struct Arguments {
     #[command(flatten)]
     log: LogArgs,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  keyutil pki init
+  keyutil key generate
+  keyutil token mint --namespace orders | keyutil token inspect";
 
 #[derive(Subcommand)]
 enum Command {
@@ -52,4 +58,15 @@ async fn main() -> ExitCode {
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_takes_the_examples_of_the_help() {
+        let command = Arguments::command();
+        assert_eq!(program::mistaken_examples(&command), [""; 0]);
+    }
 }

@@ -1,6 +1,7 @@
 //! What the programs of this workspace have in common: arguments, logs, the one place where an
 //! error is printed, and the exit codes.
 
+mod examples;
 mod logging;
 
 use std::{
@@ -22,6 +23,7 @@ use crate::{
     transport::DialError,
 };
 
+pub use examples::{examples_and_exit_codes, mistaken_examples};
 pub use logging::{LogArgs, LogFormat, log_format, print_warning};
 
 /// The exit codes, for `--help`. The numbers are those of `sysexits.h`.

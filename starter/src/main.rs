@@ -20,7 +20,7 @@ use report::Report;
 
 /// Starts hello workflows and prints their results
 #[derive(Parser)]
-#[command(version, after_help = program::EXIT_CODES)]
+#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES))]
 struct Arguments {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -54,6 +54,14 @@ struct Arguments {
     log: LogArgs,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  starter --name Ada
+  starter --count 1000 --concurrency 50 --quiet
+  starter --address temporal.example.com:7233 --namespace orders \\
+      --tls-ca-path certs/starter/ca.crt --tls-cert-path certs/starter/tls.crt \\
+      --tls-key-path certs/starter/tls.key --signing-key certs/signing/current.pem";
+
 #[tokio::main]
 async fn main() -> ExitCode {
     program::main("starter", start).await
@@ -81,4 +89,17 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let report = Report::of(load.run_many(arguments.count, arguments.concurrency).await);
     program::print_line(report.to_string().trim_end())?;
     report.into_result()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn clap_takes_the_examples_of_the_help() {
+        let command = Arguments::command();
+        assert_eq!(program::mistaken_examples(&command), [""; 0]);
+    }
 }

@@ -67,7 +67,12 @@ fn help_names_the_exit_codes() {
     let output = starter(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
-    for words in ["--count", "TEMPORAL_API_KEY", "77  not permitted"] {
+    for words in [
+        "--count",
+        "TEMPORAL_API_KEY",
+        "Examples:",
+        "77  not permitted",
+    ] {
         assert!(help.contains(words), "{words}: {help}");
     }
 }

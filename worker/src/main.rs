@@ -13,7 +13,7 @@ use worker::{DEFAULT_TASK_QUEUE, SdkMetrics, WorkerSettings};
 
 /// Runs the hello workflow for whoever starts it
 #[derive(Parser)]
-#[command(version, after_help = program::EXIT_CODES)]
+#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES))]
 struct Arguments {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -34,6 +34,14 @@ struct Arguments {
     #[command(flatten)]
     log: LogArgs,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  worker --task-queue invoices
+  worker --health-listen 127.0.0.1:9090 --shutdown-grace 30s -v
+  worker --address temporal.example.com:7233 --namespace orders \\
+      --tls-ca-path certs/worker/ca.crt --tls-cert-path certs/worker/tls.crt \\
+      --tls-key-path certs/worker/tls.key --token-file /run/token/temporal.jwt";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -79,4 +87,17 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
         health.stop().await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn clap_takes_the_examples_of_the_help() {
+        let command = Arguments::command();
+        assert_eq!(program::mistaken_examples(&command), [""; 0]);
+    }
 }

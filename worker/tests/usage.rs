@@ -53,11 +53,11 @@ fn the_log_can_be_json() {
 }
 
 #[test]
-fn help_names_the_log_and_the_exit_codes() {
+fn help_has_examples_and_names_the_exit_codes() {
     let output = worker(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
-    for words in ["KEYUTIL_LOG_FORMAT", "77  not permitted"] {
+    for words in ["KEYUTIL_LOG_FORMAT", "Examples:", "77  not permitted"] {
         assert!(help.contains(words), "{words}: {help}");
     }
 }

@@ -6,6 +6,12 @@ use keyutil::program;
 
 /// Print a script that makes a shell complete subcommands and flags
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil completions bash > ~/.local/share/bash-completion/completions/keyutil
+  keyutil completions zsh > ~/.zfunc/_keyutil
+  keyutil completions fish > ~/.config/fish/completions/keyutil.fish
+  source <(keyutil completions bash)")]
 pub struct Completions {
     /// Shell that the script is for
     shell: Shell,

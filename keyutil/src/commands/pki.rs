@@ -13,6 +13,11 @@ use clap::{Args, Subcommand};
 
 /// Certificates for development and tests: CAs and a certificate for each party.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  keyutil pki init --frontend-san temporal.example.com
+  keyutil pki list
+  keyutil pki rotate worker")]
 pub struct PkiArgs {
     #[command(subcommand)]
     action: Action,

@@ -15,6 +15,11 @@ use super::{
 };
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  keyutil pki init
+  keyutil pki init --frontend-san temporal.example.com --leaf-lifetime 30days
+  keyutil pki init --dir /etc/temporal/certs --force")]
 pub struct InitArgs {
     #[command(flatten)]
     folder: Folder,
