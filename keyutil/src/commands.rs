@@ -1,5 +1,6 @@
 //! One file per subcommand.
 
+pub mod completions;
 mod countdown;
 pub mod doctor;
 pub mod jwks;

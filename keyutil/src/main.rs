@@ -4,16 +4,26 @@ mod commands;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use keyutil::program;
+use clap::{CommandFactory, Parser, Subcommand};
+use keyutil::program::{self, LogArgs};
 
 /// Keys, tokens, certificates and namespaces of a Temporal Server with authorization
 #[derive(Parser)]
-#[command(version, after_help = program::EXIT_CODES, subcommand_required = true)]
+#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES), subcommand_required = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  keyutil pki init
+  keyutil key generate
+  keyutil doctor
+  keyutil token mint --namespace orders | keyutil token inspect";
 
 #[derive(Subcommand)]
 enum Command {
@@ -31,11 +41,17 @@ enum Command {
     /// Namespaces of the server
     #[command(subcommand)]
     Namespace(commands::namespace::Namespace),
+    Completions(commands::completions::Completions),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     program::main("keyutil", async |arguments: Arguments| {
+        match &arguments.command {
+            // It tells of everything itself.
+            Command::Doctor(_) => arguments.log.start_at("error")?,
+            _ => arguments.log.start()?,
+        }
         match arguments.command {
             Command::Pki(command) => commands::pki::run(command).await,
             Command::Key(command) => commands::key::run(command).await,
@@ -43,7 +59,21 @@ async fn main() -> ExitCode {
             Command::Token(command) => commands::token::run(command).await,
             Command::Doctor(arguments) => commands::doctor::run(*arguments).await,
             Command::Namespace(command) => commands::namespace::run(command).await,
+            Command::Completions(command) => {
+                commands::completions::run(command, Arguments::command())
+            }
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_takes_the_examples_of_the_help() {
+        let command = Arguments::command();
+        assert_eq!(program::mistaken_examples(&command), [""; 0]);
+    }
 }

@@ -1,16 +1,19 @@
 //! What the programs of this workspace have in common: arguments, logs, the one place where an
 //! error is printed, and the exit codes.
 
+mod examples;
+mod logging;
+
 use std::{
     fmt::Display,
     future::Future,
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     process::ExitCode,
+    time::SystemTime,
 };
 
 use clap::{Command, Parser, error::ErrorKind};
 use tonic::{Code, Status};
-use tracing_subscriber::EnvFilter;
 
 use crate::{
     chain,
@@ -20,6 +23,9 @@ use crate::{
     pki::{PkiError, RotateError},
     settings::Problems,
 };
+
+pub use examples::{examples_and_exit_codes, mistaken_examples};
+pub use logging::{LogArgs, LogFormat, log_format, print_warning};
 
 /// The exit codes, for `--help`: those of [`Class`], and two more. Where `sysexits.h` has a fitting
 /// number it is that.
@@ -39,17 +45,14 @@ Exit codes:
 
 const TRY_LATER: u8 = 75;
 
-/// A whole program: reads the arguments, logs to standard error, does `work`, prints the error if
-/// there is one, and gives the exit code.
+/// A whole program: reads the arguments, does `work`, which starts the log with its [`LogArgs`],
+/// prints the error if there is one, and gives the exit code.
 pub async fn main<A: Parser>(
     name: &str,
     work: impl AsyncFnOnce(A) -> anyhow::Result<()>,
 ) -> ExitCode {
     match arguments() {
-        Ok(arguments) => {
-            start_logging();
-            run(name, work(arguments)).await
-        }
+        Ok(arguments) => run(name, work(arguments)).await,
         Err(code) => code,
     }
 }
@@ -88,26 +91,6 @@ fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// Logs to standard error, as `RUST_LOG` says.
-fn start_logging() {
-    start_logging_at("info,temporalio_sdk_core=warn,temporalio_client=warn");
-}
-
-/// The same, with another filter where `RUST_LOG` is not set.
-pub fn start_logging_at(default_filter: &str) {
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
-    // A second call, from a test in the same process, changes nothing.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        // A log that takes nothing, on a full disk or without a reader, must not end the process.
-        .log_internal_errors(false)
-        .try_init();
-}
-
 /// Prints a line on standard output. `println!` would panic where nobody reads it.
 ///
 /// # Errors
@@ -140,21 +123,39 @@ fn report(name: &str, error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if let Some(Failed { exit_code, what }) = find::<Failed>(error) {
-        complain(format_args!("{name}: {what}"));
+        say(name, what, None, *exit_code);
         return ExitCode::from(*exit_code);
     }
     let diagnosis = diagnosis(error);
-    complain(format_args!("{name}: {}", chain(error.as_ref())));
-    if let Some(hint) = &diagnosis.hint {
-        complain(format_args!("\nhint: {hint}"));
-    }
     let too_early = find::<KeyringError>(error).is_some_and(KeyringError::is_too_early)
         || find::<RotateError>(error).is_some_and(RotateError::is_too_early);
-    ExitCode::from(if too_early {
+    let exit_code = if too_early {
         TRY_LATER
     } else {
         diagnosis.class.exit_code()
-    })
+    };
+    let what = chain(error.as_ref());
+    say(name, &what, diagnosis.hint.as_deref(), exit_code);
+    ExitCode::from(exit_code)
+}
+
+/// In the form of the log, and whatever that leaves out.
+fn say(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
+    match log_format() {
+        LogFormat::Json => complain(serde_json::json!({
+            "timestamp": humantime::format_rfc3339_micros(SystemTime::now()).to_string(),
+            "level": "ERROR",
+            "message": format!("{name}: {what}"),
+            "hint": hint,
+            "exit_code": exit_code,
+        })),
+        LogFormat::Text => {
+            complain(format_args!("{name}: {what}"));
+            if let Some(hint) = hint {
+                complain(format_args!("\nhint: {hint}"));
+            }
+        }
+    }
 }
 
 /// What an error of a program means.

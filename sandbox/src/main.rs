@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use keyutil::program;
+use keyutil::program::{self, LogArgs};
 use sandbox::{
     demo, provision,
     soak::{self, SoakOptions},
@@ -16,6 +16,9 @@ use sandbox::{
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 #[derive(Subcommand)]
@@ -88,13 +91,16 @@ async fn main() -> ExitCode {
         Err(code) => return code,
     };
     // The demo tells what happens in its own words.
-    program::start_logging_at("warn");
+    let logging = arguments.log.start_at("warn");
     // For a stack that runs until Ctrl-C, that is no interruption.
     let when_interrupted = match arguments.command {
         Command::Up { .. } => ExitCode::SUCCESS,
         _ => ExitCode::from(INTERRUPTED),
     };
-    let running = program::run("sandbox", run(arguments.command));
+    let running = program::run("sandbox", async {
+        logging?;
+        run(arguments.command).await
+    });
     tokio::select! {
         code = running => code,
         signal = interruption() => {

@@ -18,7 +18,8 @@ use keyutil::{
     ConnectArgs, ConnectError, Diagnosis,
     connect::{self, Observer},
     diagnosis::Diagnosed,
-    doctor, program,
+    doctor,
+    program::{self, LogArgs},
     settings::Settings,
 };
 use worker::DEFAULT_TASK_QUEUE;
@@ -29,7 +30,7 @@ use report::Report;
 
 /// Starts hello workflows and prints their results
 #[derive(Parser)]
-#[command(version, after_help = program::EXIT_CODES)]
+#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES))]
 struct Arguments {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -71,6 +72,9 @@ struct Arguments {
     /// How to print what came of it
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     output: Output,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// How to print.
@@ -82,6 +86,16 @@ enum Output {
     Json,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  starter --name Ada
+  starter --count 1000 --concurrency 50 --quiet
+  starter --check --timeout 30s
+  starter --timeout 60s --output json
+  starter --address temporal.example.com:7233 --namespace orders \\
+      --tls-ca-path certs/starter/ca.crt --tls-cert-path certs/starter/tls.crt \\
+      --tls-key-path certs/starter/tls.key --signing-key certs/signing/current.pem";
+
 #[tokio::main]
 async fn main() -> ExitCode {
     program::main("starter", start).await
@@ -89,6 +103,7 @@ async fn main() -> ExitCode {
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {
     let begun = Instant::now();
+    arguments.log.start()?;
     let mut run = Run::default();
     let ended = run.through(&arguments, begun).await;
     match arguments.output {
@@ -197,5 +212,18 @@ impl Run {
             cause: Report::of(&self.outcomes).counted(&first.words),
             ..first.diagnosis
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn clap_takes_the_examples_of_the_help() {
+        let command = Arguments::command();
+        assert_eq!(program::mistaken_examples(&command), [""; 0]);
     }
 }

@@ -67,7 +67,12 @@ fn help_names_the_exit_codes() {
     let output = starter(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
-    for words in ["--count", "TEMPORAL_API_KEY", "77  not permitted"] {
+    for words in [
+        "--count",
+        "TEMPORAL_API_KEY",
+        "Examples:",
+        "77  not permitted",
+    ] {
         assert!(help.contains(words), "{words}: {help}");
     }
 }
@@ -88,4 +93,16 @@ fn nobody_listening_is_said_with_a_hint() {
     for words in ["Connection refused", "hint:", "TEMPORAL_ADDRESS"] {
         assert!(complaint.contains(words), "{words}: {complaint}");
     }
+}
+
+#[test]
+fn quiet_leaves_the_error_and_the_hint() {
+    let output = starter(&[
+        "--address=127.0.0.1:1",
+        "--connect-timeout=200ms",
+        "--quiet",
+    ]);
+    assert_eq!(output.status.code(), Some(69));
+    let complaint = complaint(&output);
+    assert!(complaint.starts_with("starter: "), "{complaint}");
 }

@@ -3,12 +3,17 @@
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use keyutil::{ConnectArgs, ConnectError, connect, health::Health, program, settings::Settings};
+use keyutil::{
+    ConnectArgs, ConnectError, connect,
+    health::Health,
+    program::{self, LogArgs},
+    settings::Settings,
+};
 use worker::{DEFAULT_TASK_QUEUE, RunError, SdkMetrics, WorkerSettings};
 
 /// Runs the hello workflow for whoever starts it
 #[derive(Parser)]
-#[command(version, after_help = program::EXIT_CODES)]
+#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES))]
 struct Arguments {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -25,7 +30,18 @@ struct Arguments {
     /// free one, which the log names [default: no such answers]
     #[arg(long, env = "WORKER_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
     health_listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    log: LogArgs,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  worker --task-queue invoices
+  worker --health-listen 127.0.0.1:9090 --shutdown-grace 30s -v
+  worker --address temporal.example.com:7233 --namespace orders \\
+      --tls-ca-path certs/worker/ca.crt --tls-cert-path certs/worker/tls.crt \\
+      --tls-key-path certs/worker/tls.key --token-file /run/token/temporal.jwt";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -33,6 +49,7 @@ async fn main() -> ExitCode {
 }
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
+    arguments.log.start()?;
     // From here on, so that a signal while connecting ends the process too.
     let mut interrupted = std::pin::pin!(program::interrupted());
     let settings = Settings::new(&arguments.connect, "worker").map_err(ConnectError::Settings)?;
@@ -74,4 +91,17 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
         health.stop().await;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn clap_takes_the_examples_of_the_help() {
+        let command = Arguments::command();
+        assert_eq!(program::mistaken_examples(&command), [""; 0]);
+    }
 }

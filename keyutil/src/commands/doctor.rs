@@ -1,10 +1,11 @@
 //! `keyutil doctor`
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, Write},
     time::Duration,
 };
 
+use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum, builder::styling::AnsiColor};
 use keyutil::{
     ConnectArgs,
@@ -17,8 +18,10 @@ use serde::Serialize;
 ///
 /// Takes the connection of worker and starter. Steps: configuration, files, name, TCP, server TLS,
 /// client TLS, gRPC, token, JWKS, clock, permission, task queue. It goes on after a failure as far
-/// as it can; the exit code is that of the first. Nothing is changed, here or on the server.
+/// as it can; the exit code is that of the first. Nothing is changed, here or on the server. Each
+/// step is given 5s, or `--connect-timeout` where that is shorter.
 #[derive(Args)]
+#[command(after_help = program::examples_and_exit_codes(EXAMPLES))]
 pub struct Doctor {
     #[command(flatten)]
     connect: Sourced<ConnectArgs>,
@@ -48,6 +51,13 @@ pub struct Doctor {
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     output: Output,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  keyutil doctor
+  keyutil doctor --as worker --task-queue orders
+  keyutil doctor --as starter --jwks https://keys.example.com/jwks.json
+  keyutil doctor --output json";
 
 /// Whose permissions are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -142,7 +152,8 @@ fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
         Mark::Failed => AnsiColor::Red,
         Mark::Skipped => AnsiColor::BrightBlack,
     };
-    let (on, off) = if io::stdout().is_terminal() {
+    let colourful = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+    let (on, off) = if colourful {
         let style = colour.on_default().bold();
         (style.render().to_string(), style.render_reset().to_string())
     } else {

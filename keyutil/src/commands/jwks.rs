@@ -21,6 +21,10 @@ use tracing::info;
 use super::key::{Folder, Times, usage};
 
 #[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  keyutil jwks serve --generate
+  keyutil jwks print > jwks.json")]
 pub enum Jwks {
     Serve(Serve),
     /// Print the key set
@@ -33,6 +37,10 @@ pub enum Jwks {
 /// with the same waits. The first rotation is due that long after the present key began to sign,
 /// also if this program was started in between.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil jwks serve --generate
+  keyutil jwks serve --listen 0.0.0.0:8090 --rotate-every 7days --log-format json")]
 pub struct Serve {
     #[command(flatten)]
     folder: Folder,
@@ -59,6 +67,10 @@ pub struct Serve {
 }
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil jwks print > jwks.json
+  keyutil jwks print --signing-key certs/signing/next.pem")]
 pub struct Print {
     #[command(flatten)]
     folder: Folder,

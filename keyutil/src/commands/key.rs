@@ -11,6 +11,11 @@ use keyutil::{jwt::keyring::Keyring, program};
 pub use rotate::{Times, usage};
 
 #[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  keyutil key generate
+  keyutil key list
+  keyutil key rotate --wait")]
 pub enum Key {
     /// Make a new pair of keys: one that signs, and one that is published and waits to be next
     Generate(Generate),
@@ -20,6 +25,10 @@ pub enum Key {
 }
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil key generate
+  keyutil key generate --dir /etc/temporal/signing")]
 pub struct Generate {
     #[command(flatten)]
     folder: Folder,

@@ -12,6 +12,9 @@ use keyutil::{
 };
 
 #[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  keyutil namespace register --namespace orders")]
 pub enum Namespace {
     /// Register the namespace, and wait until it can be used; one that exists is left as it is
     ///
@@ -21,6 +24,12 @@ pub enum Namespace {
 }
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil namespace register --namespace orders --retention 30days
+  keyutil namespace register --namespace orders --address temporal.example.com:7233 \\
+      --tls-ca-path certs/admin/ca.crt --tls-cert-path certs/admin/tls.crt \\
+      --tls-key-path certs/admin/tls.key --signing-key certs/signing/current.pem")]
 pub struct Register {
     #[command(flatten)]
     connect: ConnectArgs,

@@ -13,6 +13,11 @@ use clap::{Args, Subcommand};
 
 /// Certificates for development and tests: CAs and a certificate for each party.
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  keyutil pki init --frontend-san temporal.example.com
+  keyutil pki list
+  keyutil pki rotate worker")]
 pub struct PkiArgs {
     #[command(subcommand)]
     action: Action,
@@ -31,7 +36,7 @@ enum Action {
     List(list::ListArgs),
 }
 
-/// Where `keyutil pki init` has written to.
+/// Where `keyutil pki init` writes to, and the others find it.
 #[derive(Args, Clone, Debug)]
 struct Folder {
     /// Folder of the certificates.

@@ -18,6 +18,10 @@ use keyutil::{
 use secrecy::ExposeSecret;
 
 #[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  keyutil token mint --namespace orders
+  keyutil token mint | keyutil token inspect")]
 pub enum Token {
     /// Mint a token and print it, and nothing else
     Mint(Mint),
@@ -26,6 +30,11 @@ pub enum Token {
 }
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil token mint --namespace orders
+  keyutil token mint --permissions orders:read,billing:write --token-lifetime 1h
+  eval \"$(keyutil token mint --export)\"")]
 pub struct Mint {
     /// Private key to mint with, PEM, P-256 or RSA
     #[arg(
@@ -49,6 +58,12 @@ pub struct Mint {
 }
 
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil token mint | keyutil token inspect
+  keyutil token inspect --file token.jwt --namespace orders
+  keyutil token inspect --file token.jwt \\
+      --jwks http://127.0.0.1:8090/.well-known/jwks.json --audience temporal")]
 pub struct Inspect {
     /// The token itself; `-` or nothing reads it from standard input. Others can read the
     /// arguments of a process
@@ -88,7 +103,7 @@ fn mint(arguments: Mint) -> anyhow::Result<()> {
         .template(namespace, "keyutil", &mut problems);
     problems.into_result()?;
     for warning in permission::lint(&template.permissions, None) {
-        eprintln!("warning: {warning}");
+        program::print_warning(warning);
     }
     let key = read_signing_key(&arguments.signing_key).with_context(|| {
         format!(

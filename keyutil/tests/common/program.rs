@@ -64,6 +64,44 @@ pub fn piped(command: &mut Command, input: &str) -> Ended {
     ended(child.wait_with_output().unwrap())
 }
 
+/// Every subcommand, in words, with its help; the tool itself has none.
+pub fn helps() -> Vec<(Vec<String>, String)> {
+    let mut helps = Vec::new();
+    let mut to_visit = vec![Vec::new()];
+    while let Some(command) = to_visit.pop() {
+        let help = help(&command);
+        for name in subcommands(&help) {
+            to_visit.push([&command[..], &[name]].concat());
+        }
+        helps.push((command, help));
+    }
+    helps
+}
+
+/// In 100 columns, whatever the terminal is.
+fn help(command: &[String]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run(keyutil(folder.path())
+        .args(command)
+        .arg("--help")
+        .env("COLUMNS", "100"));
+    assert_eq!(ended.code, Some(0), "{command:?}: {ended:?}");
+    assert_eq!(ended.stderr, "", "{command:?}");
+    ended.stdout
+}
+
+fn subcommands(help: &str) -> Vec<String> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    listed
+        .take_while(|line| !line.is_empty())
+        // A name is indented by two, and what continues its description by more.
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .map(str::to_owned)
+        .collect()
+}
+
 fn ended(output: Output) -> Ended {
     Ended {
         code: output.status.code(),

@@ -13,6 +13,10 @@ use super::{Folder, Times};
 
 /// Show the keys: which one signs, since when, and when each one's next step is due
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil key list
+  keyutil key list --dir /etc/temporal/signing --token-lifetime 1h")]
 pub struct List {
     #[command(flatten)]
     folder: Folder,

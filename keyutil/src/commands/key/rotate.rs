@@ -22,6 +22,12 @@ use crate::commands::countdown;
 ///
 /// A run that was interrupted is finished by the next one. Two at once wait for each other.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil key rotate
+  keyutil key rotate --wait
+  keyutil key rotate --refresh-interval 5m --propagation 3m
+  keyutil key rotate --emergency")]
 pub struct Rotate {
     #[command(flatten)]
     folder: Folder,
@@ -48,6 +54,10 @@ pub struct Rotate {
 /// A key is removed when propagation + token lifetime + clock skew + refresh interval have passed
 /// since it stopped signing. `rotate` does this, too.
 #[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil key retire
+  keyutil key retire --dir /etc/temporal/signing")]
 pub struct Retire {
     #[command(flatten)]
     folder: Folder,

@@ -1,6 +1,6 @@
 //! `keyutil pki init`
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use humantime::parse_duration;
@@ -9,18 +9,20 @@ use keyutil::{
     program,
 };
 
-use super::table::{self, Table};
+use super::{
+    Folder,
+    table::{self, Table},
+};
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  keyutil pki init
+  keyutil pki init --frontend-san temporal.example.com --leaf-lifetime 30days
+  keyutil pki init --dir /etc/temporal/certs --force")]
 pub struct InitArgs {
-    /// Folder to write to.
-    #[arg(
-        long,
-        env = "KEYUTIL_CERTS_DIR",
-        value_name = "DIR",
-        default_value = "certs"
-    )]
-    dir: PathBuf,
+    #[command(flatten)]
+    folder: Folder,
 
     /// One more DNS name or IP address of the server, as clients dial it; can be repeated.
     ///
@@ -52,7 +54,7 @@ pub struct InitArgs {
 
 pub fn run(args: InitArgs) -> anyhow::Result<()> {
     let initialized = pki::init(&InitOptions {
-        dir: args.dir,
+        dir: args.folder.dir,
         force: args.force,
         authority_lifetime: args.ca_lifetime,
         leaf_lifetime: args.leaf_lifetime,

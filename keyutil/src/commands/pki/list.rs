@@ -15,6 +15,10 @@ use super::{
 };
 
 #[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  keyutil pki list
+  keyutil pki list --dir /etc/temporal/certs")]
 pub struct ListArgs {
     #[command(flatten)]
     folder: Folder,

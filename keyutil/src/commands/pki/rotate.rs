@@ -13,29 +13,55 @@ use crate::commands::countdown;
 use super::{Folder, report, waits::Waits};
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  keyutil pki rotate worker
+  keyutil pki rotate frontend --lifetime 12h
+  keyutil pki rotate client-ca")]
 pub enum Rotate {
     /// A new certificate and key for the worker
+    #[command(after_help = leaf_examples("worker"))]
     Worker(Leaf),
     /// A new certificate and key for the starter
+    #[command(after_help = leaf_examples("starter"))]
     Starter(Leaf),
     /// A new certificate and key for people and health checks
+    #[command(after_help = leaf_examples("admin"))]
     Admin(Leaf),
     /// A new certificate and key for the server, towards its clients
+    #[command(after_help = leaf_examples("frontend"))]
     Frontend(Leaf),
     /// A new certificate and key for the server, towards itself
+    #[command(after_help = leaf_examples("internode"))]
     Internode(Leaf),
     #[command(about = "A new CA for the certificates of worker, starter and admin", long_about = about(
         "A new CA for the certificates of worker, starter and admin"
-    ))]
+    ), after_help = authority_examples("client-ca"))]
     ClientCa(Authority),
     #[command(about = "A new CA for the certificate of the frontend", long_about = about(
         "A new CA for the certificate of the frontend"
-    ))]
+    ), after_help = authority_examples("frontend-ca"))]
     FrontendCa(Authority),
     #[command(about = "A new CA for the certificate of the members of the cluster", long_about = about(
         "A new CA for the certificate of the members of the cluster"
-    ))]
+    ), after_help = "\
+Examples:
+  keyutil pki rotate internode-ca --step trust
+  keyutil pki rotate internode-ca --step reissue --servers-restarted
+  keyutil pki rotate internode-ca --step retire")]
     InternodeCa(Internode),
+}
+
+/// One text for the five parties.
+fn leaf_examples(party: &str) -> String {
+    let call = format!("keyutil pki rotate {party}");
+    format!("Examples:\n  {call}\n  {call} --lifetime 12h")
+}
+
+/// One text for the two CAs that need no more than time.
+fn authority_examples(authority: &str) -> String {
+    let call = format!("keyutil pki rotate {authority}");
+    format!("Examples:\n  {call}\n  {call} --step trust --lifetime 1year\n  {call} --step retire")
 }
 
 /// One text for the three CAs.

@@ -15,6 +15,7 @@ fn at(seconds: u64) -> SystemTime {
 fn status() -> Status {
     let certificate = CredentialStatus {
         in_use: Some("serial 0A, issued by `CN=\"a\\b\"\nO=c`".into()),
+        id: None,
         from: Vec::new(),
         since: Some(at(1_700_000_000)),
         valid_until: Some(at(1_700_003_600)),

@@ -45,6 +45,7 @@ fn well() -> Status {
 fn token(in_use: Option<&str>, valid_until: u64) -> Option<CredentialStatus> {
     Some(CredentialStatus {
         in_use: in_use.map(str::to_owned),
+        id: None,
         from: vec!["TOKEN".into()],
         since: None,
         valid_until: Some(at(valid_until)),

@@ -1,0 +1,250 @@
+//! What is logged, and in which form. The flags are the same in all programs.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fmt::Display,
+    io,
+    sync::OnceLock,
+};
+
+use anstream::{AutoStream, ColorChoice};
+use clap::{ArgAction, Args, ValueEnum};
+use tracing::warn;
+use tracing_subscriber::EnvFilter;
+
+use super::{Usage, complain};
+
+/// How much is logged, and in which form: always on standard error.
+#[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Log, on standard error")]
+pub struct LogArgs {
+    /// Log more: this program in detail, and with `-vv` its libraries, too. RUST_LOG decides only
+    /// without `-v` and `-q`
+    #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
+    verbose: u8,
+
+    /// Log warnings and errors only
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    /// `text`, or `json`: an object per line
+    #[arg(
+        long,
+        global = true,
+        env = "KEYUTIL_LOG_FORMAT",
+        default_value = "text",
+        value_name = "FORMAT",
+        // A list of them would make the help of every subcommand a long one.
+        hide_possible_values = true
+    )]
+    log_format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people, in colour on a terminal
+    Text,
+    /// A JSON object per line, for what collects logs
+    Json,
+}
+
+/// The form that was chosen, for what goes to standard error past the log.
+#[must_use]
+pub fn log_format() -> LogFormat {
+    // What is said before the arguments are read is said to people.
+    CHOSEN.get().copied().unwrap_or(LogFormat::Text)
+}
+
+/// Whether standard error takes colours: if it is a terminal, and by `NO_COLOR`, `CLICOLOR`,
+/// `CLICOLOR_FORCE` and `TERM`. clap decides by the same function for what it prints.
+fn stderr_is_colourful() -> bool {
+    AutoStream::choice(&io::stderr()) != ColorChoice::Never
+}
+
+/// Warns whoever runs a tool and reads its output: without the time, unless a machine reads it.
+pub fn print_warning(warning: impl Display) {
+    match log_format() {
+        LogFormat::Text => complain(format_args!("warning: {warning}")),
+        LogFormat::Json => warn!("{warning}"),
+    }
+}
+
+impl LogArgs {
+    /// Logs to standard error from here on.
+    ///
+    /// # Errors
+    /// [`Usage`], if more and less is asked for at once.
+    pub fn start(self) -> Result<(), Usage> {
+        self.start_at(DEFAULT_FILTER)
+    }
+
+    /// The same, with another filter where neither a flag nor `RUST_LOG` says what to log.
+    ///
+    /// # Errors
+    /// [`Usage`], if more and less is asked for at once.
+    pub fn start_at(self, default_filter: &str) -> Result<(), Usage> {
+        // A second call, from a test in the same process, changes nothing.
+        let _ = CHOSEN.set(self.log_format);
+        let chosen = self.filter(std::env::var_os("RUST_LOG"), default_filter)?;
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(chosen.filter)
+            .with_writer(io::stderr)
+            // In JSON it would be a second `target` in events that have a field of that name.
+            .with_target(false)
+            // A log that takes nothing, on a full disk or without a reader, must not end the process.
+            .log_internal_errors(false);
+        let _ = match self.log_format {
+            LogFormat::Text => log.with_ansi(stderr_is_colourful()).try_init(),
+            LogFormat::Json => log
+                .with_ansi(false)
+                .json()
+                .flatten_event(true)
+                // It is the last one of the list of spans.
+                .with_current_span(false)
+                .try_init(),
+        };
+        if let Some(mistake) = chosen.mistake {
+            warn!(
+                used = default_filter,
+                "`RUST_LOG` cannot be read, and counts as not set: {mistake}"
+            );
+        }
+        Ok(())
+    }
+
+    fn filter(self, rust_log: Option<OsString>, default_filter: &str) -> Result<Chosen, Usage> {
+        let flag = match (self.verbose, self.quiet) {
+            (0, false) => None,
+            (0, true) => Some(format!("warn,{RETRIES}=off")),
+            (1, false) => Some(our_crates_at("debug")),
+            (_, false) => Some("debug".to_owned()),
+            // clap sees it only if both stand on the same side of the subcommand.
+            (_, true) => {
+                let both = "`--verbose` and `--quiet` cannot be used together";
+                return Err(Usage(both.to_owned()));
+            }
+        };
+        if let Some(directives) = flag {
+            return Ok(Chosen::from(&*directives));
+        }
+        match rust_log.as_deref().map(parse) {
+            None | Some(Ok(None)) => Ok(Chosen::from(default_filter)),
+            Some(Ok(Some(filter))) => Ok(Chosen {
+                filter,
+                mistake: None,
+            }),
+            Some(Err(mistake)) => Ok(Chosen {
+                mistake: Some(mistake),
+                ..Chosen::from(default_filter)
+            }),
+        }
+    }
+}
+
+/// What is logged, and what is wrong with `RUST_LOG`.
+#[derive(Debug)]
+struct Chosen {
+    filter: EnvFilter,
+    mistake: Option<String>,
+}
+
+impl From<&str> for Chosen {
+    fn from(directives: &str) -> Self {
+        Self {
+            filter: EnvFilter::new(directives),
+            mistake: None,
+        }
+    }
+}
+
+/// Nothing, if nothing is there: a variable that is set and empty counts as not set.
+fn parse(rust_log: &OsStr) -> Result<Option<EnvFilter>, String> {
+    let Some(directives) = rust_log.to_str() else {
+        return Err("it is not UTF-8".to_owned());
+    };
+    if directives.trim().is_empty() {
+        return Ok(None);
+    }
+    let parsed = EnvFilter::builder().parse(directives);
+    parsed
+        .map(Some)
+        .map_err(|error| format!("`{directives}`: {error}"))
+}
+
+fn our_crates_at(level: &str) -> String {
+    let ours = OUR_CRATES.map(|name| format!("{name}={level}"));
+    format!("info,{}", ours.join(","))
+}
+
+/// What goes on with a call that is repeated is told by [`Calls`](crate::transport::Calls), with
+/// the cause and at growing intervals; the SDK tells of each attempt.
+const RETRIES: &str = "temporalio_client::retry";
+
+const DEFAULT_FILTER: &str =
+    "info,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_client::retry=off";
+
+/// What `-v` shows more of: the packages of this workspace.
+const OUR_CRATES: [&str; 4] = ["keyutil", "worker", "starter", "sandbox"];
+
+static CHOSEN: OnceLock<LogFormat> = OnceLock::new();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(verbose: u8, quiet: bool) -> LogArgs {
+        LogArgs {
+            verbose,
+            quiet,
+            log_format: LogFormat::Text,
+        }
+    }
+
+    /// Directives in the order in which a filter prints them.
+    fn filter(arguments: LogArgs, rust_log: Option<&str>) -> String {
+        let chosen = arguments.filter(rust_log.map(OsString::from), "info,h2=warn");
+        let chosen = chosen.unwrap();
+        assert_eq!(chosen.mistake, None);
+        chosen.filter.to_string()
+    }
+
+    #[test]
+    fn without_flags_the_variable_decides_unless_it_is_empty() {
+        let default = filter(flags(0, false), None);
+        assert_eq!(default, "h2=warn,info");
+        assert_eq!(filter(flags(0, false), Some("")), default);
+        assert_eq!(filter(flags(0, false), Some(" ")), default);
+        assert_eq!(filter(flags(0, false), Some("trace")), "trace");
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_variable() {
+        for (arguments, expected) in [
+            (flags(0, true), "temporalio_client::retry=off,warn"),
+            (flags(2, false), "debug"),
+            (flags(9, false), "debug"),
+        ] {
+            assert_eq!(filter(arguments, Some("trace")), expected);
+        }
+        let ours = filter(flags(1, false), Some("off"));
+        for directive in OUR_CRATES.map(|name| format!("{name}=debug")) {
+            assert!(ours.contains(&directive), "{ours}");
+        }
+        assert!(ours.ends_with("info"), "{ours}");
+    }
+
+    #[test]
+    fn a_variable_that_cannot_be_read_is_said_and_the_default_is_used() {
+        for wrong in ["keyutil=loud", "info,[", "a=b=c"] {
+            let chosen = flags(0, false).filter(Some(wrong.into()), "info").unwrap();
+            assert!(chosen.mistake.unwrap().contains(wrong));
+            assert_eq!(chosen.filter.to_string(), "info");
+        }
+    }
+
+    #[test]
+    fn more_and_less_at_once_is_a_mistake() {
+        assert!(flags(1, true).filter(None, "info").is_err());
+    }
+}
