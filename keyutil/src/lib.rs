@@ -11,6 +11,7 @@
 //! | why a call was refused, in words | [`explain`] |
 //! | how connection and credentials are doing, and whether that will do | [`status`] |
 //! | the same over HTTP: `/healthz`, `/readyz`, `/metrics`, `/status` | [`health`] |
+//! | PEM that somebody else wrote, and what is wrong with it | [`pem`] |
 //! | what time it is, once files are locked | [`clock`] |
 //! | exit codes, logs, and the one place where errors are printed | [`program`] |
 //! | certificates for development; in production they come from elsewhere | [`pki`] |
@@ -43,7 +44,7 @@ pub mod health;
 mod json;
 pub mod jwt;
 pub mod namespace;
-mod pem;
+pub mod pem;
 pub mod pki;
 pub mod program;
 pub mod settings;
