@@ -8,6 +8,8 @@ use std::{
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::jwt::inspect::Unverified;
+
 /// Who may read a file that this crate writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -271,6 +273,16 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
 /// block from a parser that wants `-----BEGIN` at the start of a line.
 pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// Whether this is no name of a file but what such a file holds: PEM, or a token. A message that
+/// repeats the name of a file must not repeat that.
+pub fn is_content(path: &Path) -> bool {
+    let text = path.to_string_lossy();
+    text.contains("-----BEGIN ")
+        || text
+            .split_whitespace()
+            .any(|word| Unverified::parse(word).is_ok())
 }
 
 /// Somebody else's lock could not be waited for.

@@ -13,6 +13,7 @@
 //! | every step of the way of a call, looked at on its own | [`doctor`] |
 //! | how connection and credentials are doing, and whether that will do | [`status`] |
 //! | the same over HTTP: `/healthz`, `/readyz`, `/metrics`, `/status` | [`health`] |
+//! | PEM that somebody else wrote, and what is wrong with it | [`pem`] |
 //! | what time it is, once files are locked | [`clock`] |
 //! | exit codes, logs, and the one place where errors are printed | [`program`] |
 //! | certificates for development; in production they come from elsewhere | [`pki`] |
@@ -45,9 +46,10 @@ mod endpoint;
 pub mod explain;
 pub mod files;
 pub mod health;
+mod json;
 pub mod jwt;
 pub mod namespace;
-mod pem;
+pub mod pem;
 pub mod pki;
 pub mod program;
 pub mod settings;
@@ -58,5 +60,6 @@ pub use args::ConnectArgs;
 pub use chain::chain;
 pub use connect::{ConnectError, Connection, connect};
 pub use diagnosis::Diagnosis;
+pub use json::JsonError;
 pub use pem::PemError;
 pub use status::Status;

@@ -1,16 +1,66 @@
 //! PEM that somebody else wrote, and what is wrong with it in words.
 //!
 //! The parser's own errors quote the line that they stumble over, as a list of bytes. In a key
-//! file that lost its line ends, the line is the key.
+//! file that lost its line ends, the line is the key. So nothing here holds a part of a file,
+//! except the labels of blocks that are known.
 
-use tokio_rustls::rustls::pki_types::pem;
+mod contents;
+mod kind;
+
+use tokio_rustls::rustls::pki_types::{
+    CertificateDer, PrivateKeyDer,
+    pem::{self, PemObject},
+};
+
+pub use contents::Contents;
+pub use kind::KeyKind;
+
+use crate::files::without_byte_order_mark;
+
+/// Every certificate of a file, of which there is at least one.
+pub(crate) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let text = without_byte_order_mark(text);
+    let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|error| PemError::of(error, text, Wanted::Certificate))?;
+    if found.is_empty() {
+        return Err(PemError::no_block(text, Wanted::Certificate));
+    }
+    Ok(found)
+}
+
+/// The first private key of a file: PKCS#8, PKCS#1 or SEC1, without a passphrase.
+pub(crate) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
+    let text = without_byte_order_mark(text);
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| {
+        if contents::is_encrypted(text) {
+            PemError::Encrypted
+        } else {
+            PemError::of(error, text, Wanted::PrivateKey)
+        }
+    })
+}
+
+/// How many private keys there are that can be read.
+pub(crate) fn count_private_keys(text: &[u8]) -> usize {
+    PrivateKeyDer::pem_slice_iter(without_byte_order_mark(text))
+        .filter(Result::is_ok)
+        .count()
+}
 
 /// What is wrong with a PEM file. Never holds a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
     /// No block of the kind that was looked for.
-    #[error("there is no such block in the file")]
-    NoBlock,
+    #[error("{found}, and {wanted} in PEM is needed{}", found.remedy(*wanted))]
+    NoBlock {
+        /// What was looked for.
+        wanted: Wanted,
+        /// What there is.
+        found: Contents,
+    },
+    /// A private key that takes a passphrase.
+    #[error("the private key is encrypted")]
+    Encrypted,
     /// A block without an end.
     #[error(
         "a block has no `-----END …-----` line of its own: the file may be cut short, or have lost its line ends"
@@ -27,14 +77,43 @@ pub enum PemError {
     Other,
 }
 
-impl From<pem::Error> for PemError {
-    fn from(error: pem::Error) -> Self {
+impl PemError {
+    fn of(error: pem::Error, text: &[u8], wanted: Wanted) -> Self {
+        // A block that is broken is of no interest where it is of another kind.
+        let named = matches!(Contents::of(text), Contents::Block(_));
+        let elsewhere = named && !contents::begins(text, wanted);
         match error {
-            pem::Error::NoItemsFound => Self::NoBlock,
+            pem::Error::NoItemsFound => Self::no_block(text, wanted),
+            pem::Error::MissingSectionEnd { .. } | pem::Error::Base64Decode(_) if elsewhere => {
+                Self::no_block(text, wanted)
+            }
             pem::Error::MissingSectionEnd { .. } => Self::NoEnd,
             pem::Error::IllegalSectionStart { .. } => Self::Begin,
             pem::Error::Base64Decode(_) => Self::Base64,
             _ => Self::Other,
         }
+    }
+
+    fn no_block(text: &[u8], wanted: Wanted) -> Self {
+        let found = Contents::of(text);
+        Self::NoBlock { wanted, found }
+    }
+}
+
+/// What a file should hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// At least one certificate.
+    Certificate,
+    /// A private key.
+    PrivateKey,
+}
+
+impl std::fmt::Display for Wanted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Certificate => "a certificate",
+            Self::PrivateKey => "a private key",
+        })
     }
 }

@@ -18,7 +18,10 @@ use keyutil::{
 use tokio::net::TcpListener;
 use tracing::info;
 
-use super::key::{Folder, Times, usage};
+use super::{
+    key::{Folder, Times, usage},
+    token::check_name,
+};
 
 #[derive(Subcommand)]
 #[command(after_help = "\
@@ -135,6 +138,7 @@ fn print(arguments: Print) -> anyhow::Result<()> {
     let jwks = match arguments.signing_key {
         None => arguments.folder.ring().jwks()?,
         Some(path) => {
+            check_name(&path)?;
             let failed = || format!("failed to use the signing key `{}`", path.display());
             let pem = fs::read(&path).with_context(failed)?;
             let key = SigningKey::from_pem(&pem).with_context(failed)?;

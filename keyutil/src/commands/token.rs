@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
@@ -11,6 +11,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
     args::ClaimsArgs,
+    files::is_content,
     jwt::{fetch, inspect::Unverified, keyring::read_signing_key, permission, verify},
     program::{self, Usage},
     settings::Problems,
@@ -105,6 +106,7 @@ fn mint(arguments: Mint) -> anyhow::Result<()> {
     for warning in permission::lint(&template.permissions, None) {
         program::print_warning(warning);
     }
+    check_name(&arguments.signing_key)?;
     let key = read_signing_key(&arguments.signing_key).with_context(|| {
         format!(
             "no token can be minted with `{}`",
@@ -178,10 +180,22 @@ fn bare(text: &str) -> &str {
     }
 }
 
+/// Refuses a key or token in place of the name of its file, which messages repeat.
+pub(super) fn check_name(path: &Path) -> Result<(), Usage> {
+    if is_content(path) {
+        let problem = "a key or token stands where the name of its file should";
+        return Err(Usage(problem.to_owned()));
+    }
+    Ok(())
+}
+
 fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
     match (&arguments.token[..], &arguments.file) {
-        (_, Some(path)) => fs::read_to_string(path)
-            .with_context(|| format!("failed to read token file `{}`", path.display())),
+        (_, Some(path)) => {
+            check_name(path)?;
+            fs::read_to_string(path)
+                .with_context(|| format!("failed to read token file `{}`", path.display()))
+        }
         (words, None) if !words.is_empty() && words != ["-"] => Ok(words.join(" ")),
         _ => {
             let mut text = String::new();

@@ -5,7 +5,7 @@ use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 use tokio_rustls::rustls::{
     self,
     crypto::aws_lc_rs,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer},
     sign::CertifiedKey,
 };
 
@@ -13,7 +13,7 @@ use super::reload::{Credential, LoadError, Reloading};
 use crate::{
     PemError,
     certificate::{self, CertificateError, CertificateSummary},
-    files::without_byte_order_mark,
+    pem::{self, KeyKind},
 };
 
 /// What this process presents in a TLS handshake: a chain, leaf first, and the leaf's key.
@@ -34,32 +34,34 @@ impl Identity {
         })
     }
 
-    /// Reads a PEM chain and a PEM key: PKCS#8, PKCS#1 or SEC1; RSA, EC or Ed25519.
+    /// Reads a PEM chain and a PEM key: PKCS#8, PKCS#1 or SEC1; RSA, EC or Ed25519. Both may stand
+    /// in one file. Of several keys the first is taken.
     ///
     /// # Errors
     /// [`IdentityError`] says which of the two is wrong, and how.
     pub fn parse(chain: &[u8], key: &[u8], now: SystemTime) -> Result<Self, IdentityError> {
-        let chain = certificates(chain).map_err(IdentityError::Certificate)?;
-        let [leaf, rest @ ..] = &chain[..] else {
-            return Err(IdentityError::NoCertificate);
-        };
-        let key = private_key(key)?;
+        let chain = certificates(chain)?;
+        let keys = key;
+        let key = private_key(keys)?;
+        // There is at least one.
+        let (leaf, rest) = (&chain[0], &chain[1..]);
         let summary = CertificateSummary::from_der(leaf).map_err(IdentityError::Leaf)?;
         check_chain(&chain)?;
+        let found = KeyKind::of(&key);
         let signing_key = aws_lc_rs::default_provider()
             .key_provider
             .load_private_key(key)
-            .map_err(IdentityError::UnusableKey)?;
+            .map_err(|source| IdentityError::UnusableKey { found, source })?;
         let public_key = signing_key.public_key();
         let belongs = |certificate: &CertificateDer<'_>| {
             let of_certificate = certificate::public_key(certificate).ok();
             of_certificate.as_deref() == public_key.as_deref()
         };
         if !belongs(leaf) {
-            return Err(if rest.iter().any(belongs) {
-                IdentityError::Order
-            } else {
-                IdentityError::Mismatch
+            return Err(match pem::count_private_keys(keys) {
+                _ if rest.iter().any(belongs) => IdentityError::Order,
+                count @ 2.. => IdentityError::SeveralKeys { count },
+                _ => IdentityError::Mismatch,
             });
         }
         let certified = CertifiedKey::new(chain.clone(), signing_key);
@@ -120,24 +122,17 @@ fn check_chain(chain: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
 /// More than any PKI has levels. A whole bundle of CAs was meant for `--tls-ca-path`.
 const LONGEST_CHAIN: usize = 16;
 
-/// Every certificate of a PEM file.
-pub(super) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    CertificateDer::pem_slice_iter(without_byte_order_mark(text))
-        .collect::<Result<_, _>>()
-        .map_err(PemError::from)
+fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
+    pem::certificates(text).map_err(|error| match error {
+        PemError::NoBlock { .. } => IdentityError::NoCertificate(error),
+        _ => IdentityError::Certificate(error),
+    })
 }
 
 fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    let text = without_byte_order_mark(text);
-    PrivateKeyDer::from_pem_slice(text).map_err(|error| {
-        let encrypted = |line: &[u8]| {
-            line.starts_with(b"-----BEGIN ENCRYPTED") || line.starts_with(b"Proc-Type: 4,ENCRYPTED")
-        };
-        if text.split(|byte| *byte == b'\n').any(encrypted) {
-            IdentityError::EncryptedKey
-        } else {
-            IdentityError::Key(error.into())
-        }
+    pem::private_key(text).map_err(|error| match error {
+        PemError::Encrypted => IdentityError::EncryptedKey,
+        _ => IdentityError::Key(error),
     })
 }
 
@@ -176,7 +171,7 @@ pub enum IdentityError {
     Certificate(#[source] PemError),
     /// The certificate file has no block.
     #[error("the certificate file has no `CERTIFICATE` block")]
-    NoCertificate,
+    NoCertificate(#[source] PemError),
     /// The first block is no certificate.
     #[error("the first block of the certificate file is not an X.509 certificate")]
     Leaf(#[source] CertificateError),
@@ -213,12 +208,26 @@ pub enum IdentityError {
     EncryptedKey,
     /// The crypto library knows no such key.
     #[error(
-        "the key is of a kind that TLS cannot use: it must be RSA, P-256, P-384, P-521 or Ed25519"
+        "the key ({found}) is broken, or of a kind that TLS cannot use: it must be RSA, P-256, P-384, P-521 or Ed25519"
     )]
-    UnusableKey(#[source] rustls::Error),
+    UnusableKey {
+        /// Of what kind it is.
+        found: KeyKind,
+        /// What the library says.
+        #[source]
+        source: rustls::Error,
+    },
     /// Key and certificate are not a pair.
     #[error("the key does not belong to the certificate")]
     Mismatch,
+    /// The pair may be there, behind something else.
+    #[error(
+        "the first of the {count} private keys in the file does not belong to the certificate: leave only the one that does"
+    )]
+    SeveralKeys {
+        /// How many there are.
+        count: usize,
+    },
     /// The pair is there, behind something else.
     #[error(
         "the certificates are in the wrong order: the one that belongs to the key must come first, then its issuer"

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::watch::Look;
-use crate::{chain, status::Failure};
+use crate::{chain, files::is_content, status::Failure};
 
 /// More than any certificate bundle, key or token. A path that was mixed up must not fill memory.
 const LARGEST_FILE: u64 = 4 << 20;
@@ -115,6 +115,9 @@ impl<T: Credential> Reloading<T> {
         files: Vec<PathBuf>,
         parse: impl Fn(&[Vec<u8>]) -> Result<T, Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
     ) -> Result<Self, LoadError> {
+        if files.iter().any(|path| is_content(path)) {
+            return Err(LoadError::NotAPath { kind: T::KIND });
+        }
         let contents = read_all(&files)?;
         let first = parse(&contents).map_err(|source| LoadError::Content {
             kind: T::KIND,
@@ -362,6 +365,14 @@ fn in_words(time: SystemTime) -> String {
 /// Files that could not be loaded. Never holds a part of their contents.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
+    /// A secret, perhaps, so it is not repeated.
+    #[error(
+        "the {kind} itself stands where the name of its file should: write it to a file, and give the name of that"
+    )]
+    NotAPath {
+        /// [`Credential::KIND`].
+        kind: &'static str,
+    },
     /// A file that cannot be read.
     #[error("failed to read `{}`", path.display())]
     Read {

@@ -9,10 +9,7 @@ use super::{
     reload::{LoadError, Reloading},
     token::{Token, TokenError},
 };
-use crate::{
-    files::without_byte_order_mark,
-    jwt::{ClaimsTemplate, SigningKey},
-};
+use crate::jwt::{ClaimsTemplate, SigningKey};
 
 /// Where tokens come from. Clones share one cache.
 #[derive(Clone, Debug)]
@@ -43,9 +40,7 @@ impl TokenSource {
     /// [`LoadError`], for a file that is missing or holds no usable token.
     pub fn file(path: PathBuf) -> Result<Self, LoadError> {
         Reloading::load(vec![path], |contents| {
-            let text = std::str::from_utf8(without_byte_order_mark(&contents[0]))
-                .map_err(|_| TokenError::NotAHeader)?;
-            Ok(Token::parse(text, SystemTime::now())?)
+            Ok(Token::parse_file(&contents[0], SystemTime::now())?)
         })
         .map(Self::File)
     }
@@ -103,6 +98,7 @@ impl TokenSource {
 mod tests {
     use std::{fs, time::Duration};
 
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
     use secrecy::ExposeSecret;
 
     use super::*;
@@ -207,8 +203,12 @@ mod tests {
         for (content, words) in [
             (String::new(), "empty"),
             ("  \n".to_owned(), "empty"),
-            ("Bearer \n".to_owned(), "not a JWT"),
-            (format!("{good} {good}"), "white space"),
+            ("Bearer \n".to_owned(), "empty"),
+            (format!("{good} secret"), "white space"),
+            (format!("{good}\n{good}\n"), "there are 2 tokens"),
+            (format!(r#"{{"access_token": "{good}"}}"#), "JSON"),
+            (format!("\"{good}\""), "quotes"),
+            ("-----BEGIN PRIVATE KEY-----\nsecret".to_owned(), "PEM"),
             ("secret".to_owned(), "not a JWT"),
             (raw_token(now - LIFETIME * 2), "expired at"),
         ] {
@@ -217,6 +217,57 @@ mod tests {
             assert!(error.contains(words), "{words}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_explained() {
+        let now = SystemTime::now();
+        let good = raw_token(now);
+        for to_bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+            for text in [good.clone(), format!("\u{feff}{good}\r\n")] {
+                let wide: Vec<_> = text.encode_utf16().flat_map(to_bytes).collect();
+                let error = Token::parse_file(&wide, now).unwrap_err().to_string();
+                assert!(error.contains("UTF-16"), "{error}");
+            }
+        }
+        let error = Token::parse_file(b"\x80secret", now).unwrap_err();
+        assert!(error.to_string().contains("not text"), "{error}");
+    }
+
+    /// A message that names the file would print the token, or the key.
+    #[test]
+    fn what_stands_where_a_name_should_is_not_repeated() {
+        let token = raw_token(SystemTime::now());
+        let key = key::generate_pem().unwrap();
+        let key = key.expose_secret();
+        let refused = [
+            TokenSource::file(token.clone().into()),
+            TokenSource::file(format!("Bearer {token}").into()),
+            TokenSource::minted(key.into(), template()),
+        ];
+        for (refused, secret) in refused.into_iter().zip([&token, &token, key]) {
+            let error = refused.unwrap_err();
+            let told = format!("{} {error:?}", chain(&error));
+            assert!(told.contains("the name of its file"), "{told}");
+            assert!(!told.contains(&secret[40..60]), "{told}");
+        }
+    }
+
+    /// Such a token is good, and panicked where it was logged.
+    #[test]
+    fn a_newer_token_that_expires_in_milliseconds_is_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        fs::write(&path, raw_token(SystemTime::now())).unwrap();
+        let source = TokenSource::file(path.clone()).unwrap();
+        let part = |value: &str| BASE64_URL_SAFE_NO_PAD.encode(value);
+        let [header, claims] = [r#"{"alg":"ES256"}"#, r#"{"exp":1800000000000}"#].map(part);
+        fs::write(&path, format!("{header}.{claims}.AAAA")).unwrap();
+        let TokenSource::File(token) = &source else {
+            unreachable!()
+        };
+        token.look();
+        assert_eq!(token.status().generation, 1);
     }
 
     #[test]

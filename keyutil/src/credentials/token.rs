@@ -9,9 +9,13 @@ use std::{
 use tonic::metadata::{Ascii, MetadataValue};
 
 use super::reload::Credential;
-use crate::jwt::{
-    inspect::{NotAToken, Unverified},
-    key::KeyError,
+use crate::{
+    files::without_byte_order_mark,
+    jwt::{
+        inspect::{NotAToken, Unverified},
+        key::KeyError,
+    },
+    pem::Contents,
 };
 
 /// A token that was usable as a header when it was made: no white space, not empty, and, if it is
@@ -24,6 +28,18 @@ pub struct Token {
 }
 
 impl Token {
+    /// What a file holds, in any of the forms that a file may have: [`Token::parse`].
+    ///
+    /// # Errors
+    /// [`TokenError`], which never holds a part of the file.
+    pub fn parse_file(content: &[u8], now: SystemTime) -> Result<Self, TokenError> {
+        if Contents::of(content) == Contents::Utf16 {
+            return Err(TokenError::Utf16);
+        }
+        let text = std::str::from_utf8(without_byte_order_mark(content));
+        Self::parse(text.map_err(|_| TokenError::NotText)?, now)
+    }
+
     /// A token as the server's default claim mapper wants it: a JWT. White space around it is
     /// taken away, and so is a `Bearer ` before it.
     ///
@@ -85,14 +101,32 @@ const ON_THE_WAY: Duration = Duration::from_secs(1);
 fn trimmed(raw: &str) -> Result<&str, TokenError> {
     let raw = raw.trim();
     // The scheme is not part of the token, but it is in what people copy.
-    let raw = match raw.get(..7) {
-        Some(scheme) if scheme.eq_ignore_ascii_case("bearer ") => raw[7..].trim_start(),
+    let raw = match raw.split_once(char::is_whitespace) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim_start(),
+        _ if raw.eq_ignore_ascii_case("bearer") => "",
         _ => raw,
     };
-    match raw {
-        "" => Err(TokenError::Empty),
-        raw if raw.contains(char::is_whitespace) => Err(TokenError::Whitespace),
-        raw => Ok(raw),
+    if raw.is_empty() {
+        return Err(TokenError::Empty);
+    }
+    if raw.starts_with(['{', '[']) {
+        return Err(TokenError::Json);
+    }
+    if raw.starts_with(['"', '\'']) {
+        return Err(TokenError::Quoted);
+    }
+    if raw.contains("-----BEGIN ") {
+        return Err(TokenError::Pem);
+    }
+    let mut words = raw.split_whitespace();
+    if words.clone().nth(1).is_none() {
+        Ok(raw)
+    } else if words.all(|word| Unverified::parse(word).is_ok()) {
+        Err(TokenError::Several {
+            count: raw.split_whitespace().count(),
+        })
+    } else {
+        Err(TokenError::Whitespace)
     }
 }
 
@@ -131,6 +165,31 @@ pub enum TokenError {
     /// Nothing there.
     #[error("the token is empty")]
     Empty,
+    /// What an identity provider answers.
+    #[error(
+        "this is JSON, and the token alone is needed: take it out, as with `jq -r .access_token`"
+    )]
+    Json,
+    /// A value of JSON or of a shell.
+    #[error("the token stands in quotes: take them away")]
+    Quoted,
+    /// The signing key, or a certificate.
+    #[error(
+        "this is PEM, and a token is needed: a private key that mints tokens is for `--signing-key`"
+    )]
+    Pem,
+    /// One by line, or the old one with the new.
+    #[error("there are {count} tokens, and one is needed")]
+    Several {
+        /// How many there are.
+        count: usize,
+    },
+    /// As PowerShell writes it.
+    #[error("the text is UTF-16: save it as UTF-8")]
+    Utf16,
+    /// Bytes that are no text.
+    #[error("the token is not text")]
+    NotText,
     /// Something between.
     #[error("the token has white space in it: it must be one word")]
     Whitespace,

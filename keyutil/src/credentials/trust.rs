@@ -4,12 +4,12 @@ use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 
 use tokio_rustls::rustls::{self, RootCertStore};
 
-use super::{
-    identity::certificates,
-    reload::{Credential, LoadError, Reloading},
+use super::reload::{Credential, LoadError, Reloading};
+use crate::{
+    PemError,
+    certificate::{CertificateError, CertificateSummary},
+    pem,
 };
-use crate::PemError;
-use crate::certificate::{CertificateError, CertificateSummary};
 
 /// A set of CA certificates, each of which may have signed the server's.
 pub struct Trust {
@@ -32,10 +32,10 @@ impl Trust {
     /// [`TrustError`] says which certificate is wrong. One that is broken spoils the bundle: a
     /// bundle that was cut short must not be taken for a smaller one.
     pub fn parse(bundle: &[u8]) -> Result<Self, TrustError> {
-        let certificates = certificates(bundle).map_err(TrustError::Pem)?;
-        if certificates.is_empty() {
-            return Err(TrustError::Empty);
-        }
+        let certificates = pem::certificates(bundle).map_err(|error| match error {
+            PemError::NoBlock { .. } => TrustError::Empty(error),
+            _ => TrustError::Pem(error),
+        })?;
         let mut roots = RootCertStore::empty();
         let mut authorities = Vec::new();
         for (index, certificate) in certificates.into_iter().enumerate() {
@@ -137,7 +137,7 @@ pub enum TrustError {
     Pem(#[source] PemError),
     /// No block.
     #[error("the CA file has no `CERTIFICATE` block")]
-    Empty,
+    Empty(#[source] PemError),
     /// A block that is something else.
     #[error("certificate {number} of the CA file is not an X.509 certificate")]
     NotX509 {

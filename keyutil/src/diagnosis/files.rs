@@ -15,6 +15,7 @@ use crate::{
 impl From<&LoadError> for Diagnosis {
     fn from(error: &LoadError) -> Self {
         let (step, class, hint) = match error {
+            LoadError::NotAPath { .. } => (Step::Files, Class::Usage, None),
             LoadError::Read { source, .. } => (Step::Files, Class::Usage, unreadable(source)),
             LoadError::Content { kind, source, .. } => {
                 let source: &(dyn Error + 'static) = source.as_ref();
@@ -94,7 +95,9 @@ fn identity(error: &IdentityError) -> Option<&'static str> {
         }
         // Its message says how.
         IdentityError::EncryptedKey => return None,
-        IdentityError::UnusableKey(_) => {
+        // Its message says what to do.
+        IdentityError::SeveralKeys { .. } => return None,
+        IdentityError::UnusableKey { .. } => {
             "have a certificate issued for another key: `openssl genpkey -algorithm EC -pkeyopt \
              ec_paramgen_curve:P-256`"
         }

@@ -1,12 +1,12 @@
 //! Where each setting came from.
 
-use std::ffi::OsStr;
+use std::{ffi::OsStr, path::Path};
 
 use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use serde::Serialize;
 
 use super::Report;
-use crate::{diagnosis::Step, settings::Problems};
+use crate::{diagnosis::Step, files::is_content, settings::Problems};
 
 /// A setting, what it is, and where that came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -75,7 +75,8 @@ fn origins<A: Args>(matches: &ArgMatches) -> Vec<Origin> {
         };
         Some(Origin {
             flag: format!("--{}", argument.get_long()?),
-            value: if argument.is_hide_env_values_set() {
+            // Some paste a key or a token where its file should be named.
+            value: if argument.is_hide_env_values_set() || is_content(Path::new(raw)) {
                 "not shown".to_owned()
             } else {
                 text(raw)

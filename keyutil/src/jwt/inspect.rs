@@ -6,6 +6,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 use super::{Permission, permission};
+use crate::certificate::LAST_SECOND;
 
 /// The two readable parts of a token in the compact form of RFC 7515. The signature is not looked
 /// at, so nothing here can be relied on for a decision.
@@ -65,11 +66,14 @@ impl Unverified {
         self.time("nbf").max(self.time("iat"))
     }
 
-    /// A NumericDate of RFC 7519, which may have a fraction.
+    /// A NumericDate of RFC 7519, which may have a fraction. Kept within what every formatter of
+    /// dates can write: somebody's milliseconds are in the year 50000, and `humantime` panics.
     fn time(&self, claim: &str) -> Option<SystemTime> {
-        let seconds = self.claims[claim].as_f64()?;
-        let since = Duration::try_from_secs_f64(seconds.max(0.0)).ok()?;
-        UNIX_EPOCH.checked_add(since)
+        if self.malformed_time(claim) {
+            return None;
+        }
+        let seconds = self.claims[claim].as_f64()?.clamp(0.0, LAST_SECOND as f64);
+        UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
     }
 
     /// Whether a date is there and is none: a NumericDate is a number that fits the 64 bits which
@@ -226,6 +230,22 @@ mod tests {
         for words in ["HS256", "no `kid`", "no `sub`", "not an array"] {
             assert!(warnings.contains(words), "{words}: {warnings}");
         }
+    }
+
+    /// Milliseconds, by mistake: the year 50000, which `humantime` panics on.
+    #[test]
+    fn times_beyond_the_calendar_are_its_end() {
+        let token = |exp: f64| Unverified {
+            header: serde_json::json!({}),
+            claims: serde_json::json!({"exp": exp, "nbf": -exp}),
+        };
+        for exp in [1.8e12, 9e18] {
+            let at = token(exp).expires_at().unwrap();
+            let told = humantime::format_rfc3339_seconds(at).to_string();
+            assert_eq!(told, "9999-12-31T23:59:59Z");
+            assert_eq!(token(exp).valid_from(), Some(UNIX_EPOCH));
+        }
+        assert_eq!(token(1e300).expires_at(), None);
     }
 
     proptest! {

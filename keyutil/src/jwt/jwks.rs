@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::SigningKey;
+use crate::json::JsonError;
 
 /// A checked JWK Set: not empty, every key with a `kid`, and nothing private in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,7 +114,8 @@ fn public_key(key: &Value, kid: &str) -> Result<Jwk, JwksError> {
         kid: kid.to_owned(),
         source,
     };
-    let jwk: Jwk = serde_json::from_value(key.clone()).map_err(|error| failed(error.into()))?;
+    let jwk: Jwk = serde_json::from_value(key.clone())
+        .map_err(|error| failed(JsonError::from(error).into()))?;
     // The library takes kinds that it does not know, and numbers of any length. One key that the
     // server cannot read makes it refuse the whole set.
     match &jwk.algorithm {

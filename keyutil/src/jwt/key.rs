@@ -6,16 +6,15 @@ use jsonwebtoken::{
     Algorithm, EncodingKey, Header,
     jwk::{Jwk, PublicKeyUse, ThumbprintHash},
 };
-use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding};
+use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding, PrivateKeyInfoRef};
 use secrecy::{ExposeSecret, SecretString};
-use tokio_rustls::rustls::pki_types::{
-    PrivateKeyDer,
-    pem::{self, PemObject},
-};
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::Claims;
-use crate::PemError;
-use crate::files::without_byte_order_mark;
+use crate::{
+    PemError,
+    pem::{self, Contents, KeyKind},
+};
 
 /// A key that mints tokens the server accepts: P-256 (ES256) or RSA (RS256).
 ///
@@ -29,47 +28,53 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Reads a PEM file: PKCS#8 or SEC1 for P-256, PKCS#8 or PKCS#1 for RSA.
+    /// Reads a PEM file: PKCS#8 or SEC1 for P-256, PKCS#8 or PKCS#1 for RSA. Of several keys the
+    /// first is taken.
     ///
     /// # Errors
     /// [`KeyError`] says what was found instead.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
-        let pem = without_byte_order_mark(pem);
-        let der = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
-            // PKCS#8; and the older form, which says so below its first line.
-            _ if contains(pem, b"ENCRYPTED PRIVATE KEY")
-                || contains(pem, b"Proc-Type: 4,ENCRYPTED") =>
-            {
-                KeyError::Encrypted
-            }
-            pem::Error::NoItemsFound if contains(pem, b"PUBLIC KEY") => KeyError::Public,
-            other => KeyError::Pem(other.into()),
+        let der = pem::private_key(pem).map_err(|error| match error {
+            PemError::Encrypted => KeyError::Encrypted,
+            PemError::NoBlock {
+                found: Contents::Block("PUBLIC KEY" | "RSA PUBLIC KEY"),
+                ..
+            } => KeyError::Public,
+            _ => KeyError::Pem(error),
         })?;
-        match der {
-            PrivateKeyDer::Sec1(der) => Self::from_p256(
-                &p256::SecretKey::from_sec1_der(der.secret_sec1_der())
-                    .map_err(|_| KeyError::NotP256)?,
-            ),
-            PrivateKeyDer::Pkcs1(_) => Self::from_rsa(pem),
-            PrivateKeyDer::Pkcs8(der) => {
-                match p256::SecretKey::from_pkcs8_der(der.secret_pkcs8_der()) {
-                    Ok(key) => Self::from_p256(&key),
-                    Err(_) => Self::from_rsa(pem),
-                }
+        let found = KeyKind::of(&der);
+        let other = KeyError::NotP256 { found };
+        match &der {
+            PrivateKeyDer::Sec1(der) => {
+                let key = p256::SecretKey::from_sec1_der(der.secret_sec1_der());
+                Self::from_p256(&key.map_err(|_| other)?)
             }
-            _ => Err(KeyError::NotP256),
+            PrivateKeyDer::Pkcs1(der) => Self::from_rsa(der.secret_pkcs1_der()),
+            PrivateKeyDer::Pkcs8(der) if found == KeyKind::RSA => {
+                let outer = PrivateKeyInfoRef::try_from(der.secret_pkcs8_der());
+                Self::from_rsa(outer.map_err(|_| other)?.private_key.as_bytes())
+            }
+            PrivateKeyDer::Pkcs8(der) => {
+                let key = p256::SecretKey::from_pkcs8_der(der.secret_pkcs8_der());
+                Self::from_p256(&key.map_err(|_| other)?)
+            }
+            _ => Err(other),
         }
     }
 
     fn from_p256(key: &p256::SecretKey) -> Result<Self, KeyError> {
         // The JWT library takes EC keys as PKCS#8 alone, so SEC1 goes through it too.
-        let pkcs8 = key.to_pkcs8_der().map_err(|_| KeyError::NotP256)?;
+        let found = KeyKind::P256;
+        let pkcs8 = key
+            .to_pkcs8_der()
+            .map_err(|_| KeyError::NotP256 { found })?;
         Self::new(EncodingKey::from_ec_der(pkcs8.as_bytes()), Algorithm::ES256)
     }
 
-    fn from_rsa(pem: &[u8]) -> Result<Self, KeyError> {
-        let encoding = EncodingKey::from_rsa_pem(pem).map_err(|_| KeyError::NotP256)?;
-        Self::new(encoding, Algorithm::RS256)
+    /// Takes PKCS#1. The PEM and PKCS#8 of the JWT library are not used: it looks at the first
+    /// block of a file alone, and its parser of ASN.1 calls itself as deep as its input is nested.
+    fn from_rsa(pkcs1: &[u8]) -> Result<Self, KeyError> {
+        Self::new(EncodingKey::from_rsa_der(pkcs1), Algorithm::RS256)
     }
 
     fn new(encoding: EncodingKey, algorithm: Algorithm) -> Result<Self, KeyError> {
@@ -153,12 +158,6 @@ pub(super) fn expose(pem: &SecretString) -> &[u8] {
     pem.expose_secret().as_bytes()
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack
-        .windows(needle.len())
-        .any(|window| window == needle)
-}
-
 /// A signing key that cannot be used. Never holds a part of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -177,11 +176,14 @@ pub enum KeyError {
     Public,
     /// Another curve, or another kind of key.
     #[error(
-        "the key is neither P-256 (ES256) nor RSA (RS256), and the server accepts no other: make one with `keyutil key generate`"
+        "the key ({found}) is broken, or neither P-256 (ES256) nor RSA (RS256), and the server accepts no other: make one with `keyutil key generate`"
     )]
-    NotP256,
+    NotP256 {
+        /// Of what kind it is.
+        found: KeyKind,
+    },
     /// The crypto library refuses to work with it.
-    #[error("the key cannot sign: an RSA key must have 2048 bits or more")]
+    #[error("the key cannot sign: it is broken, or an RSA key of less than 2048 bits")]
     Unusable(#[source] jsonwebtoken::errors::Error),
     /// No randomness.
     #[error("failed to generate a P-256 key: the operating system gave no random bytes")]
@@ -190,6 +192,8 @@ pub enum KeyError {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+
     use super::*;
 
     #[test]
@@ -250,6 +254,24 @@ mod tests {
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(words), "{pem}: {error}");
+        }
+    }
+
+    /// A parser that calls itself for each level would end the process.
+    #[test]
+    fn a_deep_nest_in_place_of_a_key_is_refused() {
+        let mut der = Vec::new();
+        for _ in 0..100_000 {
+            der.extend([0x30, 0x80]);
+        }
+        let rsa = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
+        let nests = [der.clone(), [&rsa[..], &der].concat()];
+        for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"] {
+            for nest in &nests {
+                let text = BASE64_STANDARD.encode(nest);
+                let pem = format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n");
+                SigningKey::from_pem(pem.as_bytes()).unwrap_err();
+            }
         }
     }
 

@@ -236,7 +236,7 @@ impl Keyring {
             .transpose()
             .map_err(|source| KeyringError::BrokenRecord {
                 path: self.ring_path(),
-                source,
+                source: source.into(),
             })?;
         // One that must not be published is not: it is written anew.
         let published = read_if_there(&self.jwks_path())?;

@@ -6,13 +6,16 @@ use rcgen::{
     BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData,
 };
 use secrecy::{ExposeSecret, SecretString};
-use x509_parser::{certificate::X509Certificate, pem::Pem, prelude::FromDer};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{
-    AuthorityError, AuthorityFiles, Leaf, LeafRequest, Validity,
+    AuthorityError, AuthorityFiles, Leaf, LeafRequest, Validity, bundle,
     parts::{generate_key, params, random_serial},
 };
-use crate::certificate::{CertificateSummary, upper_hex};
+use crate::{
+    certificate::{CertificateSummary, upper_hex},
+    pem,
+};
 
 /// A CA with its private key, which is not in the `Debug` output.
 ///
@@ -68,7 +71,9 @@ impl Authority {
     /// [`AuthorityError`], when they cannot be parsed, do not belong together, or the certificate
     /// may not sign others.
     pub fn load(certificate_pem: &str, key_pem: &SecretString) -> Result<Self, AuthorityError> {
-        let key = KeyPair::from_pem(key_pem.expose_secret()).map_err(AuthorityError::Key)?;
+        let key = pem::private_key(key_pem.expose_secret().as_bytes());
+        let key = KeyPair::try_from(&key.map_err(AuthorityError::NoKey)?);
+        let key = key.map_err(AuthorityError::Key)?;
         Self::check(certificate_pem.to_owned(), key)
     }
 
@@ -120,21 +125,20 @@ impl Authority {
     }
 
     fn check(certificate_pem: String, key: KeyPair) -> Result<Self, AuthorityError> {
-        let first = Pem::iter_from_buffer(certificate_pem.as_bytes()).next();
-        let der = match first {
-            Some(Ok(pem)) if pem.label == "CERTIFICATE" => pem.contents,
-            _ => return Err(AuthorityError::NotPem),
-        };
-        let summary = CertificateSummary::from_der(&der).map_err(AuthorityError::Certificate)?;
+        let certificates = pem::certificates(certificate_pem.as_bytes());
+        let certificates = certificates.map_err(AuthorityError::NotPem)?;
+        // There is at least one.
+        let der = &certificates[0];
+        let summary = CertificateSummary::from_der(der).map_err(AuthorityError::Certificate)?;
         let subject = summary.subject.clone();
 
         let public_key = key.subject_public_key_info();
-        let belongs = X509Certificate::from_der(&der)
+        let belongs = X509Certificate::from_der(der)
             .is_ok_and(|(_, certificate)| certificate.public_key().raw == public_key);
         if !belongs {
             return Err(AuthorityError::OtherKey { subject });
         }
-        let issuer = match Issuer::from_ca_cert_der(&der.as_slice().into(), key) {
+        let issuer = match Issuer::from_ca_cert_der(der, key) {
             Ok(issuer) => issuer,
             Err(source) => {
                 return Err(AuthorityError::Unusable { subject, source });
@@ -145,6 +149,8 @@ impl Authority {
         if !summary.is_ca || !may_sign {
             return Err(AuthorityError::NotAuthority { subject });
         }
+        // Made anew: what else stands in the file, which may be a key, is not for everybody.
+        let certificate_pem = certificates.iter().map(|der| bundle::to_pem(der)).collect();
         Ok(Self {
             certificate_pem,
             summary,

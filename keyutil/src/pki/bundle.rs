@@ -6,12 +6,11 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
     PemError,
     certificate::{self, CertificateError, CertificateSummary},
-    files::without_byte_order_mark,
+    pem,
 };
 
 /// One certificate.
@@ -38,19 +37,23 @@ impl PartialEq for Certificate {
     }
 }
 
-/// In PEM (RFC 7468).
 impl fmt::Display for Certificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = STANDARD.encode(&self.der);
-        f.write_str("-----BEGIN CERTIFICATE-----\n")?;
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            let (line, after) = rest.split_at(rest.len().min(64));
-            writeln!(f, "{line}")?;
-            rest = after;
-        }
-        f.write_str("-----END CERTIFICATE-----\n")
+        f.write_str(&to_pem(&self.der))
     }
+}
+
+/// A certificate in PEM (RFC 7468).
+pub(super) fn to_pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.extend([line, "\n"]);
+        rest = after;
+    }
+    pem + "-----END CERTIFICATE-----\n"
 }
 
 /// One certificate or more.
@@ -70,12 +73,7 @@ impl Bundle {
     }
 
     pub(super) fn parse(text: &[u8]) -> Result<Self, BundleError> {
-        let ders = CertificateDer::pem_slice_iter(without_byte_order_mark(text))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| BundleError::Pem(error.into()))?;
-        if ders.is_empty() {
-            return Err(BundleError::Pem(PemError::NoBlock));
-        }
+        let ders = pem::certificates(text).map_err(BundleError::Pem)?;
         let certificates = ders.iter().enumerate().map(|(index, der)| {
             let number = index + 1;
             let summary = CertificateSummary::from_der(der)

@@ -4,6 +4,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 use super::{NameError, ValidityError};
 use crate::{
+    PemError,
     certificate::CertificateError,
     files::{LockError, WriteError},
 };
@@ -121,11 +122,14 @@ pub enum AuthorityError {
         source: Box<AuthorityError>,
     },
     /// There is no certificate in PEM.
-    #[error("the CA certificate does not start with a PEM block `CERTIFICATE`")]
-    NotPem,
+    #[error("the CA certificate is not a PEM block `CERTIFICATE`")]
+    NotPem(#[source] PemError),
     /// There is one, but it is malformed.
     #[error("failed to parse the CA certificate")]
     Certificate(#[source] CertificateError),
+    /// There is no private key in PEM.
+    #[error("failed to read the private key of the CA")]
+    NoKey(#[source] PemError),
     /// The key is not one that can be used.
     #[error("failed to parse the private key of the CA")]
     Key(#[source] rcgen::Error),

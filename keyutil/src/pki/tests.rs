@@ -120,6 +120,20 @@ fn leaves_of_an_intermediate_ca_bring_it_along() {
     }
 }
 
+/// A CA file that somebody has put the key into: leaves, which everybody may read, get the chain.
+#[test]
+fn of_a_ca_file_only_the_certificates_are_passed_on() {
+    let root = authority("clients", 1);
+    let intermediate = root.subordinate(&request("workers", 0)).unwrap();
+    let key = intermediate.key_pem();
+    let both = [key.expose_secret(), intermediate.certificate_pem()].concat();
+    let loaded = Authority::load(&both, &key).unwrap();
+    assert!(!loaded.certificate_pem().contains("PRIVATE KEY"));
+    let leaf = issue(&loaded, Purpose::Client);
+    assert!(!leaf.certificate_pem.contains("PRIVATE KEY"));
+    assert_eq!(leaf.certificate_pem.matches("BEGIN CERTIFICATE").count(), 2);
+}
+
 #[test]
 fn what_cannot_sign_is_not_loaded() {
     let ca = authority("clients", 0);

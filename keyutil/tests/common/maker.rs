@@ -69,6 +69,8 @@ impl Maker {
             ),
             ("bom", &|text| format!("\u{feff}{text}")),
             ("open", &|text| text.trim_end().to_owned()),
+            ("cr", &|text| text.replace('\n', "\r")),
+            ("spaces", &|text| text.replace('\n', "  \n")),
             ("words", &|text| {
                 format!("subject=CN = x\n\n{text}Kind regards\n-- \n")
             }),
@@ -78,10 +80,31 @@ impl Maker {
         }
         openssl(self.dir(), "x509 -in plain.crt -text -out text.crt");
         openssl(self.dir(), "ec -in plain.key -text -out text.key");
-        ["crlf", "bom", "open", "words", "text"]
+        let mut pairs: Vec<_> = ["crlf", "cr", "bom", "open", "spaces", "words", "text"]
             .into_iter()
             .map(pair)
-            .collect()
+            .collect();
+        pairs.push(self.one_file());
+        pairs
+    }
+
+    /// Certificate and key in one file, between what `openssl pkcs12` says of them.
+    fn one_file(&self) -> (String, String) {
+        self.archive("plain", "plain.p12");
+        openssl(
+            self.dir(),
+            "pkcs12 -in plain.p12 -passin pass: -nodes -out bags.pem",
+        );
+        assert!(self.read("bags.pem").contains("Bag Attributes"));
+        ("bags.pem".to_owned(), "bags.pem".to_owned())
+    }
+
+    /// A PKCS#12 archive without a password.
+    pub fn archive(&self, name: &str, file: &str) {
+        openssl(
+            self.dir(),
+            &format!("pkcs12 -export -in {name}.crt -inkey {name}.key -passout pass: -out {file}"),
+        );
     }
 
     /// A leaf of an intermediate CA, which the server does not know.

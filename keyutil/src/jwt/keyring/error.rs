@@ -10,6 +10,7 @@ use humantime::{format_duration, format_rfc3339_seconds};
 
 use crate::{
     files::{LockError, WriteError},
+    json::JsonError,
     jwt::{jwks::JwksError, key::KeyError},
 };
 
@@ -93,7 +94,7 @@ pub enum KeyringError {
         path: PathBuf,
         /// What is wrong with it.
         #[source]
-        source: serde_json::Error,
+        source: JsonError,
     },
     /// A key could not be made.
     #[error(transparent)]

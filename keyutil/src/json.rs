@@ -1,0 +1,60 @@
+//! What is wrong with JSON, without the values in it.
+
+use serde_json::error::Category;
+
+/// JSON that is not what it must be. The library's own words repeat the value that is wrong, and
+/// in a document that was mixed up it may be a secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JsonError(String);
+
+impl From<serde_json::Error> for JsonError {
+    fn from(error: serde_json::Error) -> Self {
+        let text = error.to_string();
+        // The names of fields are ours.
+        let named = ["missing field", "duplicate field"]
+            .iter()
+            .any(|words| text.starts_with(words));
+        Self(match (error.classify(), error.line()) {
+            (Category::Data, 0) if !named => {
+                "a value is not of the kind that it must be".to_owned()
+            }
+            (Category::Data, line) if !named => format!(
+                "a value is not of the kind that it must be, at line {line} column {}",
+                error.column()
+            ),
+            _ => text,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[expect(dead_code, reason = "only ever read")]
+    struct Pair {
+        name: String,
+        number: u8,
+    }
+
+    #[test]
+    fn fields_and_places_are_told_and_values_are_not() {
+        for (text, words) in [
+            (
+                r#"{"name": "secret", "number": "secret"}"#,
+                "line 1 column 37",
+            ),
+            (r#""secret""#, "not of the kind"),
+            (r#"{"name": "secret"}"#, "missing field `number`"),
+            (r#"{"name": "secret" "secret"}"#, "expected `,` or `}`"),
+            (r#"{"name": "secret"#, "EOF"),
+        ] {
+            let error = serde_json::from_str::<Pair>(text).unwrap_err();
+            let told = format!("{0} {0:?}", JsonError::from(error));
+            assert!(told.contains(words), "{words}: {told}");
+            assert!(!told.contains("secret"), "{told}");
+        }
+    }
+}
