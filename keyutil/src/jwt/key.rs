@@ -260,12 +260,16 @@ mod tests {
     /// A parser that calls itself for each level would end the process.
     #[test]
     fn a_deep_nest_in_place_of_a_key_is_refused() {
-        let mut der = Vec::new();
-        for _ in 0..100_000 {
-            der.extend([0x30, 0x80]);
-        }
+        let endless = [0x30, 0x80].repeat(50_000);
+        // From the inside out, each with its length.
+        let levels = (0..50_000_u32).flat_map(|level| {
+            let length = (level * 6).to_le_bytes();
+            length.into_iter().chain([0x84, 0x30])
+        });
+        let mut measured: Vec<_> = levels.collect();
+        measured.reverse();
         let rsa = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01";
-        let nests = [der.clone(), [&rsa[..], &der].concat()];
+        let nests = [[&rsa[..], &endless].concat(), endless, measured];
         for label in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"] {
             for nest in &nests {
                 let text = BASE64_STANDARD.encode(nest);

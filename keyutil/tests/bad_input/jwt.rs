@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use keyutil::{
     credentials::Token,
     jwt::{Jwks, Permission, inspect::Unverified, permission, verify::verify},
@@ -38,6 +39,20 @@ proptest! {
                 format!("{lints:?} {times:?} {} {:?}", token.lifetime_in_words(later), token.audiences())
             }));
         }
+    }
+
+    /// Any number is a date.
+    #[test]
+    fn dates(numbers in prop::collection::hash_map("exp|nbf|iat", prop_oneof![any::<f64>(), any::<i64>().prop_map(|number| number as f64)], 1..4)) {
+        let now = SystemTime::now();
+        let claims = serde_json::to_vec(&numbers).unwrap();
+        let token = format!("e30.{}.AAAA", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let token = Unverified::parse(&token).unwrap();
+        for time in [token.expires_at(), token.valid_from()].into_iter().flatten() {
+            humantime::format_rfc3339(time).to_string();
+        }
+        token.lifetime_in_words(now);
+        token.lint(None);
     }
 
     #[test]

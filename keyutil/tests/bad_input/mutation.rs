@@ -118,7 +118,7 @@ pub fn mutations() -> impl Strategy<Value = Mutation> {
         1 => Just(Wide),
         1 => (at(), prop::sample::select(nests.to_vec()), 1..20_000_usize)
             .prop_map(|(at, with, depth)| Nest { at, with, depth }),
-        4 => (at(), odd()).prop_map(|(at, odd)| Json(at, odd)),
+        10 => (at(), odd()).prop_map(|(at, odd)| Json(at, odd)),
     ]
 }
 

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use crate::{
     check::{cases, soon, told},
     mutation::inputs,
-    samples::{PEM, PEM_SECRETS},
+    samples::{DER, PEM, PEM_SECRETS},
 };
 
 proptest! {
@@ -72,9 +72,8 @@ proptest! {
         }
     }
 
-    /// Not in PEM.
     #[test]
-    fn certificates(input in inputs(&PEM)) {
+    fn certificates(input in inputs(&DER)) {
         let parsed = soon(&input, || CertificateSummary::from_der(&input.text));
         PEM_SECRETS.check(&told(&parsed));
         PEM_SECRETS.check(&told(&soon(&input, || public_key(&input.text))));

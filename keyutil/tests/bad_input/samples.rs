@@ -12,6 +12,7 @@ use keyutil::{
     pki::{Authority, AuthorityRequest, LeafRequest, Purpose, Validity},
 };
 use secrecy::ExposeSecret;
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
     check::Secrets,
@@ -69,6 +70,18 @@ pub static PEM: LazyLock<Vec<Sample>> = LazyLock::new(|| {
         ));
     }
     samples
+});
+
+/// The first certificates of those, as they are inside.
+pub static DER: LazyLock<Vec<Sample>> = LazyLock::new(|| {
+    let certificates = PEM.iter().filter_map(|sample| {
+        let text = CertificateDer::from_pem_slice(&sample.text).ok()?.to_vec();
+        Some(Sample {
+            name: sample.name,
+            text,
+        })
+    });
+    certificates.collect()
 });
 
 /// Of all samples of PEM.
