@@ -71,7 +71,7 @@ fn help_names_the_exit_codes() {
         "--count",
         "TEMPORAL_API_KEY",
         "Examples:",
-        "77  not permitted",
+        "77  the token is accepted, and permits too little",
     ] {
         assert!(help.contains(words), "{words}: {help}");
     }
