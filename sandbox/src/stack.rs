@@ -289,7 +289,7 @@ impl Stack {
         let mut command = tokio::process::Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name_text = name.to_string_lossy();
-            if ["TEMPORAL_", "KEYUTIL_", "WORKER_"]
+            if ["TEMPORAL_", "KEYUTIL_", "STARTER_", "WORKER_"]
                 .iter()
                 .any(|prefix| name_text.starts_with(prefix))
             {

@@ -1,0 +1,118 @@
+//! A worker whose calls fail says so once, and again at growing intervals, and when it is over; and
+//! one that the SDK ends says why.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod support;
+
+use std::{fs, time::Duration};
+
+use keyutil::{
+    files::{self, Mode},
+    jwt::key,
+};
+use sandbox::StackOptions;
+use secrecy::ExposeSecret;
+use support::{LIMIT, Program};
+
+/// What keeps calls from going well, as it is logged.
+const TOLD: &str = "calls fail";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_refused_for_a_minute_tells_when_it_will_end_and_why_it_did() {
+    let stack = support::stack(StackOptions::default()).await;
+    // Of the worker's own, so that the starter goes on with the right one.
+    let file = stack.guard().folder().join("signing.pem");
+    fs::copy(stack.keyring().current_path(), &file).unwrap();
+    let mut command = support::worker_command(&stack).await;
+    command.env("KEYUTIL_SIGNING_KEY_PATH", &file);
+    let mut worker = support::polling(&mut command).await;
+    support::assert_greeted(&support::starter(&stack, &[]).await);
+
+    let unpublished = key::generate_pem().unwrap();
+    let unpublished = unpublished.expose_secret().as_bytes();
+    files::replace(&file, unpublished, Mode::Private).unwrap();
+    worker.wait_for("credential replaced", LIMIT).await;
+    // What comes of the polls that were let in before is refused, and so are those that follow.
+    let load = ["--count", "5", "--workflow-timeout", "1s"];
+    let mut command = support::starter_command(&stack).await;
+    let _starter = Program::start(command.args(load));
+
+    let first = worker.wait_for(TOLD, LIMIT).await;
+    for words in [
+        "WARN",
+        "step=JWKS",
+        "the server does not know the key",
+        "keyutil doctor",
+    ] {
+        assert!(first.contains(words), "no {words} in {first}");
+    }
+    assert!(!first.contains("lasted"), "{first}");
+    let second = worker.wait_for(TOLD, LIMIT).await;
+    for words in ["lasted=\"1", "the_worker_ends_at="] {
+        assert!(second.contains(words), "no {words} in {second}");
+    }
+
+    // The SDK has had enough after 60 s, and pauses between its attempts.
+    let ended = worker.ended(2 * LIMIT).await;
+    let log = worker.log();
+    assert_eq!(ended.code(), Some(80), "{log}");
+    assert!(worker.lines_with(TOLD).len() <= 5, "{log}");
+    let (_, end) = log.split_once("worker: the worker had to give up").unwrap();
+    for words in [
+        "Request unauthorized.",
+        "does not know the key",
+        "hint: `keyutil doctor",
+    ] {
+        assert!(end.contains(words), "no {words} in {end}");
+    }
+    assert_eq!(worker.lines_with("retried").len(), 0, "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_told_once_and_again_and_when_it_is_back() {
+    let mut stack = support::stack(StackOptions {
+        durable: true,
+        ..StackOptions::default()
+    })
+    .await;
+    let mut worker = support::worker(&stack).await;
+    support::assert_greeted(&support::starter(&stack, &[]).await);
+
+    stack.kill_server().await.unwrap();
+    let first = worker.wait_for(TOLD, LIMIT).await;
+    assert!(first.contains("step=TCP"), "{first}");
+    assert!(first.contains("Connection refused"), "{first}");
+    assert!(!first.contains("the_worker_ends_at"), "{first}");
+    let second = worker.wait_for(TOLD, LIMIT).await;
+    assert!(second.contains("lasted=\"1"), "{second}");
+    stack.start_server().await.unwrap();
+    worker
+        .wait_for("calls go well again lasted=\"", LIMIT)
+        .await;
+    support::assert_greeted(&support::starter(&stack, &[]).await);
+    // Ten seconds lie between the first and the second, and twenty before the third.
+    assert!(worker.lines_with(TOLD).len() <= 3, "{}", worker.log());
+}
+
+/// A fault that is over before the second time is told once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_told_once() {
+    let mut stack = support::stack(StackOptions {
+        durable: true,
+        ..StackOptions::default()
+    })
+    .await;
+    let mut worker = support::worker(&stack).await;
+    support::assert_greeted(&support::starter(&stack, &[]).await);
+    stack.kill_server().await.unwrap();
+    worker.wait_for(TOLD, LIMIT).await;
+    stack.start_server().await.unwrap();
+    worker
+        .wait_for("calls go well again", Duration::from_secs(30))
+        .await;
+    assert!(worker.lines_with(TOLD).len() <= 2, "{}", worker.log());
+}
