@@ -24,7 +24,7 @@ use crate::{
     settings::Problems,
 };
 
-pub use examples::{examples_and_exit_codes, mistaken_examples};
+pub use examples::{examples_and_exit_codes, mistaken_calls, mistaken_examples};
 pub use logging::{LogArgs, LogFormat, log_format, print_warning};
 
 /// The exit codes, for `--help`: those of [`Class`], and two more. Where `sysexits.h` has a fitting

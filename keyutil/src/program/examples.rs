@@ -21,6 +21,45 @@ pub fn mistaken_examples(program: &Command) -> Vec<String> {
     mistakes
 }
 
+/// Has clap read every call of a program in the code blocks of a document in Markdown, as
+/// `cargo run -p <program> -- …`, `target/release/<program> …` or `$ <program> …`; and gives those
+/// that are refused.
+#[must_use]
+pub fn mistaken_calls(program: &Command, document: &str) -> Vec<String> {
+    let program = without_variables(program.clone());
+    let name = program.get_name();
+    let mut mistakes = Vec::new();
+    for block in document.split("```").skip(1).step_by(2) {
+        for line in block.lines() {
+            for command in line.split(['|', '<', '>', '(', ')', '"', ';', '&']) {
+                let words: Vec<_> = command.split_whitespace().collect();
+                let Some(begin) = call_of(name, &words) else {
+                    continue;
+                };
+                let arguments = words[begin..].iter().skip_while(|word| **word == "--");
+                let call = [name].into_iter().chain(arguments.copied());
+                if let Err(error) = program.clone().try_get_matches_from(call) {
+                    mistakes.push(format!("`{line}`: {error}"));
+                }
+            }
+        }
+    }
+    mistakes
+}
+
+/// Where the arguments begin, if these words call the program.
+fn call_of(name: &str, words: &[&str]) -> Option<usize> {
+    let released = format!("target/release/{name}");
+    let called = |(index, word): (usize, &&str)| {
+        let before = index.checked_sub(1).map(|before| words[before]);
+        let by_cargo = before == Some("-p") && words.contains(&"run");
+        let by_name = before == Some("$");
+        let this = *word == released || (*word == name && (by_cargo || by_name));
+        this.then_some(index + 1)
+    };
+    words.iter().enumerate().find_map(called)
+}
+
 fn visit(program: &Command, command: &Command, mistakes: &mut Vec<String>) {
     let help = command.get_after_help().map(ToString::to_string);
     let examples = examples(help.as_deref().unwrap_or_default());
@@ -91,6 +130,24 @@ Examples:
   tool greet | tool greet --name Ada > greeting
   eval \"$(tool greet)\"";
         assert_eq!(mistaken_examples(&tool(help)), [""; 0]);
+    }
+
+    #[test]
+    fn calls_in_a_document_are_found() {
+        let tool = tool("Examples:\n  tool greet");
+        let document = "\
+tool greet --wrong outside of a block
+```console
+$ cargo run -q -p tool -- greet --name Ada | tool --output-of-something
+$ cargo build -p tool --release
+- run: target/release/tool greet --wrong 1
+$ tool greet --wrong 2
+```";
+        let mistakes = mistaken_calls(&tool, document);
+        assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+        for (mistake, words) in mistakes.iter().zip(["--wrong 1", "--wrong 2"]) {
+            assert!(mistake.contains(words), "{mistake}");
+        }
     }
 
     #[test]
