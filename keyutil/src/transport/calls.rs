@@ -138,7 +138,7 @@ impl Calls {
             refusals.last_at = Some(now);
             refusals.refusing_since.get_or_insert(now);
         }
-        Trouble::note(&mut failures.trouble, diagnosis, call.poll);
+        Trouble::note(&mut failures.trouble, diagnosis, refused && call.poll);
         self.failing.store(true, Ordering::Release);
     }
 

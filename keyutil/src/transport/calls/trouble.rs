@@ -8,10 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{
-    diagnosis::{Class, Diagnosis},
-    status::in_words,
-};
+use crate::{diagnosis::Diagnosis, status::in_words};
 
 /// From the first time that it is told to the second; twice as long after each.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
@@ -19,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// For how long the SDK repeats a poll that is refused; then its worker ends
 /// (`LONG_POLL_FATAL_GRACE` in `retry.rs` of temporalio-client 1.1).
-pub(super) const SDK_PATIENCE: Duration = Duration::from_secs(60);
+const SDK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cause that goes on.
 #[derive(Debug)]
@@ -34,15 +31,13 @@ pub(super) struct Trouble {
 
 impl Trouble {
     /// It begins, or goes on: what is told depends on what stands already.
-    pub(super) fn note(standing: &mut Option<Self>, diagnosis: Diagnosis, poll: bool) {
+    pub(super) fn note(standing: &mut Option<Self>, diagnosis: Diagnosis, poll_refused: bool) {
         let now = Instant::now();
         let same = |standing: &Self| {
             let (was, is) = (&standing.diagnosis, &diagnosis);
             was.step == is.step && was.class == is.class
         };
-        let refused = matches!(diagnosis.class, Class::Token | Class::Permission);
-        let not_sent = diagnosis.cause.starts_with(super::super::bearer::NOT_SENT);
-        let gives_up_at = (poll && refused && !not_sent).then(|| SystemTime::now() + SDK_PATIENCE);
+        let gives_up_at = poll_refused.then(|| SystemTime::now() + SDK_PATIENCE);
         match standing {
             Some(trouble) if same(trouble) => {
                 trouble.diagnosis = diagnosis;
@@ -97,7 +92,7 @@ fn seconds(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnosis::Step;
+    use crate::diagnosis::{Class, Step};
 
     fn diagnosis(step: Step) -> Diagnosis {
         Diagnosis {
@@ -150,13 +145,5 @@ mod tests {
         Trouble::note(&mut standing, diagnosis(Step::Jwks), true);
         let at = standing.and_then(|trouble| trouble.gives_up_at);
         assert!(at > Some(SystemTime::now() + SDK_PATIENCE / 2));
-
-        let mut standing = None;
-        let unreachable = Diagnosis {
-            class: Class::Unreachable,
-            ..diagnosis(Step::Tcp)
-        };
-        Trouble::note(&mut standing, unreachable, true);
-        assert_eq!(standing.and_then(|trouble| trouble.gives_up_at), None);
     }
 }
