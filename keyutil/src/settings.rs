@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::codec::CompressionEncoding;
 
+pub use address::without_user;
 pub use problems::Problems;
 
 use self::{address::Address, tokens::token_source};

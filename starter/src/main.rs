@@ -20,7 +20,7 @@ use keyutil::{
     diagnosis::Diagnosed,
     doctor,
     program::{self, LogArgs},
-    settings::Settings,
+    settings::{Settings, without_user},
 };
 use worker::DEFAULT_TASK_QUEUE;
 
@@ -119,7 +119,7 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
         }
         Output::Json => {
             let about = About {
-                address: arguments.connect.address,
+                address: without_user(&arguments.connect.address),
                 namespace: arguments.connect.namespace,
                 task_queue: arguments.task_queue,
                 check: arguments.check,

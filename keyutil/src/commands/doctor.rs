@@ -11,6 +11,7 @@ use keyutil::{
     ConnectArgs,
     doctor::{self, Examination, Finding, Mark, Origin, Party, Report, Sourced},
     program::{self, Failed},
+    settings::without_user,
 };
 use serde::Serialize;
 
@@ -115,7 +116,7 @@ fn given(text: &Option<String>) -> Option<&str> {
 
 #[derive(Serialize)]
 struct Json<'a> {
-    address: &'a str,
+    address: String,
     namespace: &'a str,
     /// Of the first failure.
     failed_step: Option<keyutil::diagnosis::Step>,
@@ -126,7 +127,7 @@ struct Json<'a> {
 
 fn json(args: &ConnectArgs, origins: &[Origin], report: &Report) -> serde_json::Result<String> {
     serde_json::to_string(&Json {
-        address: &args.address,
+        address: without_user(&args.address),
         namespace: &args.namespace,
         failed_step: report.failure().map(|finding| finding.step),
         exit_code: report.exit_code(),

@@ -6,7 +6,11 @@ use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 use serde::Serialize;
 
 use super::Report;
-use crate::{diagnosis::Step, files::is_content, settings::Problems};
+use crate::{
+    diagnosis::Step,
+    files::is_content,
+    settings::{Problems, without_user},
+};
 
 /// A setting, what it is, and where that came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -79,7 +83,7 @@ fn origins<A: Args>(matches: &ArgMatches) -> Vec<Origin> {
             value: if argument.is_hide_env_values_set() || is_content(Path::new(raw)) {
                 "not shown".to_owned()
             } else {
-                text(raw)
+                without_user(&text(raw))
             },
             from,
         })

@@ -34,10 +34,16 @@ pub(super) fn look(
         return;
     }
     let Some(source) = source else {
+        let named = examination.connect.token.sources().next();
         if !failed(report, refused, Vec::new()) {
             report.skip(
                 Step::Token,
-                "no token is sent: there is no `--signing-key`, `--token-file` or `--api-key`",
+                match named {
+                    Some(source) => format!("no token is sent: {source} is not usable, see above"),
+                    None => "no token is sent: there is no `--signing-key`, `--token-file` or \
+                             `--api-key`"
+                        .to_owned(),
+                },
             );
         }
         return;

@@ -2,6 +2,14 @@
 
 use tokio_rustls::rustls::pki_types::ServerName;
 
+/// An address as it may be shown. Some write a password before the host, as in other URLs.
+pub fn without_user(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((_, host)) => format!("…@{host}"),
+        None => address.to_owned(),
+    }
+}
+
 /// `--address`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Address {
@@ -16,7 +24,8 @@ impl Address {
         let text = text.trim();
         let refused = |reason: &str| {
             Err(format!(
-                "`--address` must be `host:port`, as in `localhost:7233`, and {reason}: `{text}`"
+                "`--address` must be `host:port`, as in `localhost:7233`, and {reason}: `{}`",
+                without_user(text)
             ))
         };
         let (tls, rest) = match text.split_once("://") {

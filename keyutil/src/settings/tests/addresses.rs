@@ -57,3 +57,12 @@ fn addresses_that_cannot_be_dialled() {
         assert!(refused.contains(words), "{text}: {refused}");
     }
 }
+
+#[test]
+fn a_password_before_the_host_is_not_repeated() {
+    for text in ["user:hunter2@host:7233", "https://user:hunter2@host"] {
+        let refused = Address::parse(text).unwrap_err();
+        assert!(!refused.contains("hunter2"), "{refused}");
+        assert!(refused.contains("…@host"), "{refused}");
+    }
+}
