@@ -1,12 +1,12 @@
 //! The SDK's client, whose calls go over our channel.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use temporalio_client::{
     Client, ClientOptions, ConnectionOptions, RetryOptions, errors::ClientConnectError,
 };
-use tonic::Code;
+use tonic::{Code, Status};
 use url::Url;
 
 use super::{ConnectError, Connection, Opened, diagnose::explain};
@@ -24,11 +24,18 @@ impl Opened {
             target: target.clone(),
             explain: Box::new(move |status| {
                 // All that workers and starters do takes `write`.
-                let error = explain(&rotating, &bearer, status, &namespace, Role::Write)?;
+                let known = explain(&rotating, &bearer, status, &namespace, Role::Write);
+                let error = known.or_else(|| {
+                    is_of_the_server(status).then(|| ConnectError::Call {
+                        target: rotating.dial().target(),
+                        status: status.clone(),
+                    })
+                })?;
                 let words = match &error {
                     ConnectError::Refused { explanation, .. } => {
                         format!("{}: {explanation}", status.message())
                     }
+                    ConnectError::Call { .. } => status.message().to_owned(),
                     other => chain(other),
                 };
                 Some((words, error.diagnosis()))
@@ -73,6 +80,16 @@ impl Opened {
             observer: self.observer,
         })
     }
+}
+
+/// Whether the server, or a proxy before it, says that it is not well. Other answers are of the one
+/// call that got them.
+fn is_of_the_server(status: &Status) -> bool {
+    let unwell = matches!(
+        status.code(),
+        Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Unknown
+    );
+    unwell && status.source().is_none()
 }
 
 /// `pid@host`, as the other SDKs have it: what people look for in the Web UI.
