@@ -131,7 +131,8 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &DialError) -> 
     if !asked_for.is_empty() && !identity.issuers().any(|issuer| asked_for.contains(&issuer)) {
         return format!(
             "the server takes client certificates{of_which}, and this one is issued by `{}`: \
-             present another, or have that CA added to the server's `clientCaFiles`",
+             present another, or have that CA added to the server's `clientCaFiles`; if it is an \
+             intermediate CA, put its certificate behind this one in the file",
             identity.leaf().issuer
         );
     }

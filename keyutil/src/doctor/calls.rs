@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -11,7 +12,7 @@ use temporalio_common::protos::{
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
     },
     temporal::api::{
-        enums::v1::TaskQueueType,
+        enums::v1::{TaskQueueType, WorkerStatus},
         taskqueue::v1::{PollerInfo, TaskQueue},
         workflowservice::v1::{
             DescribeNamespaceRequest, DescribeTaskQueueRequest, GetSystemInfoRequest,
@@ -30,11 +31,14 @@ use crate::{
     diagnosis::{Class, Diagnosis, Step},
     explain::{Explanation, Refusal, Sent},
     jwt::Role,
-    transport::{AuthorizedChannel, Bearer, RotatingChannel},
+    transport::{AuthorizedChannel, Bearer, DialError, Phase, RotatingChannel},
 };
 
 /// What the health service knows a frontend by (`service/frontend/service.go`).
 const FRONTEND: &str = "temporal.api.workflowservice.v1.WorkflowService";
+
+/// How the task queues begin that the server's own workers poll.
+const OF_THE_SERVER: &str = "temporal-sys-";
 
 /// A server that can be called.
 pub(super) struct Server {
@@ -417,18 +421,19 @@ impl Server {
         let Ok(answer) = self.within(service.list_workers(request)).await else {
             return String::new();
         };
-        let workers = answer.into_inner().workers;
+        let workers = answer.into_inner().workers.into_iter();
         let mut queues: Vec<_> = workers
-            .into_iter()
+            .filter(|worker| worker.status() != WorkerStatus::Shutdown)
             .map(|worker| worker.task_queue)
+            .filter(|queue| queue != than && !queue.starts_with(OF_THE_SERVER))
             .collect();
         queues.sort();
         queues.dedup();
-        queues.retain(|queue| queue != than);
         if queues.is_empty() {
             String::new()
         } else {
-            format!("; workers of this namespace poll `{}`", queues.join("`, `"))
+            let queues = queues.join("`, `");
+            format!("; in the last minutes workers of this namespace have polled `{queues}`")
         }
     }
 
@@ -455,10 +460,13 @@ impl Server {
 
     async fn within<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         let late = || {
-            let limit = humantime::format_duration(self.limit);
-            Err(Status::deadline_exceeded(format!(
-                "no answer within {limit}"
-            )))
+            let error = DialError::TimedOut {
+                phase: Phase::Answer,
+                after: self.limit,
+            };
+            let mut status = Status::deadline_exceeded(error.to_string());
+            status.set_source(Arc::new(error));
+            Err(status)
         };
         tokio::time::timeout(self.limit, call)
             .await
