@@ -94,9 +94,8 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
 
     configuration::look(&mut report, examination.origins, &problems);
     files::look(&mut report, args, dial.as_ref(), &problems);
-    network::look(&mut report, dial.as_ref(), bare.as_ref()).await;
+    let connected = network::look(&mut report, args, dial.as_ref(), bare.as_ref()).await;
 
-    let connected = !report.has_failed_at(&network::STEPS);
     let token = token.as_ref();
     let channel = dial.filter(|_| connected).map(RotatingChannel::new);
     let Some(Ok(channel)) = channel else {
@@ -113,14 +112,14 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
     let server = Server::new(channel, token, args.namespace.trim(), limit).compressing(compression);
     server.answers(&mut report).await;
     let probe = server.probe().await;
-    let accepted = probe.accepted();
-    let key_set = jwks::look(&mut report, examination, token, accepted).await;
+    let accepted = server.accepts(&probe).await;
+    let key_set = jwks::look(&mut report, examination, token, accepted == Some(true)).await;
     let why = match &probe {
-        Probe::Refused(_) => Some(why(&server, examination, token, &key_set).await),
+        Probe::Refused(_) => Some(why(&server, examination, token, &key_set, accepted).await),
         _ => None,
     };
     token::look(&mut report, examination, token, &problems, why.as_ref());
-    clock::look(&mut report, token, &key_set, accepted);
+    clock::look(&mut report, token, &key_set, accepted == Some(true));
     if server
         .permits(&mut report, examination.role, probe, why.as_ref())
         .await
@@ -142,10 +141,12 @@ async fn why(
     examination: &Examination<'_>,
     token: Option<&TokenSource>,
     key_set: &KeySet,
+    accepted: Option<bool>,
 ) -> Explanation {
     let explanation = server.why(&Facts {
         key_set: key_set.document(),
         audience: examination.audience,
+        accepted,
     });
     let Explanation::Perhaps(suspects) = explanation else {
         return explanation;

@@ -34,7 +34,7 @@ mod gallery {
 }
 
 use gallery::{
-    client_certificate, clock, connection, files, key_set, namespace, permission,
+    client_certificate, clock, connection, files, healthy, key_set, namespace, permission,
     server_certificate, servers, show::show, table, task_queue, token,
 };
 
@@ -91,6 +91,11 @@ async fn servers_of_other_kinds() {
 #[tokio::test(flavor = "multi_thread")]
 async fn task_queues() {
     show("task_queue", task_queue::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_is_well() {
+    healthy::is_well().await;
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl Opened {
             target: target.clone(),
             explain: Box::new(move |status| {
                 // All that workers and starters do takes `write`.
-                let error = explain(&rotating, &bearer, status, &namespace, Role::Write)?;
+                let error = explain(&rotating, &bearer, status, &namespace, Role::Write, None)?;
                 let words = match &error {
                     ConnectError::Refused { explanation, .. } => {
                         format!("{}: {explanation}", status.message())

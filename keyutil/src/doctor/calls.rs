@@ -26,7 +26,7 @@ use tonic::{Code, Status, codec::CompressionEncoding, service::interceptor::Inte
 use super::{Examination, Party, Report, when};
 use crate::{
     ConnectError,
-    connect::explain_call,
+    connect::{accepts, explain_call, is_refusal},
     credentials::{Token, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     explain::{Explanation, Refusal, Sent},
@@ -57,13 +57,6 @@ pub(super) enum Probe {
     Refused(Status),
     /// It was not sent, or not answered.
     Failed(ConnectError),
-}
-
-impl Probe {
-    /// Whether the server has found the token good.
-    pub(super) fn accepted(&self) -> bool {
-        matches!(self, Self::Accepted | Self::NoNamespace(_))
-    }
 }
 
 impl Server {
@@ -153,6 +146,18 @@ impl Server {
         }
     }
 
+    /// Whether the server finds the token good, which one that it refuses may be all the same.
+    pub(super) async fn accepts(&self, probe: &Probe) -> Option<bool> {
+        match probe {
+            Probe::Accepted | Probe::NoNamespace(_) => Some(true),
+            Probe::Failed(_) => None,
+            Probe::Refused(_) => {
+                let asked = accepts(&self.channel, &self.bearer);
+                tokio::time::timeout(self.limit, asked).await.ok().flatten()
+            }
+        }
+    }
+
     /// Whether a call that everybody may make is answered with this token: a bad one spoils it.
     pub(super) async fn takes(&self, token: &Token) -> bool {
         let source = TokenSource::Fixed(token.clone());
@@ -174,6 +179,7 @@ impl Server {
             needed: Role::Read,
             key_set: facts.key_set,
             audience: facts.audience,
+            accepted: facts.accepted,
         };
         refusal.explain(SystemTime::now())
     }
@@ -207,9 +213,13 @@ impl Server {
                 return false;
             }
         }
+        let how = match self.bearer.source() {
+            Some(_) => "",
+            None => ", and no token was sent",
+        };
         report.ok(
             Step::Permission,
-            format!("`DescribeNamespace` of `{}` is answered", self.namespace),
+            format!("`DescribeNamespace` of `{}` is answered{how}", self.namespace),
         );
         if self.bearer.source().is_some() && self.lets_everybody_in().await {
             report.warn(
@@ -235,11 +245,10 @@ impl Server {
                     needed,
                     key_set: None,
                     audience: None,
+                    accepted: Some(true),
                 };
                 let explanation = refusal.explain(SystemTime::now());
                 let mut diagnosis = self.refusal(status, explanation).diagnosis();
-                // The server has just accepted the token for something smaller.
-                (diagnosis.step, diagnosis.class) = (Step::Permission, Class::Permission);
                 diagnosis.cause = format!("the token does not do to {what}: {}", diagnosis.cause);
                 report.fail(diagnosis);
                 false
@@ -257,9 +266,17 @@ impl Server {
         };
         let diagnosis = self.refusal(status, explanation.clone()).diagnosis();
         match explanation {
-            Explanation::Perhaps(_) => {
-                report.fail(diagnosis);
+            Explanation::Perhaps(suspects) => {
+                // What is the matter with the key set is told there; it may not be the cause.
+                let others = if report.has_failed_at(&[Step::Jwks]) {
+                    suspects.iter().filter(|other| other.step != Step::Jwks)
+                        .map(|other| format!("perhaps, too: {}", other.words)).collect()
+                } else {
+                    report.fail(diagnosis);
+                    Vec::new()
+                };
                 report.skip(Step::Permission, "not known: the token is not accepted");
+                report.detail(others);
             }
             Explanation::Because(causes) => {
                 // Those of the token and of the key set are told there.
@@ -455,7 +472,14 @@ impl Server {
     }
 
     fn explain(&self, status: Status, needed: Role) -> ConnectError {
-        explain_call(&self.channel, &self.bearer, status, &self.namespace, needed)
+        explain_call(
+            &self.channel,
+            &self.bearer,
+            status,
+            &self.namespace,
+            needed,
+            None,
+        )
     }
 
     async fn within<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
@@ -478,11 +502,5 @@ impl Server {
 pub(super) struct Facts<'a> {
     pub(super) key_set: Option<&'a [u8]>,
     pub(super) audience: Option<&'a str>,
-}
-
-fn is_refusal(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::PermissionDenied | Code::Unauthenticated
-    )
+    pub(super) accepted: Option<bool>,
 }

@@ -116,13 +116,15 @@ pub(super) async fn look(
             return set;
         }
     }
-    tell(report, examination, &name, &kids, kid, &set);
+    tell(report, &name, &kids, kid, &set);
+    if !accepted {
+        tell_age(report, examination, kid);
+    }
     set
 }
 
 fn tell(
     report: &mut Report,
-    examination: &Examination<'_>,
     name: &str,
     kids: &[String],
     kid: Option<&str>,
@@ -150,26 +152,30 @@ fn tell(
                 .to_owned(),
         ]);
     }
-    if let Some(published) = published(examination, kid) {
-        let age = SystemTime::now()
-            .duration_since(published)
-            .unwrap_or_default();
-        let ago = humantime::format_duration(Duration::from_secs(age.as_secs()));
-        if age < examination.jwks_refresh {
-            report.warn(
-                Step::Jwks,
-                format!("the key was published {ago} ago: the server may not have fetched it yet"),
-                format!(
-                    "wait for one `refreshInterval` of the server ({}, by `--refresh-interval`)",
-                    humantime::format_duration(examination.jwks_refresh)
-                ),
-            );
-        } else {
-            report.detail(vec![format!(
-                "the key was published {ago} ago, and the server fetches every {}",
-                humantime::format_duration(examination.jwks_refresh)
-            )]);
-        }
+}
+
+/// Where the server does not accept the token, it may not know the key yet.
+fn tell_age(report: &mut Report, examination: &Examination<'_>, kid: Option<&str>) {
+    let Some(published) = published(examination, kid) else {
+        return;
+    };
+    let age = SystemTime::now()
+        .duration_since(published)
+        .unwrap_or_default();
+    let ago = humantime::format_duration(Duration::from_secs(age.as_secs()));
+    let refresh = humantime::format_duration(examination.jwks_refresh);
+    if age < examination.jwks_refresh {
+        report.warn(
+            Step::Jwks,
+            format!("the key was published {ago} ago: the server may not have fetched it yet"),
+            format!(
+                "wait for one `refreshInterval` of the server ({refresh}, by `--refresh-interval`)"
+            ),
+        );
+    } else {
+        report.detail(vec![format!(
+            "the key was published {ago} ago, and the server fetches every {refresh}"
+        )]);
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use super::{Examination, Report, when};
 use crate::{
+    args::given,
     chain,
     credentials::{Credential, Token, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
@@ -34,7 +35,11 @@ pub(super) fn look(
         return;
     }
     let Some(source) = source else {
-        if !failed(report, refused, Vec::new()) {
+        let token = &examination.connect.token;
+        let files = [&token.signing_key, &token.token_file];
+        if token.api_key.is_some() || files.into_iter().any(|file| given(file).is_some()) {
+            report.skip(Step::Token, "there is none to send: see above");
+        } else if !failed(report, refused, Vec::new()) {
             report.skip(
                 Step::Token,
                 "no token is sent: there is no `--signing-key`, `--token-file` or `--api-key`",

@@ -60,7 +60,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "something hangs up when TLS begins",
+        message: "the connection was closed when TLS began",
         exit_code: 69,
         cause: "a proxy without a server behind it, or another program",
         advice: "check `TEMPORAL_ADDRESS`; the log of the proxy",
@@ -92,7 +92,7 @@ pub const ROWS: &[Row] = &[
         advice: "`--tls`, `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`",
         cases: &[Case {
             name: "no TLS here, and a server with TLS",
-            step: Some("grpc"),
+            step: Some("server_tls"),
             starter: Same,
             cause: Told(|world, attempt| {
                 let address = world.stack.address();

@@ -57,7 +57,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
-        message: "the signature does not …",
+        message: "the signature is not that of the published key",
         exit_code: 80,
         cause: "two keys have one `kid`",
         advice: "publish the one that signs",
@@ -71,12 +71,7 @@ pub const ROWS: &[Row] = &[
             }),
         }],
     },
-    Row {
-        message: "the server does not know the key …",
-        exit_code: 80,
-        cause: "",
-        advice: "",
-        cases: &[
+    Row::elsewhere("the server does not know the key …", 80, &[
             Case {
                 name: "a signing key that nobody has published, and no `--jwks`",
                 step: Some("jwks"),
@@ -92,8 +87,7 @@ pub const ROWS: &[Row] = &[
                 starter: super::case::Starter::Same,
                 cause: Told(|world, attempt| file(attempt, &Jwt::good(world).by(&new_key().0))),
             },
-        ],
-    },
+        ]),
     Row {
         message: "the server has not fetched the JWKS since …",
         exit_code: 80,
@@ -127,12 +121,6 @@ pub const ROWS: &[Row] = &[
                 starter: KnowsLess,
                 cause: Made(|world, attempt| serving(world, attempt, Manner::Empty).boxed_local()),
             },
-            Case {
-                name: "the endpoint serves an error as JSON",
-                step: Some("jwks"),
-                starter: KnowsLess,
-                cause: Made(|world, attempt| serving(world, attempt, Manner::JsonError).boxed_local()),
-            },
         ],
     },
     Row {
@@ -140,12 +128,20 @@ pub const ROWS: &[Row] = &[
         exit_code: 80,
         cause: "the key set cannot be fetched; a server that starts without it knows no key",
         advice: "see that the endpoint runs, and that `keySourceURIs` names it",
-        cases: &[Case {
+        cases: &[
+            Case {
+                name: "the endpoint serves an error as JSON",
+                step: Some("jwks"),
+                starter: KnowsLess,
+                cause: Made(|world, attempt| serving(world, attempt, Manner::JsonError).boxed_local()),
+            },
+            Case {
             name: "the endpoint was down when the server started, and is",
             step: Some("jwks"),
             starter: KnowsLess,
             cause: Made(|world, attempt| serving(world, attempt, Manner::Down).boxed_local()),
-        }],
+        },
+        ],
     },
     Row::elsewhere(
         "the server accepts the token all the same",

@@ -55,7 +55,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
-        message: "failed to verify the certificate of … expired",
+        message: "failed to verify the certificate of … it expired at …",
         exit_code: 76,
         cause: "nobody has renewed it, or the clock of this machine is ahead",
         advice: "renew it; the message has the time of both",
@@ -108,7 +108,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
-        message: "have the server's certificate issued with … `serverAuth`",
+        message: "it lacks the extended key usage `serverAuth`",
         exit_code: 76,
         cause: "the certificate of the server is one for clients",
         advice: "have it issued for servers",

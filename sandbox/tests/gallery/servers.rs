@@ -1,7 +1,5 @@
 //! Servers that are secured in another way, or not at all, or are not there yet.
 
-use std::path::Path;
-
 use futures::FutureExt;
 use keyutil::ConnectArgs;
 use sandbox::server::ServerSettings;
@@ -9,11 +7,10 @@ use sandbox::server::ServerSettings;
 use super::{
     case::{
         Attempt, Case,
-        Cause::{Made, Told},
+        Cause::Made,
         Row,
-        Starter::{KnowsLess, NotRun, Same},
+        Starter::{NotRun, Same},
     },
-    connection::without_tls,
     world::World,
 };
 
@@ -107,13 +104,4 @@ async fn standing_still(world: &World, attempt: Attempt) -> Attempt {
     let (address, server) = world.another_server(&attempt, |_| ()).await;
     server.0.pause().unwrap();
     attempt.impatient().address(address).holding(server)
-}
-
-#[expect(dead_code, unused_imports, reason = "until they are used")]
-mod unused {
-    use super::*;
-    type Unused<'a> = (&'a Path, Case);
-    fn unused() {
-        let _ = (Told(|_, attempt| attempt), KnowsLess, without_tls);
-    }
 }

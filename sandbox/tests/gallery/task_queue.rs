@@ -1,5 +1,7 @@
 //! Nobody polls the task queue.
 
+use std::time::Instant;
+
 use futures::FutureExt;
 
 use super::{
@@ -11,7 +13,7 @@ use super::{
     },
     world::World,
 };
-use crate::support;
+use crate::support::{self, LIMIT};
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -53,7 +55,22 @@ async fn elsewhere(world: &World, attempt: Attempt) -> Attempt {
     let mut command = support::worker_command(&world.stack).await;
     command.args(["--task-queue", "another"]);
     let worker = support::polling(&mut command).await;
+    until_known(world, &attempt).await;
     attempt
         .holding(worker)
         .asking(["--as", "starter", "--task-queue", "hello"])
+}
+
+/// Waits until the worker has told the server of itself.
+async fn until_known(world: &World, attempt: &Attempt) {
+    let keyutil = &support::binaries().await.keyutil;
+    let begun = Instant::now();
+    loop {
+        let mut command = world.command(keyutil, attempt);
+        let output = support::run(command.args(["doctor", "--task-queue", "nobodys"])).await;
+        if support::stdout(&output).contains("`another`") {
+            return;
+        }
+        assert!(begun.elapsed() < LIMIT, "{output:?}");
+    }
 }

@@ -22,7 +22,7 @@ pub const ROWS: &[Row] = &[
         cases: &[Case {
             name: "no token",
             step: Some("token"),
-            starter: KnowsLess,
+            starter: Same,
             cause: Told(|_, attempt| attempt.without_token()),
         }],
     },
@@ -188,13 +188,13 @@ pub const ROWS: &[Row] = &[
         cases: &[
             Case {
                 name: "a token for another audience, and nobody says which it must be",
-                step: Some("token"),
+                step: Some("jwks"),
                 starter: KnowsLess,
                 cause: Told(|_, attempt| attempt.with("KEYUTIL_AUDIENCE", "another")),
             },
             Case {
                 name: "a token without an audience",
-                step: Some("token"),
+                step: Some("jwks"),
                 starter: KnowsLess,
                 cause: Told(|_, attempt| attempt.without("KEYUTIL_AUDIENCE")),
             },

@@ -49,7 +49,7 @@ pub enum DialError {
     #[error("{}", InWords { error, peer })]
     ServerCertificate {
         /// What is wrong with it.
-        error: CertificateError,
+        error: Box<CertificateError>,
         /// What the server had shown until then.
         peer: Arc<Peer>,
     },
@@ -134,7 +134,7 @@ impl DialError {
             },
             None => match tls_error(&source) {
                 Some(rustls::Error::InvalidCertificate(error)) => Self::ServerCertificate {
-                    error: error.clone(),
+                    error: Box::new(error.clone()),
                     peer: peer.clone(),
                 },
                 Some(rustls::Error::InvalidMessage(_)) => Self::NoTls,
