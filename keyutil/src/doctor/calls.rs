@@ -219,7 +219,10 @@ impl Server {
         };
         report.ok(
             Step::Permission,
-            format!("`DescribeNamespace` of `{}` is answered{how}", self.namespace),
+            format!(
+                "`DescribeNamespace` of `{}` is answered{how}",
+                self.namespace
+            ),
         );
         if self.bearer.source().is_some() && self.lets_everybody_in().await {
             report.warn(
@@ -269,8 +272,11 @@ impl Server {
             Explanation::Perhaps(suspects) => {
                 // What is the matter with the key set is told there; it may not be the cause.
                 let others = if report.has_failed_at(&[Step::Jwks]) {
-                    suspects.iter().filter(|other| other.step != Step::Jwks)
-                        .map(|other| format!("perhaps, too: {}", other.words)).collect()
+                    suspects
+                        .iter()
+                        .filter(|other| other.step != Step::Jwks)
+                        .map(|other| format!("perhaps, too: {}", other.words))
+                        .collect()
                 } else {
                     report.fail(diagnosis);
                     Vec::new()

@@ -123,13 +123,7 @@ pub(super) async fn look(
     set
 }
 
-fn tell(
-    report: &mut Report,
-    name: &str,
-    kids: &[String],
-    kid: Option<&str>,
-    set: &KeySet,
-) {
+fn tell(report: &mut Report, name: &str, kids: &[String], kid: Option<&str>, set: &KeySet) {
     let type_ = set
         .found
         .as_ref()

@@ -24,7 +24,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "refused the client certificate … `UnknownCA`",
+        message: "refused the client certificate … UnknownCA",
         exit_code: 79,
         cause: "issued by a CA that the server does not trust for clients; or an intermediate CA \
                 is missing in the file",
@@ -35,9 +35,7 @@ pub const ROWS: &[Row] = &[
                 name: "a client certificate of an unknown CA",
                 step: Some("client_tls"),
                 starter: Same,
-                cause: Told(|_, attempt| {
-                    present(attempt, &client(&stranger("another"), now()))
-                }),
+                cause: Told(|_, attempt| present(attempt, &client(&stranger("another"), now()))),
             },
             Case {
                 name: "a client certificate without its intermediate CA",
@@ -67,7 +65,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
-        message: "refused the client certificate … `BadCertificate`",
+        message: "refused the client certificate … BadCertificate",
         exit_code: 79,
         cause: "it is one for servers: the extended key usage `clientAuth` is missing",
         advice: "have it issued for clients",
@@ -83,7 +81,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "refused the client certificate … `CertificateExpired`",
+        message: "refused the client certificate … CertificateExpired",
         exit_code: 79,
         cause: "by the server's clock it has expired, or is not valid yet; by this machine's it \
                 is valid",

@@ -1,7 +1,12 @@
 //! Clocks that differ. `faketime` gives our programs another one than the server's.
 
 use super::{
-    case::{Attempt, Case, Cause::Told, Row, Starter::{KnowsLess, Same}},
+    case::{
+        Attempt, Case,
+        Cause::Told,
+        Row,
+        Starter::{KnowsLess, Same},
+    },
     client_certificate::{issued, present},
     world::{World, seconds},
 };

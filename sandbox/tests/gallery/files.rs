@@ -18,7 +18,7 @@ use super::{
 
 pub const ROWS: &[Row] = &[
     Row {
-        message: "No such file or directory",
+        message: "failed to read … No such file or directory",
         exit_code: 64,
         cause: "the path is wrong, or relative to another folder",
         advice: "check it; for development `keyutil pki init` and `keyutil key generate`",
@@ -56,75 +56,53 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the certificate … expired at",
+        message: "unusable client certificate in …",
         exit_code: 79,
-        cause: "nobody has renewed the client certificate; it is not even presented",
-        advice: "have it renewed, or set the clock",
-        cases: &[Case {
-            name: "a client certificate that has expired",
-            step: Some("files"),
-            starter: Same,
-            cause: Told(|world, attempt| {
-                present(attempt, &issued(world, seconds(-7200, -3600)))
-            }),
-        }],
-    },
-    Row {
-        message: "the certificate … is not valid before",
-        exit_code: 79,
-        cause: "the clock of this machine is behind, or the certificate is for later",
-        advice: "set the clock, or wait",
-        cases: &[Case {
-            name: "a client certificate that is not valid yet",
-            step: Some("files"),
-            starter: Same,
-            cause: Told(|world, attempt| present(attempt, &issued(world, seconds(3600, 7200)))),
-        }],
-    },
-    Row {
-        message: "does not belong to the certificate",
-        exit_code: 79,
-        cause: "certificate and key were made for different requests",
-        advice: "give the key with which the certificate was requested",
-        cases: &[Case {
-            name: "a certificate and another one's key",
-            step: Some("files"),
-            starter: Same,
-            cause: Told(|world, attempt| {
-                let (_, key) = world.client_pem();
-                let key = attempt.write("other.key", key);
-                present(attempt, &issued(world, now())).with("TEMPORAL_TLS_CLIENT_KEY_PATH", key)
-            }),
-        }],
-    },
-    Row {
-        message: "encrypted",
-        exit_code: 79,
-        cause: "the key is protected by a passphrase",
-        advice: "as the message says: `openssl pkey -in <file> -out <new file>`",
-        cases: &[Case {
-            name: "an encrypted key",
-            step: Some("files"),
-            starter: Same,
-            cause: Told(|world, attempt| {
-                let (_, key) = world.client_pem();
-                let plain = attempt.write("plain.key", key);
-                let key = attempt.folder.join("tls.key");
-                openssl(
-                    &attempt.folder,
-                    "pkcs8 -topk8 -v2 aes-256-cbc -passout pass:tops3cret -in plain.key -out tls.key",
-                );
-                fs::remove_file(plain).unwrap();
-                attempt.with("TEMPORAL_TLS_CLIENT_KEY_PATH", key)
-            }),
-        }],
-    },
-    Row {
-        message: "…key…",
-        exit_code: 79,
-        cause: "the file holds something else than a private key that TLS can use",
+        cause: "expired or not yet valid by the clock of this machine, not PEM, another one's key, \
+                encrypted, in the wrong order: the message says which. It is not even presented",
         advice: "as the hint says",
         cases: &[
+            Case {
+                name: "a client certificate that has expired",
+                step: Some("files"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    present(attempt, &issued(world, seconds(-7200, -3600)))
+                }),
+            },
+            Case {
+                name: "a client certificate that is not valid yet",
+                step: Some("files"),
+                starter: Same,
+                cause: Told(|world, attempt| present(attempt, &issued(world, seconds(3600, 7200)))),
+            },
+            Case {
+                name: "a certificate and another one's key",
+                step: Some("files"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let (_, key) = world.client_pem();
+                    let key = attempt.write("other.key", key);
+                    present(attempt, &issued(world, now()))
+                        .with("TEMPORAL_TLS_CLIENT_KEY_PATH", key)
+                }),
+            },
+            Case {
+                name: "an encrypted key",
+                step: Some("files"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let (_, key) = world.client_pem();
+                    let plain = attempt.write("plain.key", key);
+                    let key = attempt.folder.join("tls.key");
+                    openssl(
+                        &attempt.folder,
+                        "pkcs8 -topk8 -v2 aes-256-cbc -passout pass:tops3cret -in plain.key -out tls.key",
+                    );
+                    fs::remove_file(plain).unwrap();
+                    attempt.with("TEMPORAL_TLS_CLIENT_KEY_PATH", key)
+                }),
+            },
             Case {
                 name: "a public key in the place of the private one",
                 step: Some("files"),
@@ -160,30 +138,26 @@ pub const ROWS: &[Row] = &[
                         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:secp256k1 -nodes -keyout \
                          tls.key -out tls.crt -subj /CN=somebody",
                     );
-                    let (certificate, key) =
-                        (attempt.folder.join("tls.crt"), attempt.folder.join("tls.key"));
+                    let (certificate, key) = (
+                        attempt.folder.join("tls.crt"),
+                        attempt.folder.join("tls.key"),
+                    );
                     attempt.client_certificate(&certificate, &key)
+                }),
+            },
+            Case {
+                name: "a chain in the wrong order",
+                step: Some("files"),
+                starter: Same,
+                cause: Told(|_, attempt| {
+                    let [leaf, intermediate, root] = chain(&attempt);
+                    dressed(attempt, &format!("{intermediate}{leaf}{root}"))
                 }),
             },
         ],
     },
     Row {
-        message: "certificate of the client first in the file",
-        exit_code: 79,
-        cause: "the CA stands before the certificate in the file",
-        advice: "put the client's certificate first, and the one that issued it next",
-        cases: &[Case {
-            name: "a chain in the wrong order",
-            step: Some("files"),
-            starter: Same,
-            cause: Told(|_, attempt| {
-                let [leaf, intermediate, root] = chain(&attempt);
-                dressed(attempt, &format!("{intermediate}{leaf}{root}"))
-            }),
-        }],
-    },
-    Row {
-        message: "CA certificates",
+        message: "unusable server CA in …",
         exit_code: 76,
         cause: "the file of `--tls-ca-path` holds no certificate",
         advice: "copy it again from whoever issued the server's certificate",
@@ -239,7 +213,9 @@ pub const ROWS: &[Row] = &[
                 step: None,
                 starter: Works,
                 cause: Told(|world, attempt| {
-                    texts(world, attempt, &|text| format!("subject=CN = x\n\n{text}-- \nregards\n"))
+                    texts(world, attempt, &|text| {
+                        format!("subject=CN = x\n\n{text}-- \nregards\n")
+                    })
                 }),
             },
         ],

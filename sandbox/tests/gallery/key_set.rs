@@ -50,8 +50,11 @@ pub const ROWS: &[Row] = &[
                 starter: KnowsLess,
                 cause: Told(|world, attempt| {
                     let (pem, kid) = new_key();
-                    file(attempt, &Jwt::good(world).by(&pem).header("kid", kid.into()))
-                        .asking(["--jwks", world.stack.jwks_uri()])
+                    file(
+                        attempt,
+                        &Jwt::good(world).by(&pem).header("kid", kid.into()),
+                    )
+                    .asking(["--jwks", world.stack.jwks_uri()])
                 }),
             },
         ],
@@ -71,7 +74,10 @@ pub const ROWS: &[Row] = &[
             }),
         }],
     },
-    Row::elsewhere("the server does not know the key …", 80, &[
+    Row::elsewhere(
+        "the server does not know the key …",
+        80,
+        &[
             Case {
                 name: "a signing key that nobody has published, and no `--jwks`",
                 step: Some("jwks"),
@@ -87,7 +93,8 @@ pub const ROWS: &[Row] = &[
                 starter: super::case::Starter::Same,
                 cause: Told(|world, attempt| file(attempt, &Jwt::good(world).by(&new_key().0))),
             },
-        ]),
+        ],
+    ),
     Row {
         message: "the server has not fetched the JWKS since …",
         exit_code: 80,
@@ -114,17 +121,15 @@ pub const ROWS: &[Row] = &[
         exit_code: 80,
         cause: "the endpoint serves JSON without keys: the server drops all that it had",
         advice: "publish the keys; `keyutil jwks serve` never serves less",
-        cases: &[
-            Case {
-                name: "the endpoint serves an empty key set",
-                step: Some("jwks"),
-                starter: KnowsLess,
-                cause: Made(|world, attempt| serving(world, attempt, Manner::Empty).boxed_local()),
-            },
-        ],
+        cases: &[Case {
+            name: "the endpoint serves an empty key set",
+            step: Some("jwks"),
+            starter: KnowsLess,
+            cause: Made(|world, attempt| serving(world, attempt, Manner::Empty).boxed_local()),
+        }],
     },
     Row {
-        message: "see that the endpoint runs",
+        message: "failed to fetch the key set …",
         exit_code: 80,
         cause: "the key set cannot be fetched; a server that starts without it knows no key",
         advice: "see that the endpoint runs, and that `keySourceURIs` names it",
@@ -133,14 +138,16 @@ pub const ROWS: &[Row] = &[
                 name: "the endpoint serves an error as JSON",
                 step: Some("jwks"),
                 starter: KnowsLess,
-                cause: Made(|world, attempt| serving(world, attempt, Manner::JsonError).boxed_local()),
+                cause: Made(|world, attempt| {
+                    serving(world, attempt, Manner::JsonError).boxed_local()
+                }),
             },
             Case {
-            name: "the endpoint was down when the server started, and is",
-            step: Some("jwks"),
-            starter: KnowsLess,
-            cause: Made(|world, attempt| serving(world, attempt, Manner::Down).boxed_local()),
-        },
+                name: "the endpoint was down when the server started, and is",
+                step: Some("jwks"),
+                starter: KnowsLess,
+                cause: Made(|world, attempt| serving(world, attempt, Manner::Down).boxed_local()),
+            },
         ],
     },
     Row::elsewhere(

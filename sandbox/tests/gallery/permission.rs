@@ -9,7 +9,7 @@ use super::{
 };
 
 pub const ROWS: &[Row] = &[Row {
-    message: "the token has … and the call takes `default:…`",
+    message: "the token has … and the call takes …",
     exit_code: 77,
     cause: "other namespace, too small a role, a name that the server does not know",
     advice: "mint with `<namespace>:write`",
@@ -64,6 +64,12 @@ pub const ROWS: &[Row] = &[Row {
                 let token = Jwt::good(world).claim("permissions", json!(null));
                 file(attempt, &token)
             }),
+        },
+        Case {
+            name: "a token with `write`, for whoever registers namespaces",
+            step: Some("permission"),
+            starter: super::case::Starter::NotRun,
+            cause: Told(|_, attempt| attempt.asking(["--as", "admin"])),
         },
         Case {
             name: "a token with `read`, for whoever starts workflows",

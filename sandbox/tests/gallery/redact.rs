@@ -62,7 +62,10 @@ fn is_name_of_ca(word: &str) -> bool {
 
 /// A thumbprint of RFC 7638.
 fn is_kid(word: &str) -> bool {
-    word.len() == 43 && word.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
+    word.len() == 43
+        && word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
 }
 
 fn is_span(word: &str) -> bool {
@@ -84,8 +87,14 @@ fn what_varies_is_taken_out() {
             "`127.0.0.1:34567` at 2026-11-22T03:26:22Z (in 4m 59s)",
             "`127.0.0.1:[PORT]` at [TIME] (in [SPAN])",
         ),
-        ("serial 59CCD4DE1644EA4BE71161CA038C469B of CA 59CCD4DE", "serial [SERIAL] of CA [ID]"),
-        ("file `/tmp/x1/token`: empty", "file `[FOLDER]/token`: empty"),
+        (
+            "serial 59CCD4DE1644EA4BE71161CA038C469B of CA 59CCD4DE",
+            "serial [SERIAL] of CA [ID]",
+        ),
+        (
+            "file `/tmp/x1/token`: empty",
+            "file `[FOLDER]/token`: empty",
+        ),
         ("within 1s.", "within [SPAN]."),
         ("exit code 79 and 2 keys", "exit code 79 and 2 keys"),
     ] {

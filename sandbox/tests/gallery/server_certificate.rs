@@ -4,7 +4,7 @@ use futures::FutureExt;
 use keyutil::{
     files::{self, Mode},
     pki::{AuthorityKind, Leaf, Purpose},
-    };
+};
 use secrecy::ExposeSecret;
 
 use super::{
@@ -50,7 +50,9 @@ pub const ROWS: &[Row] = &[
                 name: "a server certificate whose intermediate CA the server does not send",
                 step: Some("server_tls"),
                 starter: Same,
-                cause: Made(|world, attempt| without_the_intermediate(world, attempt).boxed_local()),
+                cause: Made(|world, attempt| {
+                    without_the_intermediate(world, attempt).boxed_local()
+                }),
             },
         ],
     },
@@ -108,7 +110,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
-        message: "it lacks the extended key usage `serverAuth`",
+        message: "failed to verify the certificate of … it lacks the extended key usage",
         exit_code: 76,
         cause: "the certificate of the server is one for clients",
         advice: "have it issued for servers",
@@ -146,7 +148,12 @@ async fn without_the_intermediate(world: &World, attempt: Attempt) -> Attempt {
         validity: now(),
         intermediates: 0,
     };
-    let mut leaf = issue(&root.subordinate(&request).unwrap(), Purpose::Server, NAMES, now());
+    let mut leaf = issue(
+        &root.subordinate(&request).unwrap(),
+        Purpose::Server,
+        NAMES,
+        now(),
+    );
     leaf.certificate_pem = first(&leaf.certificate_pem);
     let trust = attempt.write("ca.crt", root.certificate_pem());
     presenting(world, attempt, leaf)
@@ -160,4 +167,3 @@ pub fn first(pem: &str) -> String {
     let end = pem.find(END).unwrap();
     pem[..end + END.len()].to_owned()
 }
-

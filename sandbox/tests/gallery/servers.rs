@@ -51,7 +51,8 @@ pub const ROWS: &[Row] = &[
             cause: Made(|world, attempt| {
                 async {
                     let attempt = plain(world, attempt).await;
-                    let trust = super::world::told(&world.stack, "TEMPORAL_TLS_SERVER_CA_CERT_PATH");
+                    let trust =
+                        super::world::told(&world.stack, "TEMPORAL_TLS_SERVER_CA_CERT_PATH");
                     attempt
                         .without("TEMPORAL_TLS")
                         .with("TEMPORAL_TLS_SERVER_CA_CERT_PATH", trust)

@@ -84,8 +84,7 @@ async fn picture(world: &World, number: usize, row: &Row, case: &Case) -> (Strin
     if !matches!(case.starter, Starter::NotRun) {
         let mut command = world.command(&binaries.starter, &attempt);
         let starter = Said::of(&support::run(&mut command).await);
-        if wrong.iter().any(|what| what.starts_with(MISSING))
-            && says(&starter.message, row.message)
+        if wrong.iter().any(|what| what.starts_with(MISSING)) && says(&starter.message, row.message)
         {
             wrong.retain(|what| !what.starts_with(MISSING));
         }
@@ -294,14 +293,18 @@ fn code(code: Option<i32>) -> String {
     code.map_or("none".to_owned(), |code| code.to_string())
 }
 
-/// Whether all parts of the message are in the text, one after the other.
+/// Whether all parts of the message are in the text, one after the other. In the table the whole
+/// message is set off as code.
 fn says(text: &str, message: &str) -> bool {
-    let mut rest = text;
-    message.split('…').all(|part| match rest.split_once(part.trim()) {
-        Some((_, after)) => {
-            rest = after;
-            true
-        }
-        None => false,
-    })
+    let (text, message) = (text.replace('`', ""), message.replace('`', ""));
+    let mut rest = text.as_str();
+    message
+        .split('…')
+        .all(|part| match rest.split_once(part.trim()) {
+            Some((_, after)) => {
+                rest = after;
+                true
+            }
+            None => false,
+        })
 }

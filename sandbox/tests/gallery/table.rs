@@ -22,7 +22,8 @@ pub fn compare(groups: &[&[Row]]) {
 }
 
 fn table(groups: &[&[Row]]) -> String {
-    let mut table = "\n| message | exit code | cause | what to do |\n|---|---|---|---|\n".to_owned();
+    let mut table =
+        "\n| message | exit code | cause | what to do |\n|---|---|---|---|\n".to_owned();
     let told = groups.iter().flat_map(|rows| rows.iter());
     for row in told.filter(|row| row.is_listed()) {
         let code = match row.exit_code {

@@ -27,23 +27,18 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the token is empty",
+        message: "unusable token in …",
         exit_code: 80,
-        cause: "whoever writes the file has not, or not yet",
-        advice: "see to it; or `keyutil token mint`",
-        cases: &[Case {
-            name: "an empty token file",
-            step: Some("token"),
-            starter: Same,
-            cause: Told(|_, attempt| attempt.token_file("")),
-        }],
-    },
-    Row {
-        message: "not a JWT",
-        exit_code: 80,
-        cause: "the file holds something else than one token",
-        advice: "`keyutil token mint` makes one, `keyutil token inspect` shows one",
+        cause: "the file is empty, holds something else than one JWT, or one that has expired and \
+                that nobody renews: the message says which",
+        advice: "see to whoever writes the file; or `keyutil token mint`",
         cases: &[
+            Case {
+                name: "an empty token file",
+                step: Some("token"),
+                starter: Same,
+                cause: Told(|_, attempt| attempt.token_file("")),
+            },
             Case {
                 name: "a token file with something else",
                 step: Some("token"),
@@ -59,32 +54,44 @@ pub const ROWS: &[Row] = &[
                     attempt.token_file(&token[..token.len() / 2])
                 }),
             },
-        ],
-    },
-    Row {
-        message: "the token expired at …",
-        exit_code: 80,
-        cause: "a fixed token or a token file that nobody renews; it is not even sent",
-        advice: "have it renewed",
-        cases: &[
             Case {
                 name: "a token file that nobody renews",
                 step: Some("token"),
                 starter: Same,
-                cause: Told(|world, attempt| {
-                    file(attempt, &Jwt::good(world).time("exp", -3600))
-                }),
-            },
-            Case {
-                name: "a fixed token that has expired",
-                step: Some("token"),
-                starter: Same,
-                cause: Told(|world, attempt| {
-                    let token = Jwt::good(world).time("exp", -3600).signed();
-                    attempt.without_token().with("TEMPORAL_API_KEY", token)
-                }),
+                cause: Told(|world, attempt| file(attempt, &Jwt::good(world).time("exp", -3600))),
             },
         ],
+    },
+    Row {
+        message: "--api-key (TEMPORAL_API_KEY) is unusable …",
+        exit_code: 80,
+        cause: "a fixed token that has expired; it is not even sent",
+        advice: "a new one; a process that lives long wants `--signing-key` or `--token-file`",
+        cases: &[Case {
+            name: "a fixed token that has expired",
+            step: Some("token"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                let token = Jwt::good(world).time("exp", -3600).signed();
+                attempt.without_token().with("TEMPORAL_API_KEY", token)
+            }),
+        }],
+    },
+    Row {
+        message: "the API key is not valid, or not for this namespace",
+        exit_code: 80,
+        cause: "something that is no JWT, and that the server does not take",
+        advice: "compare it with the one that was issued",
+        cases: &[Case {
+            name: "an API key for a server that wants a JWT",
+            step: Some("token"),
+            starter: Same,
+            cause: Told(|_, attempt| {
+                attempt
+                    .without_token()
+                    .with("TEMPORAL_API_KEY", "tops3cret")
+            }),
+        }],
     },
     Row {
         message: "the token is out of its time: not valid yet",
@@ -150,7 +157,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
-        message: "the token's `exp` is not a number",
+        message: "the token's exp is not a number",
         exit_code: 80,
         cause: "whoever makes the token writes times as text",
         advice: "have it made with seconds since 1970",
