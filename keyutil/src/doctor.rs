@@ -102,7 +102,7 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
         for step in [Step::Grpc, Step::Permission, Step::TaskQueue] {
             report.skip(step, "there is no connection to make calls on");
         }
-        let key_set = jwks::look(&mut report, examination, token, false).await;
+        let key_set = jwks::look(&mut report, examination, token, None).await;
         token::look(&mut report, examination, token, &problems, None);
         clock::look(&mut report, token, &key_set, false);
         report.sort();
@@ -113,7 +113,7 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
     server.answers(&mut report).await;
     let probe = server.probe().await;
     let accepted = server.accepts(&probe).await;
-    let key_set = jwks::look(&mut report, examination, token, accepted == Some(true)).await;
+    let key_set = jwks::look(&mut report, examination, token, accepted).await;
     let why = match &probe {
         Probe::Refused(_) => Some(why(&server, examination, token, &key_set, accepted).await),
         _ => None,

@@ -136,7 +136,8 @@ impl Refusal<'_> {
                 return Explanation::Because(vec![Cause::of_token(
                     "the API key is not valid, or not for this namespace",
                     "compare it with the one that was issued; one of Temporal Cloud belongs to an \
-                     account and its namespaces",
+                     account and its namespaces, and a server of one's own takes none that is no \
+                     JWT, as this",
                 )]);
             }
             Sent::Token(token, text) => (token, text),

@@ -17,6 +17,7 @@ mod gallery {
     pub mod clock;
     pub mod connection;
     pub mod files;
+    pub mod frames;
     pub mod healthy;
     pub mod key_set;
     pub mod namespace;

@@ -85,7 +85,7 @@ async fn each_refusal_has_its_exit_code() {
     let words = [
         "refused the client certificate (presented: none)",
         "TLS alert `CertificateRequired`",
-        "hint: this server wants a client certificate: give `--tls-cert-path`",
+        "hint: this server wants a client certificate, issued by `CN=temporal clients CA ",
     ];
     assert_ends(&mut starter, 79, &words).await;
 

@@ -67,8 +67,24 @@ pub(crate) fn explain_call(
             target,
             namespace: namespace.to_owned(),
         },
+        Code::Unknown if status.message().ends_with(HEADERS_TOO_LARGE) => {
+            ConnectError::TokenTooLarge {
+                target,
+                size: size(bearer),
+            }
+        }
         _ => ConnectError::Call { target, status },
     }
+}
+
+/// As tonic tells of an answer without a gRPC status (RFC 6585 section 5).
+const HEADERS_TOO_LARGE: &str = "HTTP status code 431";
+
+fn size(bearer: &Bearer) -> usize {
+    let header = bearer
+        .source()
+        .map(|source| source.header(SystemTime::now()));
+    header.and_then(Result::ok).map_or(0, |header| header.len())
 }
 
 /// Whether the server finds the token good, if that can be learnt: a call that everybody may make

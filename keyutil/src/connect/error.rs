@@ -94,6 +94,16 @@ pub enum ConnectError {
         /// Of the call.
         namespace: String,
     },
+    /// Whoever stands before the server takes no header that large.
+    #[error(
+        "`{target}` answered that the headers are too large: the token, which has {size} bytes, is too large for a proxy before the server"
+    )]
+    TokenTooLarge {
+        /// `host:port`.
+        target: String,
+        /// Of the `authorization` header.
+        size: usize,
+    },
     /// Some other answer.
     #[error("`{target}` answered with `{:?}: {}`", status.code(), status.message())]
     Call {
@@ -178,6 +188,15 @@ impl ConnectError {
                      and lower case matter"
                 )),
             ),
+            Self::TokenTooLarge { .. } => (
+                Step::Token,
+                Class::Token,
+                Some(
+                    "have the token made with the permissions that are needed, and no more; or \
+                     have the proxy take larger headers"
+                        .to_owned(),
+                ),
+            ),
             Self::Call { status, .. } => call(status),
             Self::Sdk(_) => (Step::Grpc, Class::Other, None),
         };
@@ -232,7 +251,8 @@ fn unreachable(error: &DialError) -> (Step, Class, Option<String>) {
             Step::ServerTls,
             Class::ServerTls,
             "for a server with TLS give `--tls`, and a CA and a client certificate where it needs \
-             them: `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`",
+             them: `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`; without TLS something that \
+             speaks no HTTP/2, as the Web UI, looks the same: check the port",
         ),
         DialError::NoHttp2 => (
             Step::ServerTls,
@@ -302,6 +322,10 @@ fn server_certificate_hint(source: &DialError) -> String {
                 "give a name that the certificate is for with {example} \
                  (TEMPORAL_TLS_SERVER_NAME), or connect by that name"
             );
+        }
+        Some(E::BadSignature) => {
+            "its CA was made anew, it seems: copy the new CA certificate to the file of \
+             `--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH)"
         }
         Some(E::Expired | E::ExpiredContext { .. }) => {
             "have the server's certificate renewed, or set the clock of this machine"

@@ -89,17 +89,19 @@ impl Server {
         };
         match self.within(health.check(request)).await {
             Ok(answer) if answer.get_ref().status() == ServingStatus::Serving => {}
-            Ok(answer) => report.fail(Diagnosis {
-                step: Step::Grpc,
-                class: Class::Unreachable,
-                cause: format!(
-                    "the server says of its health: `{}`",
-                    answer.get_ref().status().as_str_name()
-                ),
-                hint: Some(
-                    "wait: it is starting or stopping; if it stays so, see its log".to_owned(),
-                ),
-            }),
+            Ok(answer) => {
+                return report.fail(Diagnosis {
+                    step: Step::Grpc,
+                    class: Class::Unreachable,
+                    cause: format!(
+                        "the server says of its health: `{}`",
+                        answer.get_ref().status().as_str_name()
+                    ),
+                    hint: Some(
+                        "wait: it is starting or stopping; if it stays so, see its log".to_owned(),
+                    ),
+                });
+            }
             // Another implementation of the server may have none.
             Err(status) if status.code() == Code::Unimplemented => {}
             Err(status) => return report.fail(self.explain(status, Role::Read).diagnosis()),

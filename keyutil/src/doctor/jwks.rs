@@ -32,13 +32,13 @@ impl KeySet {
     }
 }
 
-/// `accepted`, where the server has accepted the token: then the server reads another key set than
-/// one which does not verify it.
+/// `accepted` is whether the server accepts the token, where that is known: if it does, it reads
+/// another key set than one which does not verify it.
 pub(super) async fn look(
     report: &mut Report,
     examination: &Examination<'_>,
     source: Option<&TokenSource>,
-    accepted: bool,
+    accepted: Option<bool>,
 ) -> KeySet {
     let beside = beside_the_signing_key(examination);
     let of_the_server = examination.jwks.is_some();
@@ -50,7 +50,7 @@ pub(super) async fn look(
         return KeySet::default();
     };
     let fail = |report: &mut Report, cause: String, hint: &str| {
-        if accepted {
+        if accepted == Some(true) {
             let seen = format!("{cause}; the server accepts the token all the same");
             report.warn(Step::Jwks, seen, hint);
         } else {
@@ -117,7 +117,7 @@ pub(super) async fn look(
         }
     }
     tell(report, &name, &kids, kid, &set);
-    if !accepted {
+    if accepted == Some(false) {
         tell_age(report, examination, kid);
     }
     set

@@ -7,7 +7,7 @@ use super::{
     case::{Attempt, Case, Cause::Told, Row, Starter::Same},
     clock::at,
     server_certificate::first,
-    world::{World, issue, now, seconds, stranger},
+    world::{World, issue, namesake, now, seconds, stranger},
 };
 
 pub const ROWS: &[Row] = &[
@@ -51,6 +51,16 @@ pub const ROWS: &[Row] = &[
                     let mut leaf = client(&root.subordinate(&request).unwrap(), now());
                     leaf.certificate_pem = first(&leaf.certificate_pem);
                     present(attempt, &leaf)
+                }),
+            },
+            Case {
+                name: "a client certificate of another CA with the same name",
+                step: Some("client_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let authority = world.authority(AuthorityKind::Clients);
+                    let namesake = namesake(&authority, &attempt.folder);
+                    present(attempt, &client(&namesake, now()))
                 }),
             },
             Case {

@@ -1,7 +1,17 @@
 //! No way to the server, or to something that is none.
 
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::time::timeout;
+
 use super::{
-    case::{Attempt, Case, Cause::Told, Row, Starter::Same},
+    case::{
+        Attempt, Case,
+        Cause::{Made, Told},
+        Row,
+        Starter::Same,
+    },
     peers::{self, Peer},
     world::{World, now},
 };
@@ -16,8 +26,7 @@ pub const ROWS: &[Row] = &[
             name: "a host name that nobody knows",
             step: Some("name"),
             starter: Same,
-            // Reserved for this by RFC 6761.
-            cause: Told(|_, attempt| attempt.impatient().address("temporal.invalid:7233")),
+            cause: Made(|_, attempt| unknown_host(attempt).boxed_local()),
         }],
     },
     Row {
@@ -88,17 +97,29 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the server closed the connection without an answer",
         exit_code: 76,
-        cause: "TLS is off here and on there: the variables were not sourced",
-        advice: "`--tls`, `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`",
-        cases: &[Case {
-            name: "no TLS here, and a server with TLS",
-            step: Some("server_tls"),
-            starter: Same,
-            cause: Told(|world, attempt| {
-                let address = world.stack.address();
-                without_tls(world, attempt).impatient().address(address)
-            }),
-        }],
+        cause: "TLS is off here and on there: the variables were not sourced; or the port of the \
+                Web UI or of the HTTP API",
+        advice: "`--tls`, `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`; check the port",
+        cases: &[
+            Case {
+                name: "an HTTP server, without TLS on both sides",
+                step: Some("server_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let peer = peers::answers(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+                    led_to(without_tls(world, attempt), peer)
+                }),
+            },
+            Case {
+                name: "no TLS here, and a server with TLS",
+                step: Some("server_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let address = world.stack.address();
+                    without_tls(world, attempt).impatient().address(address)
+                }),
+            },
+        ],
     },
     Row {
         message: "the server did not agree to HTTP/2",
@@ -121,6 +142,17 @@ pub const ROWS: &[Row] = &[
         ],
     },
 ];
+
+async fn unknown_host(attempt: Attempt) -> Attempt {
+    // Reserved for this by RFC 6761.
+    let host = "temporal.invalid:7233";
+    let answered = timeout(Duration::from_secs(1), tokio::net::lookup_host(host)).await;
+    match answered {
+        Ok(Err(_)) => attempt.impatient().address(host),
+        Ok(Ok(_)) => attempt.skipped("the name service of this machine knows every name"),
+        Err(_) => attempt.skipped("the name service of this machine does not answer"),
+    }
+}
 
 fn led_to(attempt: Attempt, (address, peer): Peer) -> Attempt {
     attempt.impatient().address(address).holding(peer)

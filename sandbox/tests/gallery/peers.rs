@@ -77,10 +77,11 @@ pub fn tls(leaf: &Leaf, protocols: &[&[u8]]) -> Peer {
     })
 }
 
-fn serve<F, A>(answer: F) -> Peer
+/// Ends with its owner, but for the connections that it has.
+pub fn serve<F, A>(answer: F) -> Peer
 where
     F: Fn(TcpStream) -> A + Send + 'static,
-    A: Future<Output = ()> + Send,
+    A: Future<Output = ()> + Send + 'static,
 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -90,7 +91,7 @@ where
     task.spawn(async move {
         loop {
             let (tcp, _) = listener.accept().await.unwrap();
-            answer(tcp).await;
+            tokio::spawn(answer(tcp));
         }
     });
     (address, Box::new(task))

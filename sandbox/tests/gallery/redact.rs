@@ -17,6 +17,7 @@ pub fn redact(text: &str, known: &[(String, &str)]) -> String {
         redacted.push_str(&others[..next]);
         rest = &others[next..];
     }
+    redacted = without_numbers(&redacted);
     // Of how many parts a span consists varies, too.
     while redacted.contains("[SPAN] [SPAN]") {
         redacted = redacted.replace("[SPAN] [SPAN]", "[SPAN]");
@@ -24,18 +25,43 @@ pub fn redact(text: &str, known: &[(String, &str)]) -> String {
     redacted
 }
 
+/// The numbers of errors, and of processes before an `@`.
+fn without_numbers(text: &str) -> String {
+    let digits = |c: char| c.is_ascii_digit();
+    let mut parts = text.split("(os error ");
+    let mut shown = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        shown += "(os error [N]";
+        shown += part.trim_start_matches(digits);
+    }
+    let mut parts = shown.split('@').peekable();
+    let mut without = String::new();
+    while let Some(part) = parts.next() {
+        let kept = part.trim_end_matches(digits);
+        if parts.peek().is_some() && kept.len() < part.len() {
+            without = without + kept + "[PID]@";
+        } else {
+            without += part;
+        }
+    }
+    without
+}
+
 fn in_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_:.+-µ".contains(c)
 }
 
 fn redact_word(word: &str) -> String {
+    // It may end in a dash.
+    if is_kid(word) {
+        return "[KID]".to_owned();
+    }
     let end = word.trim_end_matches([':', '.', '-']);
     let after = &word[end.len()..];
     let shown = match end {
         _ if is_time(end) => "[TIME]".to_owned(),
         _ if is_name_of_ca(end) => "[ID]".to_owned(),
         _ if is_serial(end) => "[SERIAL]".to_owned(),
-        _ if is_kid(end) => "[KID]".to_owned(),
         _ if is_span(end) => "[SPAN]".to_owned(),
         _ => match end.rsplit_once(':') {
             Some((host, port)) if is_port(port) => format!("{host}:[PORT]"),
@@ -95,6 +121,8 @@ fn what_varies_is_taken_out() {
             "file `/tmp/x1/token`: empty",
             "file `[FOLDER]/token`: empty",
         ),
+        ("refused (os error 111)", "refused (os error [N])"),
+        ("by 12@host", "by [PID]@host"),
         ("within 1s.", "within [SPAN]."),
         ("exit code 79 and 2 keys", "exit code 79 and 2 keys"),
     ] {

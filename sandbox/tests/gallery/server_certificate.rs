@@ -14,7 +14,7 @@ use super::{
         Row,
         Starter::Same,
     },
-    world::{World, issue, now, seconds, stranger},
+    world::{World, issue, namesake, now, seconds, stranger},
 };
 
 const NAMES: &[&str] = &["localhost", "127.0.0.1"];
@@ -55,6 +55,23 @@ pub const ROWS: &[Row] = &[
                 }),
             },
         ],
+    },
+    Row {
+        message: "failed to verify the certificate of … BadSignature",
+        exit_code: 76,
+        cause: "the CA was made anew under its old name, and the bundle here is the old one",
+        advice: "copy the new CA here",
+        cases: &[Case {
+            name: "a server certificate of another CA with the same name",
+            step: Some("server_tls"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                let authority = world.authority(AuthorityKind::Frontend);
+                let namesake = namesake(&authority, &attempt.folder);
+                let trust = attempt.write("ca.crt", namesake.certificate_pem());
+                attempt.with("TEMPORAL_TLS_SERVER_CA_CERT_PATH", trust)
+            }),
+        }],
     },
     Row {
         message: "failed to verify the certificate of … it expired at …",

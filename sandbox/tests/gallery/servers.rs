@@ -7,10 +7,12 @@ use sandbox::server::ServerSettings;
 use super::{
     case::{
         Attempt, Case,
-        Cause::Made,
+        Cause::{Made, Told},
         Row,
-        Starter::{NotRun, Same},
+        Starter::{KnowsLess, NotRun, Same},
     },
+    frames,
+    token::with_permissions,
     world::World,
 };
 
@@ -40,6 +42,38 @@ pub const ROWS: &[Row] = &[
                 }),
             },
         ],
+    },
+    Row {
+        message: "NOT_SERVING",
+        exit_code: 69,
+        cause: "the server is starting or stopping",
+        advice: "wait; worker and starter do, `--connect-timeout`",
+        cases: &[Case {
+            // The real one is so for a moment that cannot be caught.
+            name: "a server that is still starting",
+            step: Some("grpc"),
+            starter: KnowsLess,
+            cause: Told(|_, attempt| {
+                let (address, peer) = frames::starting();
+                without_tls(attempt.impatient().address(address).holding(peer))
+            }),
+        }],
+    },
+    Row {
+        message: "the token, which has … bytes, is too large",
+        exit_code: 80,
+        cause: "a proxy before the server limits headers; the server itself takes 16 MiB",
+        advice: "a token with fewer permissions, or another limit",
+        cases: &[Case {
+            name: "a token that is larger than a proxy takes",
+            step: Some("token"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                let (address, peer) = frames::with_a_limit();
+                let token = with_permissions(world, 300).signed();
+                without_tls(attempt.impatient().address(address).holding(peer)).token_file(&token)
+            }),
+        }],
     },
     Row::elsewhere(
         "the server answered without TLS",
@@ -72,6 +106,14 @@ pub const ROWS: &[Row] = &[
         }],
     ),
 ];
+
+/// On this machine, with a token.
+fn without_tls(attempt: Attempt) -> Attempt {
+    attempt
+        .with("TEMPORAL_TLS", "false")
+        .without_client_certificate()
+        .without("TEMPORAL_TLS_SERVER_CA_CERT_PATH")
+}
 
 async fn open_to_all(world: &World, attempt: Attempt) -> Attempt {
     let (address, server) = world

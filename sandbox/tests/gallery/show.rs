@@ -102,10 +102,17 @@ async fn picture(world: &World, number: usize, row: &Row, case: &Case) -> (Strin
 
 fn known(world: &World, attempt: &Attempt) -> Vec<(String, &'static str)> {
     let shown = |path: &Path| path.display().to_string();
-    vec![
+    // Each system has other words for it.
+    let unknown = [
+        "Name or service not known",
+        "nodename nor servname provided, or not known",
+    ];
+    let mut known = vec![
         (shown(&attempt.folder), "[FOLDER]"),
         (shown(&world.stack.certs()), "certs"),
-    ]
+    ];
+    known.extend(unknown.map(|words| (words.to_owned(), "[UNKNOWN]")));
+    known
 }
 
 /// What the doctor says.

@@ -247,7 +247,7 @@ pub fn file(attempt: Attempt, token: &Jwt) -> Attempt {
     attempt.token_file(&token.signed())
 }
 
-fn with_permissions(world: &World, count: usize) -> Jwt {
+pub fn with_permissions(world: &World, count: usize) -> Jwt {
     let others = (1..count).map(|number| format!("some-other-namespace-{number}:write"));
     let permissions: Vec<_> = others.chain(["default:write".to_owned()]).collect();
     Jwt::good(world).claim("permissions", json!(permissions))

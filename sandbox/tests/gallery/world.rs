@@ -1,6 +1,11 @@
 //! A server that all is right with, which the cases of a group share.
 
-use std::{ffi::OsString, fs, path::PathBuf, time::SystemTime};
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use keyutil::{
     ConnectArgs, connect,
@@ -42,7 +47,7 @@ impl World {
     }
 
     /// A program that would do everything right, and tells nobody of the place that it runs in.
-    pub fn command(&self, program: &std::path::Path, attempt: &Attempt) -> Command {
+    pub fn command(&self, program: &Path, attempt: &Attempt) -> Command {
         let mut command = self.stack.command(program, Party::Starter);
         command
             .env_remove("SSL_CERT_FILE")
@@ -114,6 +119,28 @@ pub fn stranger(name: &str) -> Authority {
         intermediates: 1,
     };
     Authority::generate(&request).unwrap()
+}
+
+/// A CA with the name of another, as when somebody has made all of them anew.
+pub fn namesake(of: &Authority, folder: &Path) -> Authority {
+    let name = format!("/{}", of.summary().subject);
+    let mut command = std::process::Command::new("openssl");
+    let output = command
+        .current_dir(folder)
+        .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes".split(' '))
+        .args([
+            "-keyout",
+            "namesake.key",
+            "-out",
+            "namesake.crt",
+            "-subj",
+            &name,
+        ])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let read = |file| fs::read_to_string(folder.join(file)).unwrap();
+    Authority::load(&read("namesake.crt"), &read("namesake.key").into()).unwrap()
 }
 
 pub fn issue(authority: &Authority, purpose: Purpose, names: &[&str], validity: Validity) -> Leaf {
