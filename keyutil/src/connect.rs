@@ -29,7 +29,7 @@ pub use error::ConnectError;
 pub use observer::Observer;
 
 use self::diagnose::connection_failed;
-pub(crate) use self::diagnose::{explain_call, failed_on};
+pub(crate) use self::diagnose::{accepts, explain_call, failed_on, is_refusal};
 use crate::{
     args::ConnectArgs,
     credentials::Watch,
@@ -188,13 +188,26 @@ impl Opened {
     /// [`ConnectError`], with the refusal or failure explained.
     pub async fn probe(&self) -> Result<(), ConnectError> {
         let namespace = &self.settings.namespace;
-        namespace::describe(self.channel(), namespace)
-            .await
-            .map_err(|status| self.explain(status, namespace, Role::Read))
+        let Err(status) = namespace::describe(self.channel(), namespace).await else {
+            return Ok(());
+        };
+        let accepted = match is_refusal(&status) {
+            true => accepts(&self.channel, &self.bearer).await,
+            false => None,
+        };
+        let (channel, bearer) = (&self.channel, &self.bearer);
+        Err(explain_call(
+            channel,
+            bearer,
+            status,
+            namespace,
+            Role::Read,
+            accepted,
+        ))
     }
 
     /// What a failed call in `namespace` that takes `needed` means.
     pub fn explain(&self, status: Status, namespace: &str, needed: Role) -> ConnectError {
-        explain_call(&self.channel, &self.bearer, status, namespace, needed)
+        explain_call(&self.channel, &self.bearer, status, namespace, needed, None)
     }
 }

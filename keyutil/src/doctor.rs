@@ -95,16 +95,15 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
 
     configuration::look(&mut report, examination.origins, &problems);
     files::look(&mut report, args, dial.as_ref(), &problems);
-    network::look(&mut report, dial.as_ref(), bare.as_ref()).await;
+    let connected = network::look(&mut report, args, dial.as_ref(), bare.as_ref()).await;
 
-    let connected = !report.has_failed_at(&network::STEPS);
     let token = token.as_ref();
     let channel = dial.filter(|_| connected).map(RotatingChannel::new);
     let Some(Ok(channel)) = channel else {
         for step in [Step::Grpc, Step::Permission, Step::TaskQueue] {
             report.skip(step, "there is no connection to make calls on");
         }
-        let key_set = jwks::look(&mut report, examination, token, false).await;
+        let key_set = jwks::look(&mut report, examination, token, None).await;
         token::look(&mut report, examination, token, &problems, None);
         clock::look(&mut report, token, &key_set, false);
         report.sort();
@@ -114,14 +113,14 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
     let server = Server::new(channel, token, args.namespace.trim(), limit).compressing(compression);
     server.answers(&mut report).await;
     let probe = server.probe().await;
-    let accepted = probe.accepted();
+    let accepted = server.accepts(&probe).await;
     let key_set = jwks::look(&mut report, examination, token, accepted).await;
     let why = match &probe {
-        Probe::Refused(_) => Some(why(&server, examination, token, &key_set).await),
+        Probe::Refused(_) => Some(why(&server, examination, token, &key_set, accepted).await),
         _ => None,
     };
     token::look(&mut report, examination, token, &problems, why.as_ref());
-    clock::look(&mut report, token, &key_set, accepted);
+    clock::look(&mut report, token, &key_set, accepted == Some(true));
     if server
         .permits(&mut report, examination.role, probe, why.as_ref())
         .await
@@ -172,10 +171,12 @@ async fn why(
     examination: &Examination<'_>,
     token: Option<&TokenSource>,
     key_set: &KeySet,
+    accepted: Option<bool>,
 ) -> Explanation {
     let explanation = server.why(&Facts {
         key_set: key_set.document(),
         audience: examination.audience,
+        accepted,
     });
     let Explanation::Perhaps(suspects) = explanation else {
         return explanation;

@@ -6,12 +6,15 @@
 
 use std::time::SystemTime;
 
+use serde_json::Value;
+
 use crate::{
     chain,
     diagnosis::{Class, Step},
     jwt::{
         Permission, Role,
         inspect::Unverified,
+        permission,
         verify::{self, VerifyError},
     },
     status::in_words,
@@ -30,6 +33,9 @@ pub struct Refusal<'a> {
     pub key_set: Option<&'a [u8]>,
     /// The audience that the server expects, if it is known.
     pub audience: Option<&'a str>,
+    /// Whether the server finds the token good: it answers a call that everybody may make with it,
+    /// or without a token alone.
+    pub accepted: Option<bool>,
 }
 
 /// What a call had in its `authorization` header.
@@ -99,15 +105,21 @@ impl Explanation {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Because(causes) => causes.iter().find_map(|cause| cause.hint.clone()),
-            Self::Perhaps(_) => Some(TELL_APART.to_owned()),
+            Self::Perhaps(causes) => {
+                let first = causes.iter().find_map(|cause| cause.hint.as_deref());
+                Some(match first {
+                    Some(first) => format!("{first}; {LOG}"),
+                    None => LOG.to_owned(),
+                })
+            }
         }
     }
 }
 
-/// `Authorization error` is what `common/authorization/interceptor.go` of the server logs.
-const TELL_APART: &str = "`keyutil doctor --jwks <what the server reads>`, with the same settings, \
-                          tells them apart as far as that is possible from outside; the server's \
-                          log says which it is, in the field `error` of `Authorization error`";
+/// `common/authorization/interceptor.go` of the server, and what it calls.
+const LOG: &str = "the server's log says which it is, in the field `error` of `Authorization \
+                   error`: `key not found`, `verification error`, `audience mismatch`, `Token is \
+                   expired` or `Token is not valid yet`";
 
 impl Refusal<'_> {
     /// The causes that can be seen from this side at `now`, in sentences.
@@ -124,21 +136,31 @@ impl Refusal<'_> {
                 return Explanation::Because(vec![Cause::of_token(
                     "the API key is not valid, or not for this namespace",
                     "compare it with the one that was issued; one of Temporal Cloud belongs to an \
-                     account and its namespaces",
+                     account and its namespaces, and a server of one's own takes none that is no \
+                     JWT, as this",
                 )]);
             }
             Sent::Token(token, text) => (token, text),
         };
-        let certain = [
-            self.times(token, now),
-            self.form(token),
-            self.audience(token),
-            text.and_then(|text| self.signature(text))
-                .into_iter()
-                .collect(),
-            self.permissions(token),
-        ]
-        .concat();
+        let of_token = || {
+            [
+                self.times(token, now),
+                self.form(token),
+                self.audience(token),
+                text.and_then(|text| self.signature(text))
+                    .into_iter()
+                    .collect(),
+            ]
+            .concat()
+        };
+        let certain = match self.accepted {
+            Some(true) => match self.permissions(token) {
+                none if none.is_empty() => vec![otherwise()],
+                permissions => permissions,
+            },
+            Some(false) => of_token(),
+            None => [of_token(), self.permissions(token)].concat(),
+        };
         if certain.is_empty() {
             Explanation::Perhaps(self.suspects(token, now))
         } else {
@@ -209,16 +231,17 @@ impl Refusal<'_> {
             "the token has {held}, and the call takes `{}:{}`",
             self.namespace, self.needed
         );
-        if let Some(warning) = token.lint(Some(self.namespace)).last() {
-            words = format!("{words} ({warning})");
+        let notes = notes(token, self.namespace);
+        if !notes.is_empty() {
+            words = format!("{words} ({})", notes.join("; "));
         }
         let least = match self.needed {
             Role::Read => Role::Write,
             other => other,
         };
         let hint = format!(
-            "have the token made with `{}:{least}` (`--permissions`); namespaces are compared \
-             letter by letter",
+            "have the token made with `--permissions {}:{least}`; namespaces are compared letter by \
+             letter",
             self.namespace
         );
         vec![Cause {
@@ -258,6 +281,10 @@ impl Refusal<'_> {
         if self.key_set.is_none() {
             suspects.push((
                 Step::Jwks,
+                Some(
+                    "`keyutil doctor --jwks <what the server reads>`, with the same settings, \
+                     tells them apart as far as that is possible from outside",
+                ),
                 format!(
                     "the server does not know the key `{kid}`: it is not in the JWKS that the \
                      server reads, or under another key there, or was put there less than one \
@@ -267,6 +294,10 @@ impl Refusal<'_> {
         } else {
             suspects.push((
                 Step::Jwks,
+                Some(
+                    "wait for one `refreshInterval` of the server, and see that its \
+                     `keySourceURIs` name this key set",
+                ),
                 format!(
                     "the server has not fetched the JWKS since the key `{kid}` was put there, or \
                      has fetched none, or reads another one"
@@ -283,13 +314,13 @@ impl Refusal<'_> {
                     audience.join("`, `")
                 )
             };
-            suspects.push((Step::Token, words));
+            suspects.push((Step::Token, None, words));
         }
-        suspects.extend(clocks(token, now).map(|words| (Step::Clock, words)));
-        let cause = |(step, words)| Cause {
+        suspects.extend(clocks(token, now).map(|words| (Step::Clock, None, words)));
+        let cause = |(step, hint, words): (Step, Option<&str>, String)| Cause {
             step,
             words,
-            hint: None,
+            hint: hint.map(str::to_owned),
         };
         suspects.into_iter().map(cause).collect()
     }
@@ -318,6 +349,45 @@ impl Cause {
             words: chain(error),
             hint: Some(hint.to_owned()),
         })
+    }
+}
+
+/// A token that is good, and permits the call as far as can be seen.
+fn otherwise() -> Cause {
+    Cause {
+        step: Step::Permission,
+        words: "the server accepts the token, and does not permit the call, though by the \
+                token's `permissions` it should"
+            .to_owned(),
+        hint: Some(
+            "see `permissionsClaimName`, `permissionsRegex` and `authorizer` in the server's \
+             `global.authorization`"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Why permissions are worth less than they seem.
+fn notes(token: &Unverified, namespace: &str) -> Vec<String> {
+    let entries = token.permissions();
+    if entries.is_empty() {
+        let ignored = "`permissions` is not an array: the server ignores it";
+        return match &token.claims["permissions"] {
+            Value::Null | Value::Array(_) => Vec::new(),
+            _ => vec![ignored.to_owned()],
+        };
+    }
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match entry.parse::<Permission>() {
+            Ok(permission) => known.push(permission),
+            Err(error) => unknown.push(error.to_string()),
+        }
+    }
+    if unknown.is_empty() {
+        permission::lint(&known, Some(namespace))
+    } else {
+        unknown
     }
 }
 
@@ -353,7 +423,7 @@ impl std::fmt::Display for Explanation {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
 
@@ -365,6 +435,7 @@ mod tests {
             needed: Role::Read,
             key_set: None,
             audience: Some("temporal"),
+            accepted: None,
         };
         refusal
             .explain(UNIX_EPOCH + Duration::from_secs(1000))

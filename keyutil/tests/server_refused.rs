@@ -45,7 +45,7 @@ async fn a_certificate_that_cannot_be_verified() {
         (
             issue(&world.frontend, Purpose::Server, future),
             None,
-            "not valid yet",
+            "is not valid before",
             "clock",
         ),
         (
@@ -104,8 +104,8 @@ async fn a_server_without_tls() {
             matches!(error, ConnectError::Unreachable { .. }),
             "{error:?}"
         );
-        let hint = error.hint().unwrap();
-        assert!(hint.contains("answered without TLS"), "{hint}: {error:?}");
+        let told = chain(&error);
+        assert!(told.contains("answered without TLS"), "{told}: {error:?}");
     }
 }
 
@@ -168,7 +168,7 @@ async fn a_port_that_hangs_up() {
     );
     let told = chain(&error);
     assert!(
-        told.contains("TLS handshake with `127.0.0.1` failed: "),
+        told.contains("the connection was closed when TLS began"),
         "{told}"
     );
     let hint = error.hint().unwrap();

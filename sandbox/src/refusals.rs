@@ -130,6 +130,7 @@ async fn token_refusal(stack: &Stack, token: Option<SecretString>) -> anyhow::Re
                 needed: Role::Read,
                 key_set: Some(&key_set),
                 audience: Some(AUDIENCE),
+                accepted: None,
             };
             Ok(Refused {
                 answer: format!("{:?}: {}", status.code(), status.message()),

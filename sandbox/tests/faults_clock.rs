@@ -115,7 +115,7 @@ async fn with_a_clock_ten_minutes_off_a_worker_does_not_start_and_says_so() {
     };
     clock.differs_by(600);
     let (code, told) = fails_to_start(&stack, &clock).await;
-    assert_eq!(code, Some(77), "{told}");
+    assert_eq!(code, Some(80), "{told}");
     for words in ["Request unauthorized", "the clock of this machine"] {
         assert!(told.contains(words), "{words}: {told}");
     }

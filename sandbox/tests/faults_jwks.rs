@@ -85,7 +85,7 @@ async fn stops_the_work_until_it_is_good(manner: Manner) {
     rotate(&stack);
     tokio::time::sleep(FAULT).await;
     let refused = support::starter(&stack, &[]).await;
-    assert_eq!(refused.status.code(), Some(77), "{refused:?}");
+    assert_eq!(refused.status.code(), Some(80), "{refused:?}");
     let words = support::stderr(&refused);
     assert!(words.contains("Request unauthorized."), "{words}");
     assert!(words.contains("not in the JWKS"), "{words}");

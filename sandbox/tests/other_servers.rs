@@ -43,7 +43,7 @@ async fn a_token_goes_over_plaintext_to_this_machine() {
 
     // Without the token it is refused: the server does ask for it.
     let output = support::run(&mut world.starter(&variables[..2]).await).await;
-    assert_eq!(output.status.code(), Some(77), "{output:?}");
+    assert_eq!(output.status.code(), Some(80), "{output:?}");
 }
 
 /// As Temporal Cloud with certificates.

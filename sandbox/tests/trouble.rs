@@ -1,11 +1,6 @@
 //! A worker whose calls fail says so once, and again at growing intervals, and when it is over; and
 //! one that the SDK ends says why.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 mod support;
 
 use std::{fs, time::Duration};

@@ -24,7 +24,7 @@ impl Opened {
             target: target.clone(),
             explain: Box::new(move |status| {
                 // All that workers and starters do takes `write`.
-                let known = explain(&rotating, &bearer, status, &namespace, Role::Write);
+                let known = explain(&rotating, &bearer, status, &namespace, Role::Write, None);
                 let error = known.or_else(|| {
                     is_of_the_server(status).then(|| ConnectError::Call {
                         target: rotating.dial().target(),

@@ -3,8 +3,11 @@
 
 use std::{error::Error, time::SystemTime};
 
+use temporalio_common::protos::temporal::api::workflowservice::v1::{
+    GetSystemInfoRequest, workflow_service_client::WorkflowServiceClient,
+};
 use tokio_rustls::rustls::AlertDescription;
-use tonic::{Code, Status};
+use tonic::{Code, Status, service::interceptor::InterceptedService};
 
 use super::ConnectError;
 use crate::{
@@ -20,19 +23,21 @@ use crate::{
 };
 
 /// What a failed call in `namespace` that takes `needed` means, if it is one of those that many
-/// calls share: it was refused, or not sent, or there was no connection.
+/// calls share: it was refused, or not sent, or there was no connection. `accepted` is what
+/// [`accepts`] says.
 pub(super) fn explain(
     channel: &RotatingChannel,
     bearer: &Bearer,
     status: &Status,
     namespace: &str,
     needed: Role,
+    accepted: Option<bool>,
 ) -> Option<ConnectError> {
     match status.code() {
-        Code::PermissionDenied | Code::Unauthenticated => Some(ConnectError::Refused {
+        _ if is_refusal(status) => Some(ConnectError::Refused {
             target: channel.dial().target(),
             namespace: namespace.to_owned(),
-            explanation: explain_refusal(bearer, namespace, needed),
+            explanation: explain_refusal(bearer, namespace, needed, accepted),
             status: status.clone(),
         }),
         Code::Unavailable if status.message().starts_with(bearer::NOT_SENT) => {
@@ -51,8 +56,9 @@ pub(crate) fn explain_call(
     status: Status,
     namespace: &str,
     needed: Role,
+    accepted: Option<bool>,
 ) -> ConnectError {
-    if let Some(known) = explain(channel, bearer, &status, namespace, needed) {
+    if let Some(known) = explain(channel, bearer, &status, namespace, needed, accepted) {
         return known;
     }
     let target = channel.dial().target();
@@ -61,8 +67,51 @@ pub(crate) fn explain_call(
             target,
             namespace: namespace.to_owned(),
         },
+        Code::Unknown if status.message().ends_with(HEADERS_TOO_LARGE) => {
+            ConnectError::TokenTooLarge {
+                target,
+                size: size(bearer),
+            }
+        }
         _ => ConnectError::Call { target, status },
     }
+}
+
+/// As tonic tells of an answer without a gRPC status (RFC 6585 section 5).
+const HEADERS_TOO_LARGE: &str = "HTTP status code 431";
+
+fn size(bearer: &Bearer) -> usize {
+    let header = bearer
+        .source()
+        .map(|source| source.header(SystemTime::now()));
+    header.and_then(Result::ok).map_or(0, |header| header.len())
+}
+
+/// Whether the server finds the token good, if that can be learnt: a call that everybody may make
+/// is refused with a bad one. Tells a token that is not accepted from one that permits too little.
+pub(crate) async fn accepts(channel: &RotatingChannel, bearer: &Bearer) -> Option<bool> {
+    bearer.source()?;
+    let answered = async |bearer: Bearer| {
+        let channel = InterceptedService::new(channel.clone(), bearer);
+        let mut service = WorkflowServiceClient::new(channel);
+        let answer = service.get_system_info(GetSystemInfoRequest {});
+        match answer.await {
+            Ok(_) => Some(true),
+            Err(status) => is_refusal(&status).then_some(false),
+        }
+    };
+    if answered(bearer.clone()).await? {
+        return Some(true);
+    }
+    // Temporal Cloud, or a proxy, may ask for permission here too.
+    answered(Bearer::new(None)).await?.then_some(false)
+}
+
+pub(crate) fn is_refusal(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::PermissionDenied | Code::Unauthenticated
+    )
 }
 
 /// Why there was no connection for a call, if that is why it failed.
@@ -131,7 +180,8 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &DialError) -> 
     if !asked_for.is_empty() && !identity.issuers().any(|issuer| asked_for.contains(&issuer)) {
         return format!(
             "the server takes client certificates{of_which}, and this one is issued by `{}`: \
-             present another, or have that CA added to the server's `clientCaFiles`",
+             present another, or have that CA added to the server's `clientCaFiles`; if it is an \
+             intermediate CA, put its certificate behind this one in the file",
             identity.leaf().issuer
         );
     }
@@ -155,7 +205,12 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &DialError) -> 
 }
 
 /// Why the server may have refused a call that takes `needed` in `namespace`.
-fn explain_refusal(bearer: &Bearer, namespace: &str, needed: Role) -> Explanation {
+fn explain_refusal(
+    bearer: &Bearer,
+    namespace: &str,
+    needed: Role,
+    accepted: Option<bool>,
+) -> Explanation {
     let token = bearer.source().and_then(TokenSource::current);
     let content = token.as_ref().map(Token::content);
     let refusal = Refusal {
@@ -168,6 +223,7 @@ fn explain_refusal(bearer: &Bearer, namespace: &str, needed: Role) -> Explanatio
         needed,
         key_set: None,
         audience: None,
+        accepted,
     };
     refusal.explain(SystemTime::now())
 }

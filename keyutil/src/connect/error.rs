@@ -1,9 +1,6 @@
 //! Why there is no authorized connection, and what to do about it.
 
-use std::{
-    fmt, io,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{fmt, time::Duration};
 
 use tokio_rustls::rustls::CertificateError;
 use tonic::{Code, Status};
@@ -42,9 +39,8 @@ pub enum ConnectError {
     },
     /// The server's certificate is not what it must be.
     #[error(
-        "failed to verify the certificate of `{target}`{}, trusting {trusted}{}",
-        Shown(source),
-        Clock(source)
+        "failed to verify the certificate of `{target}`{}, trusting {trusted}",
+        Shown(source)
     )]
     ServerCertificate {
         /// `host:port`.
@@ -97,6 +93,16 @@ pub enum ConnectError {
         target: String,
         /// Of the call.
         namespace: String,
+    },
+    /// Whoever stands before the server takes no header that large.
+    #[error(
+        "`{target}` answered that the headers are too large: the token, which has {size} bytes, is too large for a proxy before the server"
+    )]
+    TokenTooLarge {
+        /// `host:port`.
+        target: String,
+        /// Of the `authorization` header.
+        size: usize,
     },
     /// Some other answer.
     #[error("`{target}` answered with `{:?}: {}`", status.code(), status.message())]
@@ -182,6 +188,15 @@ impl ConnectError {
                      and lower case matter"
                 )),
             ),
+            Self::TokenTooLarge { .. } => (
+                Step::Token,
+                Class::Token,
+                Some(
+                    "have the token made with the permissions that are needed, and no more; or \
+                     have the proxy take larger headers"
+                        .to_owned(),
+                ),
+            ),
             Self::Call { status, .. } => call(status),
             Self::Sdk(_) => (Step::Grpc, Class::Other, None),
         };
@@ -236,7 +251,8 @@ fn unreachable(error: &DialError) -> (Step, Class, Option<String>) {
             Step::ServerTls,
             Class::ServerTls,
             "for a server with TLS give `--tls`, and a CA and a client certificate where it needs \
-             them: `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`",
+             them: `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`; without TLS something that \
+             speaks no HTTP/2, as the Web UI, looks the same: check the port",
         ),
         DialError::NoHttp2 => (
             Step::ServerTls,
@@ -245,20 +261,21 @@ fn unreachable(error: &DialError) -> (Step, Class, Option<String>) {
              it), not of the Web UI or the HTTP API; let a proxy in between speak HTTP/2, or pass \
              TLS through",
         ),
-        DialError::Handshake { .. } if error.is_plaintext_server() => (
+        DialError::NoTls => (
             Step::ServerTls,
             Class::ServerTls,
-            "the server answered without TLS: leave out the TLS options and the token, or use \
-             `--tls=false` for a server on this machine",
+            "leave out the TLS options and the token, or use `--tls=false` for a server on this \
+             machine; or check that the port is that of the server's gRPC frontend",
         ),
-        DialError::Handshake { source, .. } if hung_up(source) => (
+        DialError::HungUp => (
             Step::ServerTls,
             Class::Unreachable,
-            "something hangs up when TLS begins: check that the server is running and that \
-             `--address` (TEMPORAL_ADDRESS) is right, and look at the log of the server, or of the \
-             proxy before it",
+            "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is right, \
+             and look at the log of the server, or of the proxy before it",
         ),
-        DialError::Handshake { .. } | DialError::Alert { .. } => (
+        DialError::Handshake { .. }
+        | DialError::Alert { .. }
+        | DialError::ServerCertificate { .. } => (
             Step::ServerTls,
             Class::ServerTls,
             "see what the server says to `openssl s_client -connect <host:port> -alpn h2`, and \
@@ -266,13 +283,6 @@ fn unreachable(error: &DialError) -> (Step, Class, Option<String>) {
         ),
     };
     (step, class, Some(hint.to_owned()))
-}
-
-fn hung_up(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
-    )
 }
 
 fn call(status: &Status) -> (Step, Class, Option<String>) {
@@ -313,6 +323,10 @@ fn server_certificate_hint(source: &DialError) -> String {
                  (TEMPORAL_TLS_SERVER_NAME), or connect by that name"
             );
         }
+        Some(E::BadSignature) => {
+            "its CA was made anew, it seems: copy the new CA certificate to the file of \
+             `--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH)"
+        }
         Some(E::Expired | E::ExpiredContext { .. }) => {
             "have the server's certificate renewed, or set the clock of this machine"
         }
@@ -326,7 +340,8 @@ fn server_certificate_hint(source: &DialError) -> String {
             let issuer = presented.map(|leaf| format!(", `{}`,", leaf.issuer));
             return format!(
                 "name the CA that issued the server's certificate{} with `--tls-ca-path` \
-                 (TEMPORAL_TLS_SERVER_CA_CERT_PATH)",
+                 (TEMPORAL_TLS_SERVER_CA_CERT_PATH); if that is an intermediate CA, have the server \
+                 send its certificate, too",
                 issuer.unwrap_or_default()
             );
         }
@@ -347,31 +362,6 @@ impl fmt::Display for Shown<'_> {
             ),
             None => Ok(()),
         }
-    }
-}
-
-/// Where time is the matter: what time it is taken to be. rustls tells it in seconds since 1970.
-struct Clock<'a>(&'a DialError);
-
-impl fmt::Display for Clock<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (word, limit, now) = match self.0.server_certificate_error() {
-            Some(CertificateError::ExpiredContext { time, not_after }) => {
-                ("expired at", not_after, time)
-            }
-            Some(CertificateError::NotValidYetContext { time, not_before }) => {
-                ("is not valid before", not_before, time)
-            }
-            _ => return Ok(()),
-        };
-        let [limit, now] = [limit, now].map(|time| {
-            let time = UNIX_EPOCH + Duration::from_secs(time.as_secs());
-            humantime::format_rfc3339_seconds(time)
-        });
-        write!(
-            f,
-            ": it {word} {limit}, and by the clock of this machine it is {now}"
-        )
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -11,7 +12,7 @@ use temporalio_common::protos::{
         HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
     },
     temporal::api::{
-        enums::v1::TaskQueueType,
+        enums::v1::{TaskQueueType, WorkerStatus},
         taskqueue::v1::{PollerInfo, TaskQueue},
         workflowservice::v1::{
             DescribeNamespaceRequest, DescribeTaskQueueRequest, GetSystemInfoRequest,
@@ -25,16 +26,19 @@ use tonic::{Code, Status, codec::CompressionEncoding, service::interceptor::Inte
 use super::{LIMIT, Party, Report, when};
 use crate::{
     ConnectError,
-    connect::{Connection, explain_call},
+    connect::{Connection, accepts, explain_call, is_refusal},
     credentials::{Token, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     explain::{Explanation, Refusal, Sent},
     jwt::Role,
-    transport::{AuthorizedChannel, Bearer, RotatingChannel},
+    transport::{AuthorizedChannel, Bearer, DialError, Phase, RotatingChannel},
 };
 
 /// What the health service knows a frontend by (`service/frontend/service.go`).
 const FRONTEND: &str = "temporal.api.workflowservice.v1.WorkflowService";
+
+/// How the task queues begin that the server's own workers poll.
+const OF_THE_SERVER: &str = "temporal-sys-";
 
 /// A server that can be called.
 pub(super) struct Server {
@@ -53,13 +57,6 @@ pub(super) enum Probe {
     Refused(Status),
     /// It was not sent, or not answered.
     Failed(ConnectError),
-}
-
-impl Probe {
-    /// Whether the server has found the token good.
-    pub(super) fn accepted(&self) -> bool {
-        matches!(self, Self::Accepted | Self::NoNamespace(_))
-    }
 }
 
 impl Server {
@@ -104,17 +101,19 @@ impl Server {
         };
         match self.within(health.check(request)).await {
             Ok(answer) if answer.get_ref().status() == ServingStatus::Serving => {}
-            Ok(answer) => report.fail(Diagnosis {
-                step: Step::Grpc,
-                class: Class::Unreachable,
-                cause: format!(
-                    "the server says of its health: `{}`",
-                    answer.get_ref().status().as_str_name()
-                ),
-                hint: Some(
-                    "wait: it is starting or stopping; if it stays so, see its log".to_owned(),
-                ),
-            }),
+            Ok(answer) => {
+                return report.fail(Diagnosis {
+                    step: Step::Grpc,
+                    class: Class::Unreachable,
+                    cause: format!(
+                        "the server says of its health: `{}`",
+                        answer.get_ref().status().as_str_name()
+                    ),
+                    hint: Some(
+                        "wait: it is starting or stopping; if it stays so, see its log".to_owned(),
+                    ),
+                });
+            }
             // Another implementation of the server may have none.
             Err(status) if status.code() == Code::Unimplemented => {}
             Err(status) => return report.fail(self.explain(status, Role::Read).diagnosis()),
@@ -161,6 +160,18 @@ impl Server {
         }
     }
 
+    /// Whether the server finds the token good, which one that it refuses may be all the same.
+    pub(super) async fn accepts(&self, probe: &Probe) -> Option<bool> {
+        match probe {
+            Probe::Accepted | Probe::NoNamespace(_) => Some(true),
+            Probe::Failed(_) => None,
+            Probe::Refused(_) => {
+                let asked = accepts(&self.channel, &self.bearer);
+                tokio::time::timeout(self.limit, asked).await.ok().flatten()
+            }
+        }
+    }
+
     /// Whether a call that everybody may make is answered with this token: a bad one spoils it.
     pub(super) async fn takes(&self, token: &Token) -> bool {
         let source = TokenSource::Fixed(token.clone());
@@ -182,6 +193,7 @@ impl Server {
             needed: Role::Read,
             key_set: facts.key_set,
             audience: facts.audience,
+            accepted: facts.accepted,
         };
         refusal.explain(SystemTime::now())
     }
@@ -215,9 +227,16 @@ impl Server {
                 return false;
             }
         }
+        let how = match self.bearer.source() {
+            Some(_) => "",
+            None => ", and no token was sent",
+        };
         report.ok(
             Step::Permission,
-            format!("`DescribeNamespace` of `{}` is answered", self.namespace),
+            format!(
+                "`DescribeNamespace` of `{}` is answered{how}",
+                self.namespace
+            ),
         );
         if self.bearer.source().is_some() && self.lets_everybody_in().await {
             report.warn(
@@ -243,11 +262,10 @@ impl Server {
                     needed,
                     key_set: None,
                     audience: None,
+                    accepted: Some(true),
                 };
                 let explanation = refusal.explain(SystemTime::now());
                 let mut diagnosis = self.refusal(status, explanation).diagnosis();
-                // The server has just accepted the token for something smaller.
-                (diagnosis.step, diagnosis.class) = (Step::Permission, Class::Permission);
                 diagnosis.cause = format!("the token does not do to {what}: {}", diagnosis.cause);
                 report.fail(diagnosis);
                 false
@@ -265,9 +283,20 @@ impl Server {
         };
         let diagnosis = self.refusal(status, explanation.clone()).diagnosis();
         match explanation {
-            Explanation::Perhaps(_) => {
-                report.fail(diagnosis);
+            Explanation::Perhaps(suspects) => {
+                // What is the matter with the key set is told there; it may not be the cause.
+                let others = if report.has_failed_at(&[Step::Jwks]) {
+                    suspects
+                        .iter()
+                        .filter(|other| other.step != Step::Jwks)
+                        .map(|other| format!("perhaps, too: {}", other.words))
+                        .collect()
+                } else {
+                    report.fail(diagnosis);
+                    Vec::new()
+                };
                 report.skip(Step::Permission, "not known: the token is not accepted");
+                report.detail(others);
             }
             Explanation::Because(causes) => {
                 // Those of the token and of the key set are told there.
@@ -431,18 +460,19 @@ impl Server {
         let Ok(answer) = self.within(service.list_workers(request)).await else {
             return String::new();
         };
-        let workers = answer.into_inner().workers;
+        let workers = answer.into_inner().workers.into_iter();
         let mut queues: Vec<_> = workers
-            .into_iter()
+            .filter(|worker| worker.status() != WorkerStatus::Shutdown)
             .map(|worker| worker.task_queue)
+            .filter(|queue| queue != than && !queue.starts_with(OF_THE_SERVER))
             .collect();
         queues.sort();
         queues.dedup();
-        queues.retain(|queue| queue != than);
         if queues.is_empty() {
             String::new()
         } else {
-            format!("; workers of this namespace poll `{}`", queues.join("`, `"))
+            let queues = queues.join("`, `");
+            format!("; in the last minutes workers of this namespace have polled `{queues}`")
         }
     }
 
@@ -464,15 +494,25 @@ impl Server {
     }
 
     fn explain(&self, status: Status, needed: Role) -> ConnectError {
-        explain_call(&self.channel, &self.bearer, status, &self.namespace, needed)
+        explain_call(
+            &self.channel,
+            &self.bearer,
+            status,
+            &self.namespace,
+            needed,
+            None,
+        )
     }
 
     async fn within<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         let late = || {
-            let limit = humantime::format_duration(self.limit);
-            Err(Status::deadline_exceeded(format!(
-                "no answer within {limit}"
-            )))
+            let error = DialError::TimedOut {
+                phase: Phase::Answer,
+                after: self.limit,
+            };
+            let mut status = Status::deadline_exceeded(error.to_string());
+            status.set_source(Arc::new(error));
+            Err(status)
         };
         tokio::time::timeout(self.limit, call)
             .await
@@ -484,11 +524,5 @@ impl Server {
 pub(super) struct Facts<'a> {
     pub(super) key_set: Option<&'a [u8]>,
     pub(super) audience: Option<&'a str>,
-}
-
-fn is_refusal(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::PermissionDenied | Code::Unauthenticated
-    )
+    pub(super) accepted: Option<bool>,
 }

@@ -32,13 +32,13 @@ impl KeySet {
     }
 }
 
-/// `accepted`, where the server has accepted the token: then the server reads another key set than
-/// one which does not verify it.
+/// `accepted` is whether the server accepts the token, where that is known: if it does, it reads
+/// another key set than one which does not verify it.
 pub(super) async fn look(
     report: &mut Report,
     examination: &Examination<'_>,
     source: Option<&TokenSource>,
-    accepted: bool,
+    accepted: Option<bool>,
 ) -> KeySet {
     let beside = beside_the_signing_key(examination);
     let of_the_server = examination.jwks.is_some();
@@ -50,7 +50,7 @@ pub(super) async fn look(
         return KeySet::default();
     };
     let fail = |report: &mut Report, cause: String, hint: &str| {
-        if accepted {
+        if accepted == Some(true) {
             let seen = format!("{cause}; the server accepts the token all the same");
             report.warn(Step::Jwks, seen, hint);
         } else {
@@ -116,18 +116,14 @@ pub(super) async fn look(
             return set;
         }
     }
-    tell(report, examination, &name, &kids, kid, &set);
+    tell(report, &name, &kids, kid, &set);
+    if accepted == Some(false) {
+        tell_age(report, examination, kid);
+    }
     set
 }
 
-fn tell(
-    report: &mut Report,
-    examination: &Examination<'_>,
-    name: &str,
-    kids: &[String],
-    kid: Option<&str>,
-    set: &KeySet,
-) {
+fn tell(report: &mut Report, name: &str, kids: &[String], kid: Option<&str>, set: &KeySet) {
     let type_ = set
         .found
         .as_ref()
@@ -150,26 +146,30 @@ fn tell(
                 .to_owned(),
         ]);
     }
-    if let Some(published) = published(examination, kid) {
-        let age = SystemTime::now()
-            .duration_since(published)
-            .unwrap_or_default();
-        let ago = humantime::format_duration(Duration::from_secs(age.as_secs()));
-        if age < examination.jwks_refresh {
-            report.warn(
-                Step::Jwks,
-                format!("the key was published {ago} ago: the server may not have fetched it yet"),
-                format!(
-                    "wait for one `refreshInterval` of the server ({}, by `--refresh-interval`)",
-                    humantime::format_duration(examination.jwks_refresh)
-                ),
-            );
-        } else {
-            report.detail(vec![format!(
-                "the key was published {ago} ago, and the server fetches every {}",
-                humantime::format_duration(examination.jwks_refresh)
-            )]);
-        }
+}
+
+/// Where the server does not accept the token, it may not know the key yet.
+fn tell_age(report: &mut Report, examination: &Examination<'_>, kid: Option<&str>) {
+    let Some(published) = published(examination, kid) else {
+        return;
+    };
+    let age = SystemTime::now()
+        .duration_since(published)
+        .unwrap_or_default();
+    let ago = humantime::format_duration(Duration::from_secs(age.as_secs()));
+    let refresh = humantime::format_duration(examination.jwks_refresh);
+    if age < examination.jwks_refresh {
+        report.warn(
+            Step::Jwks,
+            format!("the key was published {ago} ago: the server may not have fetched it yet"),
+            format!(
+                "wait for one `refreshInterval` of the server ({refresh}, by `--refresh-interval`)"
+            ),
+        );
+    } else {
+        report.detail(vec![format!(
+            "the key was published {ago} ago, and the server fetches every {refresh}"
+        )]);
     }
 }
 

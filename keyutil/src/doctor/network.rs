@@ -7,9 +7,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Report, files, when};
 use crate::{
+    args::{ConnectArgs, given},
     connect::failed_on,
     credentials::Credential,
-    diagnosis::Step,
+    diagnosis::{Diagnosis, Step},
     status::Handshake,
     transport::{
         Dial, DialError, Security,
@@ -19,34 +20,65 @@ use crate::{
 };
 
 /// The steps that are taken here.
-pub(super) const STEPS: [Step; 4] = [Step::Name, Step::Tcp, Step::ServerTls, Step::ClientTls];
+const STEPS: [Step; 4] = [Step::Name, Step::Tcp, Step::ServerTls, Step::ClientTls];
 
 /// For the first words of a server. gRPC servers in Go speak at once; others wait for the client,
 /// and have accepted the certificate all the same.
 const FIRST_WORDS: Duration = Duration::from_secs(1);
 
-pub(super) async fn look(report: &mut Report, dial: Option<&Dial>, bare: Option<&Dial>) {
+/// Comes back with whether calls can be made.
+pub(super) async fn look(
+    report: &mut Report,
+    args: &ConnectArgs,
+    dial: Option<&Dial>,
+    bare: Option<&Dial>,
+) -> bool {
     let Some(reached) = dial.or(bare) else {
         for step in STEPS {
             report.skip(step, "there is no usable address");
         }
-        return;
+        return false;
     };
     let Some(tcp) = reach(report, reached).await else {
-        return;
+        return false;
     };
     let Some(dial) = dial else {
         for step in [Step::ServerTls, Step::ClientTls] {
             report.skip(step, "the settings of TLS are not usable: see above");
         }
-        return;
+        return false;
     };
     if let Security::Plaintext { .. } = dial.security() {
         report.skip(Step::ServerTls, "TLS is off");
         report.skip(Step::ClientTls, "TLS is off");
-        return;
+        return true;
     }
-    secure(report, dial, tcp).await;
+    let Err(diagnosis) = secure(report, dial, tcp).await else {
+        return true;
+    };
+    let unusable = given(&args.tls_cert_path).is_some() && !has_identity(dial);
+    if diagnosis.step == Step::ClientTls && unusable {
+        report.skip(
+            Step::ClientTls,
+            "the server wants a client certificate, and ours is not usable: see above",
+        );
+        return false;
+    }
+    if diagnosis.step == Step::ServerTls {
+        report.skip(Step::ClientTls, "there is no TLS connection");
+    }
+    report.fail(diagnosis);
+    false
+}
+
+fn has_identity(dial: &Dial) -> bool {
+    matches!(
+        dial.security(),
+        Security::Tls {
+            identity: Some(_),
+            ..
+        }
+    )
 }
 
 async fn reach(report: &mut Report, dial: &Dial) -> Option<TcpStream> {
@@ -95,25 +127,15 @@ async fn reach(report: &mut Report, dial: &Dial) -> Option<TcpStream> {
     }
 }
 
-async fn secure(report: &mut Report, dial: &Dial, tcp: TcpStream) {
+async fn secure(report: &mut Report, dial: &Dial, tcp: TcpStream) -> Result<(), Diagnosis> {
     let credentials = Credentials::now(dial.security());
     let failed = |error| failed_on(dial, &credentials, error).diagnosis();
-    match dial.tls(tcp, &credentials, dial.deadline()).await {
-        Ok((tls, secured)) => {
-            look_at_server(report, &secured);
-            match first_words(tls, &secured).await {
-                Ok(spoke) => look_at_client(report, &secured, &credentials, spoke),
-                Err(error) => report.fail(failed(error)),
-            }
-        }
-        Err(error) => {
-            let diagnosis = failed(error);
-            if diagnosis.step == Step::ServerTls {
-                report.skip(Step::ClientTls, "there is no TLS connection");
-            }
-            report.fail(diagnosis);
-        }
-    }
+    let secured = dial.tls(tcp, &credentials, dial.deadline()).await;
+    let (tls, secured) = secured.map_err(failed)?;
+    look_at_server(report, &secured);
+    let spoke = first_words(tls, &secured).await.map_err(failed)?;
+    look_at_client(report, &secured, &credentials, spoke);
+    Ok(())
 }
 
 fn look_at_server(report: &mut Report, secured: &Secured) {

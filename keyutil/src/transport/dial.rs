@@ -20,6 +20,7 @@ mod error;
 mod handshake;
 mod journal;
 mod peer;
+mod unverified;
 
 pub use credentials::Credentials;
 pub use error::{DialError, Phase};

@@ -50,7 +50,7 @@ impl Clock {
 }
 
 /// What `faketime` loads into the programs that it starts.
-async fn library() -> io::Result<String> {
+pub async fn library() -> io::Result<String> {
     let mut command = Command::new("faketime");
     let output = command.args(["-m", "-f", "+0", "env"]).output().await?;
     let told = String::from_utf8_lossy(&output.stdout).into_owned();

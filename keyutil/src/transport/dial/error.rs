@@ -4,7 +4,7 @@ use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio_rustls::rustls::{self, AlertDescription, CertificateError, pki_types::ServerName};
 
-use super::Peer;
+use super::{Peer, unverified::InWords};
 use crate::transport::stream::alert_in;
 
 /// Why there is no connection.
@@ -45,6 +45,20 @@ pub enum DialError {
         /// What the name resolved to.
         address: SocketAddr,
     },
+    /// The server's certificate is not what it must be.
+    #[error("{}", InWords { error, peer })]
+    ServerCertificate {
+        /// What is wrong with it.
+        error: Box<CertificateError>,
+        /// What the server had shown until then.
+        peer: Arc<Peer>,
+    },
+    /// Something else than TLS came back.
+    #[error("the server answered without TLS")]
+    NoTls,
+    /// Nothing came back.
+    #[error("the connection was closed when TLS began")]
+    HungUp,
     /// TLS failed before any data.
     #[error("the TLS handshake with `{}` failed", Shown(server_name))]
     Handshake {
@@ -100,7 +114,7 @@ impl DialError {
     /// What the server had shown of itself until then.
     pub fn peer(&self) -> Option<&Peer> {
         match self {
-            Self::Handshake { peer, .. } => Some(peer),
+            Self::Handshake { peer, .. } | Self::ServerCertificate { peer, .. } => Some(peer),
             Self::Alert { peer, .. } => peer.as_deref(),
             _ => None,
         }
@@ -118,10 +132,18 @@ impl DialError {
                 alert,
                 peer: Some(peer.clone()),
             },
-            None => Self::Handshake {
-                server_name: server_name.clone(),
-                peer: peer.clone(),
-                source: Arc::new(source),
+            None => match tls_error(&source) {
+                Some(rustls::Error::InvalidCertificate(error)) => Self::ServerCertificate {
+                    error: Box::new(error.clone()),
+                    peer: peer.clone(),
+                },
+                Some(rustls::Error::InvalidMessage(_)) => Self::NoTls,
+                None if is_end(&source) => Self::HungUp,
+                _ => Self::Handshake {
+                    server_name: server_name.clone(),
+                    peer: peer.clone(),
+                    source: Arc::new(source),
+                },
             },
         }
     }
@@ -151,22 +173,10 @@ impl DialError {
 
     /// What is wrong with the server's certificate, if that is why.
     pub fn server_certificate_error(&self) -> Option<&CertificateError> {
-        match self.tls_error()? {
-            rustls::Error::InvalidCertificate(error) => Some(error),
+        match self {
+            Self::ServerCertificate { error, .. } => Some(error),
             _ => None,
         }
-    }
-
-    /// Whether the other side answered TLS with something that is no TLS.
-    pub fn is_plaintext_server(&self) -> bool {
-        matches!(self.tls_error(), Some(rustls::Error::InvalidMessage(_)))
-    }
-
-    fn tls_error(&self) -> Option<&rustls::Error> {
-        let Self::Handshake { source, .. } = self else {
-            return None;
-        };
-        source.get_ref()?.downcast_ref()
     }
 
     /// Whether the same attempt may succeed later without anybody changing the configuration.
@@ -176,10 +186,26 @@ impl DialError {
             // Port forwarding accepts for a server that is not up yet, and hangs up.
             Self::PlaintextClosed => true,
             // Something in between that cut the line, not something that said no.
-            Self::Handshake { .. } => self.tls_error().is_none(),
-            Self::Alert { .. } | Self::TokenInPlaintext { .. } | Self::NoHttp2 => false,
+            Self::HungUp => true,
+            Self::Handshake { source, .. } => tls_error(source).is_none(),
+            Self::ServerCertificate { .. }
+            | Self::Alert { .. }
+            | Self::NoTls
+            | Self::TokenInPlaintext { .. }
+            | Self::NoHttp2 => false,
         }
     }
+}
+
+fn tls_error(source: &io::Error) -> Option<&rustls::Error> {
+    source.get_ref()?.downcast_ref()
+}
+
+fn is_end(source: &io::Error) -> bool {
+    matches!(
+        source.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
 }
 
 struct Shown<'a>(&'a ServerName<'static>);

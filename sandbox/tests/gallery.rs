@@ -1,0 +1,117 @@
+//! The gallery of failures: each is caused for real, and what `keyutil doctor` and the starter say
+//! of it is compared with what is kept in `gallery/*.txt`, for a person to read. The table of
+//! failures in the README is made of the same data.
+//!
+//! `SNAPSHOTS=overwrite cargo test -p sandbox --test gallery` writes both anew.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod support;
+
+mod gallery {
+    pub mod case;
+    pub mod client_certificate;
+    pub mod clock;
+    pub mod connection;
+    pub mod files;
+    pub mod frames;
+    pub mod healthy;
+    pub mod key_set;
+    pub mod namespace;
+    pub mod peers;
+    pub mod permission;
+    pub mod redact;
+    pub mod server_certificate;
+    pub mod servers;
+    pub mod show;
+    pub mod table;
+    pub mod task_queue;
+    pub mod token;
+    pub mod tokens;
+    pub mod world;
+}
+
+use gallery::{
+    client_certificate, clock, connection, files, healthy, key_set, namespace, permission,
+    server_certificate, servers, show::show, table, task_queue, token,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_the_server() {
+    show("connection", connection::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_of_the_server() {
+    show("server_certificate", server_certificate::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_of_the_client() {
+    show("client_certificate", client_certificate::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_the_client() {
+    show("files", files::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens() {
+    show("token", token::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn permissions() {
+    show("permission", permission::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_set() {
+    show("key_set", key_set::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks() {
+    show("clock", clock::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces() {
+    show("namespace", namespace::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_other_kinds() {
+    show("servers", servers::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn task_queues() {
+    show("task_queue", task_queue::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_is_well() {
+    healthy::is_well().await;
+}
+
+#[test]
+fn the_table_of_the_readme_is_made_of_these() {
+    table::compare(&[
+        connection::ROWS,
+        servers::ROWS,
+        server_certificate::ROWS,
+        files::ROWS,
+        client_certificate::ROWS,
+        token::ROWS,
+        key_set::ROWS,
+        clock::ROWS,
+        permission::ROWS,
+        namespace::ROWS,
+        task_queue::ROWS,
+    ]);
+}

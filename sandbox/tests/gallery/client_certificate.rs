@@ -1,0 +1,136 @@
+//! What the server makes of a client certificate.
+
+use keyutil::pki::{AuthorityKind, AuthorityRequest, Leaf, Purpose, Validity};
+use secrecy::ExposeSecret;
+
+use super::{
+    case::{Attempt, Case, Cause::Told, Row, Starter::Same},
+    clock::at,
+    server_certificate::first,
+    world::{World, issue, namesake, now, seconds, stranger},
+};
+
+pub const ROWS: &[Row] = &[
+    Row {
+        message: "refused the client certificate (presented: none)",
+        exit_code: 79,
+        cause: "the server wants one",
+        advice: "`--tls-cert-path` and `--tls-key-path`",
+        cases: &[Case {
+            name: "no client certificate",
+            step: Some("client_tls"),
+            starter: Same,
+            cause: Told(|_, attempt| attempt.without_client_certificate()),
+        }],
+    },
+    Row {
+        message: "refused the client certificate … UnknownCA",
+        exit_code: 79,
+        cause: "issued by a CA that the server does not trust for clients; or an intermediate CA \
+                is missing in the file",
+        advice: "have it issued by another, or add the CA to `clientCaFiles`; put the \
+                 intermediates behind the certificate",
+        cases: &[
+            Case {
+                name: "a client certificate of an unknown CA",
+                step: Some("client_tls"),
+                starter: Same,
+                cause: Told(|_, attempt| present(attempt, &client(&stranger("another"), now()))),
+            },
+            Case {
+                name: "a client certificate without its intermediate CA",
+                step: Some("client_tls"),
+                starter: Same,
+                cause: Told(|_, attempt| {
+                    let request = AuthorityRequest {
+                        name: "intermediate",
+                        validity: now(),
+                        intermediates: 0,
+                    };
+                    let root = stranger("another");
+                    let mut leaf = client(&root.subordinate(&request).unwrap(), now());
+                    leaf.certificate_pem = first(&leaf.certificate_pem);
+                    present(attempt, &leaf)
+                }),
+            },
+            Case {
+                name: "a client certificate of another CA with the same name",
+                step: Some("client_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let authority = world.authority(AuthorityKind::Clients);
+                    let namesake = namesake(&authority, &attempt.folder);
+                    present(attempt, &client(&namesake, now()))
+                }),
+            },
+            Case {
+                name: "the server's own certificate as a client's",
+                step: Some("client_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let authority = world.authority(AuthorityKind::Frontend);
+                    present(attempt, &client(&authority, now()))
+                }),
+            },
+        ],
+    },
+    Row {
+        message: "refused the client certificate … BadCertificate",
+        exit_code: 79,
+        cause: "it is one for servers: the extended key usage `clientAuth` is missing",
+        advice: "have it issued for clients",
+        cases: &[Case {
+            name: "a client certificate with `serverAuth` only",
+            step: Some("client_tls"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                let authority = world.authority(AuthorityKind::Clients);
+                let leaf = issue(&authority, Purpose::Server, &["worker.example"], now());
+                present(attempt, &leaf)
+            }),
+        }],
+    },
+    Row {
+        message: "refused the client certificate … CertificateExpired",
+        exit_code: 79,
+        cause: "by the server's clock it has expired, or is not valid yet; by this machine's it \
+                is valid",
+        advice: "set the clock that is wrong; the hint has the times",
+        cases: &[
+            Case {
+                name: "a client certificate that has expired by the server's clock",
+                step: Some("client_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let leaf = issued(world, seconds(-3600, -60));
+                    at(world, present(attempt, &leaf), -120)
+                }),
+            },
+            Case {
+                name: "a client certificate that is not valid yet by the server's clock",
+                step: Some("client_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let leaf = issued(world, seconds(600, 3600));
+                    at(world, present(attempt, &leaf), 1200)
+                }),
+            },
+        ],
+    },
+];
+
+/// Presents this one.
+pub fn present(attempt: Attempt, leaf: &Leaf) -> Attempt {
+    let certificate = attempt.write("tls.crt", &leaf.certificate_pem);
+    let key = attempt.write("tls.key", leaf.key_pem.expose_secret());
+    attempt.client_certificate(&certificate, &key)
+}
+
+/// By the CA that the server trusts.
+pub fn issued(world: &World, validity: Validity) -> Leaf {
+    client(&world.authority(AuthorityKind::Clients), validity)
+}
+
+fn client(authority: &keyutil::pki::Authority, validity: Validity) -> Leaf {
+    issue(authority, Purpose::Client, &[], validity)
+}

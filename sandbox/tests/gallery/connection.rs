@@ -1,0 +1,171 @@
+//! No way to the server, or to something that is none.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::time::timeout;
+
+use super::{
+    case::{
+        Attempt, Case,
+        Cause::{Made, Told},
+        Row,
+        Starter::Same,
+    },
+    peers::{self, Peer},
+    world::{World, now},
+};
+
+pub const ROWS: &[Row] = &[
+    Row {
+        message: "failed to resolve the host name …",
+        exit_code: 69,
+        cause: "the host name is wrong, or this machine or container does not know it",
+        advice: "check `TEMPORAL_ADDRESS`; `getent hosts <name>`",
+        cases: &[Case {
+            name: "a host name that nobody knows",
+            step: Some("name"),
+            starter: Same,
+            cause: Made(|_, attempt| unknown_host(attempt).boxed_local()),
+        }],
+    },
+    Row {
+        message: "no TCP connection to …",
+        exit_code: 69,
+        cause: "nobody listens there, or not yet",
+        advice: "check `TEMPORAL_ADDRESS`; a server that is starting is waited for, \
+                 `--connect-timeout`",
+        cases: &[Case {
+            name: "a port that nobody listens on",
+            step: Some("tcp"),
+            starter: Same,
+            cause: Told(|_, attempt| led_to(attempt, peers::nobody())),
+        }],
+    },
+    Row {
+        message: "a TCP connection, and no end of the TLS handshake …",
+        exit_code: 69,
+        cause: "another port, a proxy that waits for something, or a server that hangs",
+        advice: "the port is that of the frontend, 7233 if nobody changed it",
+        cases: &[Case {
+            name: "a port that accepts connections and says nothing",
+            step: Some("server_tls"),
+            starter: Same,
+            cause: Told(|_, attempt| led_to(attempt, peers::says_nothing())),
+        }],
+    },
+    Row {
+        message: "no answer within …",
+        exit_code: 69,
+        cause: "the same, without TLS",
+        advice: "the same",
+        cases: &[Case {
+            name: "a port that accepts connections and says nothing, without TLS",
+            step: Some("grpc"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                led_to(without_tls(world, attempt), peers::says_nothing())
+            }),
+        }],
+    },
+    Row {
+        message: "the connection was closed when TLS began",
+        exit_code: 69,
+        cause: "a proxy without a server behind it, or another program",
+        advice: "check `TEMPORAL_ADDRESS`; the log of the proxy",
+        cases: &[Case {
+            name: "a port that hangs up",
+            step: Some("server_tls"),
+            starter: Same,
+            cause: Told(|_, attempt| led_to(attempt, peers::hangs_up())),
+        }],
+    },
+    Row {
+        message: "the server answered without TLS",
+        exit_code: 76,
+        cause: "TLS is on here and off there",
+        advice: "leave out the TLS options and the token, or `--tls=false` on this machine",
+        cases: &[Case {
+            name: "an HTTP server without TLS",
+            step: Some("server_tls"),
+            starter: Same,
+            cause: Told(|_, attempt| {
+                led_to(attempt, peers::answers(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+            }),
+        }],
+    },
+    Row {
+        message: "the server closed the connection without an answer",
+        exit_code: 76,
+        cause: "TLS is off here and on there: the variables were not sourced; or the port of the \
+                Web UI or of the HTTP API",
+        advice: "`--tls`, `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`; check the port",
+        cases: &[
+            Case {
+                name: "an HTTP server, without TLS on both sides",
+                step: Some("server_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let peer = peers::answers(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+                    led_to(without_tls(world, attempt), peer)
+                }),
+            },
+            Case {
+                name: "no TLS here, and a server with TLS",
+                step: Some("server_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let address = world.stack.address();
+                    without_tls(world, attempt).impatient().address(address)
+                }),
+            },
+        ],
+    },
+    Row {
+        message: "the server did not agree to HTTP/2",
+        exit_code: 76,
+        cause: "the port of the Web UI or of the HTTP API, or a proxy that speaks HTTP/1.1 alone",
+        advice: "the port of the gRPC frontend; let the proxy speak HTTP/2, or pass TLS through",
+        cases: &[
+            Case {
+                name: "a TLS server that does not know ALPN",
+                step: Some("server_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| led_to(attempt, tls_with(world, &[]))),
+            },
+            Case {
+                name: "a TLS server that speaks HTTP/1.1 alone",
+                step: Some("server_tls"),
+                starter: Same,
+                cause: Told(|world, attempt| led_to(attempt, tls_with(world, &[b"http/1.1"]))),
+            },
+        ],
+    },
+];
+
+async fn unknown_host(attempt: Attempt) -> Attempt {
+    // Reserved for this by RFC 6761.
+    let host = "temporal.invalid:7233";
+    let answered = timeout(Duration::from_secs(1), tokio::net::lookup_host(host)).await;
+    match answered {
+        Ok(Err(_)) => attempt.impatient().address(host),
+        Ok(Ok(_)) => attempt.skipped("the name service of this machine knows every name"),
+        Err(_) => attempt.skipped("the name service of this machine does not answer"),
+    }
+}
+
+fn led_to(attempt: Attempt, (address, peer): Peer) -> Attempt {
+    attempt.impatient().address(address).holding(peer)
+}
+
+fn tls_with(world: &World, protocols: &[&[u8]]) -> Peer {
+    peers::tls(&world.server_leaf(&["127.0.0.1"], now()), protocols)
+}
+
+/// As when the variables were not sourced.
+pub fn without_tls(_: &World, attempt: Attempt) -> Attempt {
+    attempt
+        .without_client_certificate()
+        .without_token()
+        .without("TEMPORAL_TLS_SERVER_CA_CERT_PATH")
+}

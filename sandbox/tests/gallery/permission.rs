@@ -1,0 +1,86 @@
+//! Tokens that the server accepts, and that permit too little.
+
+use serde_json::json;
+
+use super::{
+    case::{Case, Cause::Told, Row, Starter::Same},
+    token::file,
+    tokens::Jwt,
+};
+
+pub const ROWS: &[Row] = &[Row {
+    message: "the token has … and the call takes …",
+    exit_code: 77,
+    cause: "other namespace, too small a role, a name that the server does not know",
+    advice: "mint with `<namespace>:write`",
+    cases: &[
+        Case {
+            name: "a token for another namespace",
+            step: Some("permission"),
+            starter: Same,
+            cause: Told(|_, attempt| attempt.with("KEYUTIL_PERMISSIONS", "another:write")),
+        },
+        Case {
+            name: "a token for the namespace in another case",
+            step: Some("permission"),
+            starter: Same,
+            cause: Told(|_, attempt| attempt.with("KEYUTIL_PERMISSIONS", "Default:write")),
+        },
+        Case {
+            name: "a token with `worker` alone",
+            step: Some("permission"),
+            starter: Same,
+            cause: Told(|_, attempt| attempt.with("KEYUTIL_PERMISSIONS", "default:worker")),
+        },
+        Case {
+            name: "a token with `system:admin`",
+            step: Some("permission"),
+            starter: Same,
+            cause: Told(|_, attempt| attempt.with("KEYUTIL_PERMISSIONS", "system:admin")),
+        },
+        Case {
+            name: "a token with `default:writer`",
+            step: Some("permission"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                let token = Jwt::good(world).claim("permissions", json!(["default:writer"]));
+                file(attempt, &token)
+            }),
+        },
+        Case {
+            name: "a token whose permissions are one text",
+            step: Some("permission"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                let token = Jwt::good(world).claim("permissions", json!("default:write"));
+                file(attempt, &token)
+            }),
+        },
+        Case {
+            name: "a token without permissions",
+            step: Some("permission"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                let token = Jwt::good(world).claim("permissions", json!(null));
+                file(attempt, &token)
+            }),
+        },
+        Case {
+            name: "a token with `write`, for whoever registers namespaces",
+            step: Some("permission"),
+            starter: super::case::Starter::NotRun,
+            cause: Told(|_, attempt| attempt.asking(["--as", "admin"])),
+        },
+        Case {
+            name: "a token with `read`, for whoever starts workflows",
+            step: Some("permission"),
+            // It connects, which takes no more, and fails at what it does then.
+            starter: super::case::Starter::NotRun,
+            cause: Told(|_, attempt| {
+                attempt
+                    .with("KEYUTIL_PERMISSIONS", "default:read")
+                    .asking(["--as", "starter"])
+            }),
+        },
+    ],
+}];

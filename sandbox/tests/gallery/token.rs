@@ -1,0 +1,254 @@
+//! Tokens that are none, or that the server does not accept.
+
+use serde_json::{Value, json};
+
+use super::{
+    case::{
+        Attempt, Case,
+        Cause::Told,
+        Row,
+        Starter::{KnowsLess, Same, Works},
+    },
+    tokens::Jwt,
+    world::World,
+};
+
+pub const ROWS: &[Row] = &[
+    Row {
+        message: "no token was sent, and this server asks for one",
+        exit_code: 80,
+        cause: "no token source",
+        advice: "`--signing-key`, `--token-file` or `TEMPORAL_API_KEY`",
+        cases: &[Case {
+            name: "no token",
+            step: Some("token"),
+            starter: Same,
+            cause: Told(|_, attempt| attempt.without_token()),
+        }],
+    },
+    Row {
+        message: "unusable token in …",
+        exit_code: 80,
+        cause: "the file is empty, holds something else than one JWT, or one that has expired and \
+                that nobody renews: the message says which",
+        advice: "see to whoever writes the file; or `keyutil token mint`",
+        cases: &[
+            Case {
+                name: "an empty token file",
+                step: Some("token"),
+                starter: Same,
+                cause: Told(|_, attempt| attempt.token_file("")),
+            },
+            Case {
+                name: "a token file with something else",
+                step: Some("token"),
+                starter: Same,
+                cause: Told(|_, attempt| attempt.token_file("tops3cret")),
+            },
+            Case {
+                name: "half a token",
+                step: Some("token"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    let token = Jwt::good(world).signed();
+                    attempt.token_file(&token[..token.len() / 2])
+                }),
+            },
+            Case {
+                name: "a token file that nobody renews",
+                step: Some("token"),
+                starter: Same,
+                cause: Told(|world, attempt| file(attempt, &Jwt::good(world).time("exp", -3600))),
+            },
+        ],
+    },
+    Row {
+        message: "--api-key (TEMPORAL_API_KEY) is unusable …",
+        exit_code: 80,
+        cause: "a fixed token that has expired; it is not even sent",
+        advice: "a new one; a process that lives long wants `--signing-key` or `--token-file`",
+        cases: &[Case {
+            name: "a fixed token that has expired",
+            step: Some("token"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                let token = Jwt::good(world).time("exp", -3600).signed();
+                attempt.without_token().with("TEMPORAL_API_KEY", token)
+            }),
+        }],
+    },
+    Row {
+        message: "the API key is not valid, or not for this namespace",
+        exit_code: 80,
+        cause: "something that is no JWT, and that the server does not take",
+        advice: "compare it with the one that was issued",
+        cases: &[Case {
+            name: "an API key for a server that wants a JWT",
+            step: Some("token"),
+            starter: Same,
+            cause: Told(|_, attempt| {
+                attempt
+                    .without_token()
+                    .with("TEMPORAL_API_KEY", "tops3cret")
+            }),
+        }],
+    },
+    Row {
+        message: "the token is out of its time: not valid yet",
+        exit_code: 80,
+        cause: "the clock of this machine is behind, or that of whoever minted it ahead",
+        advice: "set the clock",
+        cases: &[Case {
+            name: "a token that is not valid yet",
+            step: Some("token"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                let token = Jwt::good(world).time("nbf", 3600).time("exp", 7200);
+                file(attempt, &token)
+            }),
+        }],
+    },
+    Row {
+        message: "the token has no …",
+        exit_code: 80,
+        cause: "the server wants `kid` and `sub`",
+        advice: "have it made with them, as `keyutil token mint` does",
+        cases: &[
+            Case {
+                name: "a token without `kid`",
+                step: Some("token"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    file(attempt, &Jwt::good(world).header("kid", Value::Null))
+                }),
+            },
+            Case {
+                name: "a token without `sub`",
+                step: Some("token"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    file(attempt, &Jwt::good(world).claim("sub", Value::Null))
+                }),
+            },
+        ],
+    },
+    Row {
+        message: "the token is signed neither with ES256 nor with RS256",
+        exit_code: 80,
+        cause: "the server knows no other algorithms",
+        advice: "have it signed with a P-256 or an RSA key",
+        cases: &[
+            Case {
+                name: "a token with the algorithm `HS256`",
+                step: Some("token"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    file(attempt, &Jwt::good(world).header("alg", "HS256".into()))
+                }),
+            },
+            Case {
+                name: "a token with the algorithm `none`",
+                step: Some("token"),
+                starter: Same,
+                cause: Told(|world, attempt| {
+                    file(attempt, &Jwt::good(world).header("alg", "none".into()))
+                }),
+            },
+        ],
+    },
+    Row {
+        message: "the token's exp is not a number",
+        exit_code: 80,
+        cause: "whoever makes the token writes times as text",
+        advice: "have it made with seconds since 1970",
+        cases: &[Case {
+            name: "a token whose `exp` is a text",
+            step: Some("token"),
+            starter: Same,
+            cause: Told(|world, attempt| {
+                file(attempt, &Jwt::good(world).claim("exp", "2040-01-01".into()))
+            }),
+        }],
+    },
+    Row {
+        message: "the token is for the audience … and the server expects …",
+        exit_code: 80,
+        cause: "`aud` is not what the server's `authorization.audience` says",
+        advice: "`--audience`. The server does not tell what it expects: `keyutil doctor` compares \
+                 it where it is told, with `--server-audience`",
+        cases: &[Case {
+            name: "a token for another audience",
+            step: Some("token"),
+            starter: KnowsLess,
+            cause: Told(|_, attempt| {
+                attempt
+                    .with("KEYUTIL_AUDIENCE", "another")
+                    .asking(["--server-audience", sandbox::stack::AUDIENCE])
+            }),
+        }],
+    },
+    Row {
+        message: "the token looks right from here, so perhaps …",
+        exit_code: 80,
+        cause: "the server does not know the key, wants another audience, or has another time",
+        advice: "`keyutil doctor --jwks <what the server reads>`; the server's log says which",
+        cases: &[
+            Case {
+                name: "a token for another audience, and nobody says which it must be",
+                step: Some("jwks"),
+                starter: KnowsLess,
+                cause: Told(|_, attempt| attempt.with("KEYUTIL_AUDIENCE", "another")),
+            },
+            Case {
+                name: "a token without an audience",
+                step: Some("jwks"),
+                starter: KnowsLess,
+                cause: Told(|_, attempt| attempt.without("KEYUTIL_AUDIENCE")),
+            },
+        ],
+    },
+    Row {
+        message: "the token has … bytes",
+        exit_code: 0,
+        cause: "more permissions than anybody needs",
+        advice: "have it made with fewer",
+        cases: &[Case {
+            name: "a token with three hundred permissions",
+            step: Some("token"),
+            starter: Works,
+            cause: Told(|world, attempt| file(attempt, &with_permissions(world, 300))),
+        }],
+    },
+    Row::elsewhere(
+        "",
+        0,
+        &[
+            Case {
+                name: "a token file with a line end",
+                step: None,
+                starter: Works,
+                cause: Told(|world, attempt| {
+                    attempt.token_file(&format!("{}\r\n", Jwt::good(world).signed()))
+                }),
+            },
+            Case {
+                name: "a token file with `Bearer ` before the token",
+                step: None,
+                starter: Works,
+                cause: Told(|world, attempt| {
+                    attempt.token_file(&format!("Bearer {}\n", Jwt::good(world).signed()))
+                }),
+            },
+        ],
+    ),
+];
+
+pub fn file(attempt: Attempt, token: &Jwt) -> Attempt {
+    attempt.token_file(&token.signed())
+}
+
+pub fn with_permissions(world: &World, count: usize) -> Jwt {
+    let others = (1..count).map(|number| format!("some-other-namespace-{number}:write"));
+    let permissions: Vec<_> = others.chain(["default:write".to_owned()]).collect();
+    Jwt::good(world).claim("permissions", json!(permissions))
+}
