@@ -1,6 +1,11 @@
 //! The starter as a smoke test, as a CI job runs it: without a terminal, with a limit, and with
 //! nothing but what it prints and ends with to go by.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 mod support;
 
 use std::{

@@ -34,16 +34,13 @@ pub(super) fn look(
         return;
     }
     let Some(source) = source else {
-        let named = examination.connect.token.sources().next();
-        if !failed(report, refused, Vec::new()) {
+        if let Some(source) = examination.connect.token.sources().next() {
+            let seen = format!("no token is sent: {source} is not usable, see above");
+            report.skip(Step::Token, seen);
+        } else if !failed(report, refused, Vec::new()) {
             report.skip(
                 Step::Token,
-                match named {
-                    Some(source) => format!("no token is sent: {source} is not usable, see above"),
-                    None => "no token is sent: there is no `--signing-key`, `--token-file` or \
-                             `--api-key`"
-                        .to_owned(),
-                },
+                "no token is sent: there is no `--signing-key`, `--token-file` or `--api-key`",
             );
         }
         return;
