@@ -505,4 +505,41 @@ mod tests {
             assert!(found.contains(words), "{words}: {found}");
         }
     }
+
+    #[test]
+    fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
+        let header = json!({"alg": "ES256", "kid": "k"});
+        let good = json!({"sub": "s", "exp": 2000, "permissions": ["default:write"]});
+        let small = json!({"sub": "s", "exp": 2000, "permissions": ["other:write"]});
+        for (claims, accepted, class, words) in [
+            (&good, Some(true), Class::Permission, "by the token's"),
+            (&good, Some(false), Class::Token, "the token looks right"),
+            (
+                &small,
+                Some(true),
+                Class::Permission,
+                "takes `default:read`",
+            ),
+            (&small, Some(false), Class::Token, "the token looks right"),
+            (&small, None, Class::Permission, "takes `default:read`"),
+        ] {
+            let token = Unverified {
+                header: header.clone(),
+                claims: claims.clone(),
+            };
+            let refusal = Refusal {
+                token: Sent::Token(&token, None),
+                namespace: "default",
+                needed: Role::Read,
+                key_set: None,
+                audience: None,
+                accepted,
+            };
+            let explanation = refusal.explain(UNIX_EPOCH + Duration::from_secs(1000));
+            assert_eq!(explanation.class(), class, "{explanation}");
+            let told = explanation.to_string();
+            assert!(told.contains(words), "{words}: {told}");
+            assert!(explanation.hint().is_some());
+        }
+    }
 }

@@ -24,6 +24,7 @@ mod gallery {
     pub mod peers;
     pub mod permission;
     pub mod redact;
+    pub mod said;
     pub mod server_certificate;
     pub mod servers;
     pub mod show;
@@ -97,6 +98,11 @@ async fn task_queues() {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_is_well() {
     healthy::is_well().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_as_a_person_reads_it() {
+    healthy::is_ill().await;
 }
 
 #[test]

@@ -40,8 +40,11 @@ impl Watch {
                         one.look();
                     }
                 });
-                if let Err(failure) = looked.await {
-                    error!(%failure, "looking at the credential files failed");
+                match looked.await {
+                    // The runtime ends, and with it the program.
+                    Err(failure) if failure.is_cancelled() => return,
+                    Err(failure) => error!(%failure, "looking at the credential files failed"),
+                    Ok(()) => {}
                 }
             }
         });

@@ -14,6 +14,7 @@ use temporalio_common::protos::{
     temporal::api::{
         enums::v1::{TaskQueueType, WorkerStatus},
         taskqueue::v1::{PollerInfo, TaskQueue},
+        worker::v1::WorkerListInfo,
         workflowservice::v1::{
             DescribeNamespaceRequest, DescribeTaskQueueRequest, GetSystemInfoRequest,
             ListWorkersRequest, RegisterNamespaceRequest, RespondWorkflowTaskCompletedRequest,
@@ -383,7 +384,8 @@ impl Server {
         task_queue: &str,
     ) {
         let now = SystemTime::now();
-        let mut details = Vec::new();
+        let workers = self.workers().await;
+        let (mut here, mut gone) = (Vec::new(), Vec::new());
         for (type_, name) in [
             (TaskQueueType::Workflow, "workflows"),
             (TaskQueueType::Activity, "activities"),
@@ -394,21 +396,26 @@ impl Server {
                     return report.fail(self.explain(status, Role::Read).diagnosis());
                 }
             };
-            details.extend(pollers.iter().map(|poller| {
+            for poller in pollers {
                 let last = poller
                     .last_access_time
                     .and_then(|time| SystemTime::try_from(time).ok());
                 let last = last.map(|last| when(last, now)).unwrap_or_default();
-                format!("{name:<10} {}, last at {last}", poller.identity)
-            }));
+                let shown = format!("{name:<10} {}, last at {last}", poller.identity);
+                if has_ended(&workers, &poller.identity, task_queue) {
+                    gone.push(format!("{shown}, and has ended"));
+                } else {
+                    here.push(shown);
+                }
+            }
         }
-        if !details.is_empty() {
+        if !here.is_empty() {
             report
                 .ok(Step::TaskQueue, format!("somebody polls `{task_queue}`"))
-                .details = details;
+                .details = here;
             return;
         }
-        let others = self.other_queues(task_queue).await;
+        let others = other_queues(&workers, task_queue);
         let seen = format!("nobody polls the task queue `{task_queue}`{others}");
         let hint = format!(
             "start a worker with `--task-queue {task_queue}` and `--namespace {}`, or compare both \
@@ -427,6 +434,7 @@ impl Server {
             }
             None => report.warn(Step::TaskQueue, seen, hint),
         }
+        report.detail(gone);
     }
 
     async fn pollers(
@@ -450,30 +458,15 @@ impl Server {
 
     /// Workers tell the server of themselves, and of the task queue that they poll; those of older
     /// SDKs do not.
-    async fn other_queues(&self, than: &str) -> String {
+    async fn workers(&self) -> Vec<WorkerListInfo> {
         let request = ListWorkersRequest {
             namespace: self.namespace.clone(),
             page_size: 100,
             ..Default::default()
         };
         let mut service = self.service();
-        let Ok(answer) = self.within(service.list_workers(request)).await else {
-            return String::new();
-        };
-        let workers = answer.into_inner().workers.into_iter();
-        let mut queues: Vec<_> = workers
-            .filter(|worker| worker.status() != WorkerStatus::Shutdown)
-            .map(|worker| worker.task_queue)
-            .filter(|queue| queue != than && !queue.starts_with(OF_THE_SERVER))
-            .collect();
-        queues.sort();
-        queues.dedup();
-        if queues.is_empty() {
-            String::new()
-        } else {
-            let queues = queues.join("`, `");
-            format!("; in the last minutes workers of this namespace have polled `{queues}`")
-        }
+        let answer = self.within(service.list_workers(request)).await;
+        answer.map_or_else(|_| Vec::new(), |answer| answer.into_inner().workers)
     }
 
     fn service(&self) -> WorkflowServiceClient<AuthorizedChannel> {
@@ -525,4 +518,38 @@ pub(super) struct Facts<'a> {
     pub(super) key_set: Option<&'a [u8]>,
     pub(super) audience: Option<&'a str>,
     pub(super) accepted: Option<bool>,
+}
+
+/// The server names a poller for some minutes after its last poll.
+fn has_ended(workers: &[WorkerListInfo], identity: &str, task_queue: &str) -> bool {
+    let mut of_it = workers
+        .iter()
+        .filter(|worker| worker.worker_identity == identity && worker.task_queue == task_queue)
+        .peekable();
+    of_it.peek().is_some() && of_it.all(is_ending)
+}
+
+/// `ShuttingDown` is the last that the Rust SDK says.
+fn is_ending(worker: &WorkerListInfo) -> bool {
+    matches!(
+        worker.status(),
+        WorkerStatus::ShuttingDown | WorkerStatus::Shutdown
+    )
+}
+
+fn other_queues(workers: &[WorkerListInfo], than: &str) -> String {
+    let mut queues: Vec<_> = workers
+        .iter()
+        .filter(|worker| !is_ending(worker))
+        .map(|worker| &worker.task_queue[..])
+        .filter(|queue| *queue != than && !queue.starts_with(OF_THE_SERVER))
+        .collect();
+    queues.sort_unstable();
+    queues.dedup();
+    if queues.is_empty() {
+        String::new()
+    } else {
+        let queues = queues.join("`, `");
+        format!("; in the last minutes workers of this namespace have polled `{queues}`")
+    }
 }

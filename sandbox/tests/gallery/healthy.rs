@@ -43,7 +43,8 @@ pub async fn is_well() {
     assert!(took < AT_MOST, "{took:?}");
 
     let folder = world.stack.certs().display().to_string();
-    let host = gethostname();
+    // In the identity of a worker, `pid@host`.
+    let host = gethostname::gethostname().to_string_lossy().into_owned();
     let known = [(folder, "certs"), (host, "[HOST]")];
     let shown: Vec<_> = redact(&told, &known)
         .lines()
@@ -53,8 +54,21 @@ pub async fn is_well() {
     super::show::compare("healthy", &(shown.join("\n") + "\n"));
 }
 
-/// As it stands in the identity of a worker, `pid@host`.
-fn gethostname() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
+/// The same stack without a token: in text, where the others are read as JSON.
+pub async fn is_ill() {
+    let world = World::new().await;
+    let attempt = Attempt::new(world.stack.guard().folder().join("ill")).without_token();
+    let keyutil = &support::binaries().await.keyutil;
+    let output = support::run(world.command(keyutil, &attempt).arg("doctor")).await;
+    let (told, log) = (support::stdout(&output), support::stderr(&output));
+    assert_eq!(output.status.code(), Some(80), "{told}\n{log}");
+    let failed = "\nFAILED   token          no token was sent, and this server asks for one\n";
+    let (_, below) = told.split_once(failed).unwrap();
+    assert!(below.trim_start().starts_with("hint: "), "{told}");
+    assert!(
+        below.contains("\nskipped  permission     not known: "),
+        "{told}"
+    );
+    let words = "keyutil: token: no token was sent, and this server asks for one\n";
+    assert!(log.ends_with(words), "{log}");
 }

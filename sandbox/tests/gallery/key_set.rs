@@ -59,6 +59,23 @@ pub const ROWS: &[Row] = &[
             },
         ],
     },
+    Row::elsewhere(
+        "kid … is not in the key set",
+        80,
+        &[Case {
+            // The server is asked whether it accepts the token, so this is not taken for the cause.
+            name: "the same, and too small a permission",
+            step: Some("jwks"),
+            starter: KnowsLess,
+            cause: Told(|world, attempt| {
+                let key = attempt.write("signing.pem", new_key().0.expose_secret());
+                attempt
+                    .with("KEYUTIL_SIGNING_KEY_PATH", key)
+                    .with("KEYUTIL_PERMISSIONS", "another:write")
+                    .asking(["--jwks", world.stack.jwks_uri()])
+            }),
+        }],
+    ),
     Row {
         message: "the signature is not that of the published key",
         exit_code: 80,
