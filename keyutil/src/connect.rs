@@ -29,14 +29,14 @@ pub use error::ConnectError;
 pub use observer::Observer;
 
 use self::diagnose::connection_failed;
-pub(crate) use self::diagnose::{accepts, explain_call, failed_on, is_refusal};
+pub(crate) use self::diagnose::{accepts, explain_call, failed_on};
 use crate::{
     args::ConnectArgs,
     credentials::Watch,
     jwt::Role,
     namespace,
     settings::Settings,
-    transport::{AuthorizedChannel, Bearer, RotatingChannel},
+    transport::{AuthorizedChannel, Bearer, RotatingChannel, is_refusal},
 };
 
 /// A Temporal client whose credentials are followed for as long as it, or a clone of it, lives.

@@ -9,29 +9,35 @@
 //! | where each setting came from | `configuration.rs` |
 //! | certificates, keys and CAs in files | `files.rs` |
 //! | name, TCP, TLS | `network.rs` |
-//! | calls that need no permission; permission; task queue | `calls.rs` |
+//! | a server that can be called | `server.rs` |
+//! | calls that need no permission | `grpc.rs` |
 //! | the token | `token.rs` |
 //! | the key set | `jwks.rs` |
 //! | the clocks | `clock.rs` |
+//! | what the token permits | `permission.rs` |
+//! | who polls the task queue | `task_queue.rs` |
 //! | what was found | `report.rs` |
 
 use std::time::{Duration, SystemTime};
 
-mod calls;
 mod clock;
 mod configuration;
 mod files;
+mod grpc;
 mod jwks;
 mod network;
+mod permission;
 mod report;
+mod server;
+mod task_queue;
 mod token;
 
 pub use configuration::{Origin, Sourced};
 pub use report::{Finding, Mark, Report};
 
 use self::{
-    calls::{Facts, Probe, Server},
     jwks::KeySet,
+    server::{Facts, Probe, Server},
 };
 use crate::{
     args::ConnectArgs,

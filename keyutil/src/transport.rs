@@ -24,6 +24,7 @@ use tonic::service::interceptor::InterceptedService;
 
 pub use bearer::Bearer;
 pub use calls::Calls;
+pub(crate) use calls::is_refusal;
 pub use channel::RotatingChannel;
 pub use dial::{Dial, DialError, Phase, Security};
 pub use trial::Rejection;

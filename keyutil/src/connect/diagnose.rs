@@ -19,6 +19,7 @@ use crate::{
     transport::{
         Bearer, DialError, RotatingChannel, Security, bearer,
         dial::{Credentials, Dial, Peer},
+        is_refusal,
     },
 };
 
@@ -105,13 +106,6 @@ pub(crate) async fn accepts(channel: &RotatingChannel, bearer: &Bearer) -> Optio
     }
     // Temporal Cloud, or a proxy, may ask for permission here too.
     answered(Bearer::new(None)).await?.then_some(false)
-}
-
-pub(crate) fn is_refusal(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::PermissionDenied | Code::Unauthenticated
-    )
 }
 
 /// Why there was no connection for a call, if that is why it failed.

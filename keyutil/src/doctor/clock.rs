@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use secrecy::ExposeSecret;
 
-use super::{Report, calls::Server, jwks::KeySet};
+use super::{Report, jwks::KeySet, server::Server};
 use crate::{
     credentials::{Minter, Token, TokenSource},
     diagnosis::Step,

@@ -168,7 +168,7 @@ impl Calls {
 }
 
 /// Whether the server has refused a call for what the caller may do, or for who it is.
-pub(super) fn is_refusal(status: &Status) -> bool {
+pub(crate) fn is_refusal(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::PermissionDenied | Code::Unauthenticated

@@ -1,0 +1,184 @@
+//! A server that can be called, and the smallest call that takes permission.
+
+use std::{
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use temporalio_common::protos::temporal::api::workflowservice::v1::{
+    DescribeNamespaceRequest, GetSystemInfoRequest, workflow_service_client::WorkflowServiceClient,
+};
+use tonic::{Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
+
+use super::LIMIT;
+use crate::{
+    ConnectError,
+    connect::{Connection, accepts, explain_call},
+    credentials::{Token, TokenSource},
+    explain::{Explanation, Refusal, Sent},
+    jwt::Role,
+    transport::{AuthorizedChannel, Bearer, DialError, Phase, RotatingChannel, is_refusal},
+};
+
+/// A server that can be called.
+pub(super) struct Server {
+    pub(super) channel: RotatingChannel,
+    pub(super) bearer: Bearer,
+    pub(super) namespace: String,
+    limit: Duration,
+    compression: Option<CompressionEncoding>,
+}
+
+/// What came of a call that takes permission.
+pub(super) enum Probe {
+    Accepted,
+    /// The token is, and the namespace is not there.
+    NoNamespace(ConnectError),
+    Refused(Status),
+    /// It was not sent, or not answered.
+    Failed(ConnectError),
+}
+
+impl Server {
+    pub(super) fn new(
+        channel: RotatingChannel,
+        token: Option<&TokenSource>,
+        namespace: &str,
+        limit: Duration,
+    ) -> Self {
+        Self {
+            channel,
+            bearer: Bearer::new(token.cloned()),
+            namespace: namespace.to_owned(),
+            limit,
+            compression: None,
+        }
+    }
+
+    /// The one that is connected to already.
+    pub(super) fn of(connection: &Connection) -> Self {
+        let observer = connection.observer();
+        Self {
+            channel: observer.channel().clone(),
+            bearer: observer.bearer().clone(),
+            namespace: observer.namespace().to_owned(),
+            limit: LIMIT,
+            compression: None,
+        }
+    }
+
+    /// Messages are compressed, as those of worker and starter would be.
+    pub(super) fn compressing(mut self, compression: Option<CompressionEncoding>) -> Self {
+        self.compression = compression;
+        self
+    }
+
+    /// Asks for the namespace, which takes `read`.
+    pub(super) async fn probe(&self) -> Probe {
+        let mut service = self.service();
+        let request = DescribeNamespaceRequest {
+            namespace: self.namespace.clone(),
+            ..Default::default()
+        };
+        match self.within(service.describe_namespace(request)).await {
+            Ok(_) => Probe::Accepted,
+            Err(status) if is_refusal(&status) => Probe::Refused(status),
+            Err(status) => match self.explain(status, Role::Read) {
+                error @ ConnectError::NoNamespace { .. } => Probe::NoNamespace(error),
+                other => Probe::Failed(other),
+            },
+        }
+    }
+
+    /// Whether the server finds the token good, which one that it refuses may be all the same.
+    pub(super) async fn accepts(&self, probe: &Probe) -> Option<bool> {
+        match probe {
+            Probe::Accepted | Probe::NoNamespace(_) => Some(true),
+            Probe::Failed(_) => None,
+            Probe::Refused(_) => {
+                let asked = accepts(&self.channel, &self.bearer);
+                tokio::time::timeout(self.limit, asked).await.ok().flatten()
+            }
+        }
+    }
+
+    /// Whether a call that everybody may make is answered with this token: a bad one spoils it.
+    pub(super) async fn takes(&self, token: &Token) -> bool {
+        let source = TokenSource::Fixed(token.clone());
+        let mut service = self.service_with(Bearer::new(Some(source)));
+        let answer = self.within(service.get_system_info(GetSystemInfoRequest {}));
+        answer.await.is_ok()
+    }
+
+    /// Why a refusal that takes `read` came about, as far as can be told from this side.
+    pub(super) fn why(&self, facts: &Facts<'_>) -> Explanation {
+        let token = self.bearer.source().and_then(TokenSource::current);
+        let refusal = Refusal {
+            token: match token.as_ref().map(|token| (token, token.content())) {
+                None => Sent::Nothing,
+                Some((_, None)) => Sent::Opaque,
+                Some((token, Some(content))) => Sent::Token(content, Some(token.text())),
+            },
+            namespace: &self.namespace,
+            needed: Role::Read,
+            key_set: facts.key_set,
+            audience: facts.audience,
+            accepted: facts.accepted,
+        };
+        refusal.explain(SystemTime::now())
+    }
+
+    pub(super) fn service(&self) -> WorkflowServiceClient<AuthorizedChannel> {
+        self.service_with(self.bearer.clone())
+    }
+
+    pub(super) fn service_without_token(&self) -> WorkflowServiceClient<AuthorizedChannel> {
+        self.service_with(Bearer::new(None))
+    }
+
+    pub(super) fn service_with(&self, bearer: Bearer) -> WorkflowServiceClient<AuthorizedChannel> {
+        let channel = InterceptedService::new(self.channel.clone(), bearer);
+        let service = WorkflowServiceClient::new(channel);
+        match self.compression {
+            Some(method) => service.send_compressed(method).accept_compressed(method),
+            None => service,
+        }
+    }
+
+    pub(super) fn explain(&self, status: Status, needed: Role) -> ConnectError {
+        explain_call(
+            &self.channel,
+            &self.bearer,
+            status,
+            &self.namespace,
+            needed,
+            None,
+        )
+    }
+
+    pub(super) async fn within<T>(
+        &self,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let late = || {
+            let error = DialError::TimedOut {
+                phase: Phase::Answer,
+                after: self.limit,
+            };
+            let mut status = Status::deadline_exceeded(error.to_string());
+            status.set_source(Arc::new(error));
+            Err(status)
+        };
+        tokio::time::timeout(self.limit, call)
+            .await
+            .unwrap_or_else(|_| late())
+    }
+}
+
+/// What is known of the server beside its answers.
+pub(super) struct Facts<'a> {
+    pub(super) key_set: Option<&'a [u8]>,
+    pub(super) audience: Option<&'a str>,
+    pub(super) accepted: Option<bool>,
+}

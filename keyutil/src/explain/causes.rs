@@ -1,0 +1,256 @@
+//! Each cause that can be seen from this side, with what to do about it.
+
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::{Cause, Refusal};
+use crate::{
+    chain,
+    diagnosis::Step,
+    jwt::{
+        Permission, Role,
+        inspect::Unverified,
+        permission,
+        verify::{self, VerifyError},
+    },
+    status::in_words,
+};
+
+impl Refusal<'_> {
+    pub(super) fn times(&self, token: &Unverified, now: SystemTime) -> Vec<Cause> {
+        let words = token.lifetime_in_words(now);
+        if ["valid", "never", "`exp`"]
+            .iter()
+            .any(|begin| words.starts_with(begin))
+        {
+            return Vec::new();
+        }
+        let hint = if words.starts_with("expired") {
+            "have the token renewed; a signing key (`--signing-key`) or a token file that an agent \
+             renews (`--token-file`) never runs out"
+        } else {
+            "set the clock of this machine, or that of whoever minted the token"
+        };
+        let words = format!("the token is out of its time: {words}");
+        vec![Cause::of_token(words, hint)]
+    }
+
+    /// What the server does not even read.
+    pub(super) fn form(&self, token: &Unverified) -> Vec<Cause> {
+        let mut causes = Vec::new();
+        if !matches!(token.header["alg"].as_str(), Some("ES256" | "RS256")) {
+            causes.push("the token is signed neither with ES256 nor with RS256".to_owned());
+        }
+        if token.kid().is_none() {
+            causes.push("the token has no `kid`".to_owned());
+        }
+        if token.subject().is_none() {
+            causes.push("the token has no `sub`".to_owned());
+        }
+        for claim in ["exp", "nbf", "iat"] {
+            if token.malformed_time(claim) {
+                causes.push(format!(
+                    "the token's `{claim}` is not a number of seconds since 1970"
+                ));
+            }
+        }
+        let hint = "have the token made with what is missing: `keyutil token mint` makes one as \
+                    the server wants it, and `keyutil token inspect` shows what one has";
+        causes
+            .into_iter()
+            .map(|words| Cause::of_token(words, hint))
+            .collect()
+    }
+
+    pub(super) fn permissions(&self, token: &Unverified) -> Vec<Cause> {
+        let entries = token.permissions();
+        let granted = entries
+            .iter()
+            .filter_map(|text| text.parse::<Permission>().ok())
+            .any(|permission| permission.grants(self.namespace, self.needed));
+        if granted {
+            return Vec::new();
+        }
+        let held = if entries.is_empty() {
+            "no permissions".to_owned()
+        } else {
+            format!("the permissions `{}`", entries.join("`, `"))
+        };
+        let mut words = format!(
+            "the token has {held}, and the call takes `{}:{}`",
+            self.namespace, self.needed
+        );
+        let notes = notes(token, self.namespace);
+        if !notes.is_empty() {
+            words = format!("{words} ({})", notes.join("; "));
+        }
+        let least = match self.needed {
+            Role::Read => Role::Write,
+            other => other,
+        };
+        let hint = format!(
+            "have the token made with `--permissions {}:{least}`; namespaces are compared letter by \
+             letter",
+            self.namespace
+        );
+        vec![Cause {
+            step: Step::Permission,
+            words,
+            hint: Some(hint),
+        }]
+    }
+
+    pub(super) fn audience(&self, token: &Unverified) -> Vec<Cause> {
+        let found = token.audiences();
+        match self.audience {
+            Some(expected) if !found.contains(&expected) => {
+                let found = if found.is_empty() {
+                    "none".to_owned()
+                } else {
+                    found.join("`, `")
+                };
+                let words = format!(
+                    "the token is for the audience `{found}`, and the server expects `{expected}`"
+                );
+                vec![Cause::of_token(words, format!("`--audience {expected}`"))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn signature(&self, text: &str) -> Option<Cause> {
+        // Times and audience are told by the other checks, in more words.
+        let error = verify::verify(text, self.key_set?, None).err()?;
+        Cause::of_signature(&error)
+    }
+
+    pub(super) fn suspects(&self, token: &Unverified, now: SystemTime) -> Vec<Cause> {
+        let mut suspects = Vec::new();
+        let kid = token.kid().unwrap_or("none");
+        if self.key_set.is_none() {
+            suspects.push((
+                Step::Jwks,
+                Some(
+                    "`keyutil doctor --jwks <what the server reads>`, with the same settings, \
+                     tells them apart as far as that is possible from outside",
+                ),
+                format!(
+                    "the server does not know the key `{kid}`: it is not in the JWKS that the \
+                     server reads, or under another key there, or was put there less than one \
+                     `refreshInterval` ago"
+                ),
+            ));
+        } else {
+            suspects.push((
+                Step::Jwks,
+                Some(
+                    "wait for one `refreshInterval` of the server, and see that its \
+                     `keySourceURIs` name this key set",
+                ),
+                format!(
+                    "the server has not fetched the JWKS since the key `{kid}` was put there, or \
+                     has fetched none, or reads another one"
+                ),
+            ));
+        }
+        if self.audience.is_none() {
+            let audience = token.audiences();
+            let words = if audience.is_empty() {
+                "the server expects an audience, and the token has none".to_owned()
+            } else {
+                format!(
+                    "the server expects another audience than `{}`",
+                    audience.join("`, `")
+                )
+            };
+            suspects.push((Step::Token, None, words));
+        }
+        suspects.extend(clocks(token, now).map(|words| (Step::Clock, None, words)));
+        let cause = |(step, hint, words): (Step, Option<&str>, String)| Cause {
+            step,
+            words,
+            hint: hint.map(str::to_owned),
+        };
+        suspects.into_iter().map(cause).collect()
+    }
+}
+
+impl Cause {
+    /// What the key set tells of a token, if it is anything that nothing else tells.
+    pub(crate) fn of_signature(error: &VerifyError) -> Option<Self> {
+        let hint = match error {
+            VerifyError::UnknownKid { .. } => {
+                "publish the key before it signs (`keyutil key rotate` does), or sign with one of \
+                 those that are published"
+            }
+            VerifyError::Signature => {
+                "two keys have the same `kid`: publish the one that signs; `keyutil key` names \
+                 keys by their thumbprint, so that no two are named alike"
+            }
+            VerifyError::Jwks(_) | VerifyError::Key(_) => {
+                "have the JWKS endpoint serve the public keys: `keyutil jwks serve` never serves \
+                 anything else"
+            }
+            _ => return None,
+        };
+        Some(Self {
+            step: Step::Jwks,
+            words: chain(error),
+            hint: Some(hint.to_owned()),
+        })
+    }
+}
+
+/// A token that is good, and permits the call as far as can be seen.
+pub(super) fn otherwise() -> Cause {
+    Cause {
+        step: Step::Permission,
+        words: "the server accepts the token, and does not permit the call, though by the \
+                token's `permissions` it should"
+            .to_owned(),
+        hint: Some(
+            "see `permissionsClaimName`, `permissionsRegex` and `authorizer` in the server's \
+             `global.authorization`"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Why permissions are worth less than they seem.
+fn notes(token: &Unverified, namespace: &str) -> Vec<String> {
+    let entries = token.permissions();
+    if entries.is_empty() {
+        let ignored = "`permissions` is not an array: the server ignores it";
+        return match &token.claims["permissions"] {
+            Value::Null | Value::Array(_) => Vec::new(),
+            _ => vec![ignored.to_owned()],
+        };
+    }
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match entry.parse::<Permission>() {
+            Ok(permission) => known.push(permission),
+            Err(error) => unknown.push(error.to_string()),
+        }
+    }
+    if unknown.is_empty() {
+        permission::lint(&known, Some(namespace))
+    } else {
+        unknown
+    }
+}
+
+/// What the server's clock would have to show. To the second, so that a person can compare.
+fn clocks(token: &Unverified, now: SystemTime) -> Option<String> {
+    let until = token.expires_at()?;
+    let valid = match token.valid_from() {
+        Some(from) => format!("from {} to {}", in_words(from), in_words(until)),
+        None => format!("until {}", in_words(until)),
+    };
+    Some(format!(
+        "the clock of this machine, which shows {}, or the server's is wrong: the token is valid \
+         {valid}",
+        in_words(now)
+    ))
+}

@@ -1,0 +1,123 @@
+//! Each cause alone, and what is told when there is none to be seen.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use super::*;
+
+fn explain(header: Value, claims: Value) -> String {
+    let token = Unverified { header, claims };
+    let refusal = Refusal {
+        token: Sent::Token(&token, None),
+        namespace: "default",
+        needed: Role::Read,
+        key_set: None,
+        audience: Some("temporal"),
+        accepted: None,
+    };
+    refusal
+        .explain(UNIX_EPOCH + Duration::from_secs(1000))
+        .to_string()
+}
+
+#[test]
+fn each_cause_is_seen() {
+    let header = json!({"alg": "ES256", "kid": "k"});
+    let good = json!({
+        "sub": "s", "exp": 2000, "aud": "temporal", "permissions": ["default:write"]
+    });
+    let with = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        claims
+    };
+    for (header, claims, words) in [
+        (header.clone(), good.clone(), "the token looks right"),
+        (header.clone(), good.clone(), "does not know the key `k`"),
+        (
+            header.clone(),
+            with("exp", json!(900)),
+            "expired 1m 40s ago",
+        ),
+        (header.clone(), with("nbf", json!(1100)), "not valid yet"),
+        (
+            header.clone(),
+            with("nbf", json!(900)),
+            "which shows 1970-01-01T00:16:40.000Z, or the server's is wrong: the token is valid \
+             from 1970-01-01T00:15:00.000Z to 1970-01-01T00:33:20.000Z",
+        ),
+        (
+            header.clone(),
+            with("aud", json!("x")),
+            "the server expects `temporal`",
+        ),
+        (
+            header.clone(),
+            with("permissions", json!(["other:write"])),
+            "takes `default:read`",
+        ),
+        (
+            header.clone(),
+            with("permissions", json!(["default:worker"])),
+            "alone allows nothing",
+        ),
+        (
+            header.clone(),
+            with("permissions", json!("default:write")),
+            "no permissions",
+        ),
+        (
+            header.clone(),
+            with("exp", json!("2000")),
+            "`exp` is not a number",
+        ),
+        (
+            header.clone(),
+            with("iat", json!(1e30)),
+            "`iat` is not a number",
+        ),
+        (header, with("sub", Value::Null), "no `sub`"),
+        (json!({"alg": "none"}), good.clone(), "neither with ES256"),
+    ] {
+        let found = explain(header, claims);
+        assert!(found.contains(words), "{words}: {found}");
+    }
+}
+
+#[test]
+fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
+    let header = json!({"alg": "ES256", "kid": "k"});
+    let good = json!({"sub": "s", "exp": 2000, "permissions": ["default:write"]});
+    let small = json!({"sub": "s", "exp": 2000, "permissions": ["other:write"]});
+    for (claims, accepted, class, words) in [
+        (&good, Some(true), Class::Permission, "by the token's"),
+        (&good, Some(false), Class::Token, "the token looks right"),
+        (
+            &small,
+            Some(true),
+            Class::Permission,
+            "takes `default:read`",
+        ),
+        (&small, Some(false), Class::Token, "the token looks right"),
+        (&small, None, Class::Permission, "takes `default:read`"),
+    ] {
+        let token = Unverified {
+            header: header.clone(),
+            claims: claims.clone(),
+        };
+        let refusal = Refusal {
+            token: Sent::Token(&token, None),
+            namespace: "default",
+            needed: Role::Read,
+            key_set: None,
+            audience: None,
+            accepted,
+        };
+        let explanation = refusal.explain(UNIX_EPOCH + Duration::from_secs(1000));
+        assert_eq!(explanation.class(), class, "{explanation}");
+        let told = explanation.to_string();
+        assert!(told.contains(words), "{words}: {told}");
+        assert!(explanation.hint().is_some());
+    }
+}
