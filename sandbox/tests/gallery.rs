@@ -109,13 +109,13 @@ async fn a_failure_as_a_person_reads_it() {
 fn the_table_of_the_readme_is_made_of_these() {
     table::compare(&[
         connection::ROWS,
-        servers::ROWS,
         server_certificate::ROWS,
         files::ROWS,
         client_certificate::ROWS,
         token::ROWS,
         key_set::ROWS,
         clock::ROWS,
+        servers::ROWS,
         permission::ROWS,
         namespace::ROWS,
         task_queue::ROWS,
