@@ -214,17 +214,24 @@ pub struct Failed {
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// Done at the first SIGINT or SIGTERM.
-pub async fn interrupted() -> std::io::Result<&'static str> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
+/// Done at the first SIGINT or SIGTERM from this call on, whenever it is awaited. Needs a tokio
+/// runtime.
+#[cfg(unix)]
+pub fn interrupted() -> impl Future<Output = io::Result<&'static str>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let interrupt = signal(SignalKind::interrupt());
+    let terminate = signal(SignalKind::terminate());
+    async move {
+        let (mut interrupt, mut terminate) = (interrupt?, terminate?);
         tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted.map(|()| "SIGINT"),
+            _ = interrupt.recv() => Ok("SIGINT"),
             _ = terminate.recv() => Ok("SIGTERM"),
         }
     }
-    #[cfg(not(unix))]
+}
+
+/// Done at the first Ctrl-C. Needs a tokio runtime.
+#[cfg(not(unix))]
+pub async fn interrupted() -> io::Result<&'static str> {
     tokio::signal::ctrl_c().await.map(|()| "Ctrl-C")
 }

@@ -111,6 +111,8 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
     let listener = TcpListener::bind(arguments.listen)
         .await
         .with_context(|| format!("failed to listen at `{}`", arguments.listen))?;
+    // Before anybody is told that it can be asked to end.
+    let interrupted = program::interrupted();
     info!(
         url = %format_args!("http://{}{}", listener.local_addr()?, serve::WELL_KNOWN_PATH),
         kids = document.current().kids().join(", "),
@@ -118,7 +120,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
     );
     let _watch = Watch::start(vec![Box::new(document.clone())]);
     let interrupted = async {
-        let _ = program::interrupted().await;
+        let _ = interrupted.await;
     };
     let rotating = async {
         match schedule {
