@@ -3,7 +3,12 @@
 use serde_json::json;
 
 use super::{
-    case::{Case, Cause::Told, Row, Starter::Same},
+    case::{
+        Case,
+        Cause::Told,
+        Row,
+        Starter::{KnowsLess, NotRun, Same},
+    },
     token::file,
     tokens::Jwt,
 };
@@ -68,14 +73,14 @@ pub const ROWS: &[Row] = &[Row {
         Case {
             name: "a token with `write`, for whoever registers namespaces",
             step: Some("permission"),
-            starter: super::case::Starter::NotRun,
+            starter: NotRun,
             cause: Told(|_, attempt| attempt.asking(["--as", "admin"])),
         },
         Case {
             name: "a token with `read`, for whoever starts workflows",
             step: Some("permission"),
             // It connects, which takes no more, and fails at what it does then.
-            starter: super::case::Starter::NotRun,
+            starter: KnowsLess,
             cause: Told(|_, attempt| {
                 attempt
                     .with("KEYUTIL_PERMISSIONS", "default:read")
