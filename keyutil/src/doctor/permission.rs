@@ -90,7 +90,8 @@ impl Server {
                 };
                 let explanation = refusal.explain(SystemTime::now());
                 let mut diagnosis = self.refusal(status, explanation).diagnosis();
-                diagnosis.cause = format!("the token does not do to {what}: {}", diagnosis.cause);
+                diagnosis.cause =
+                    format!("the token does not suffice to {what}: {}", diagnosis.cause);
                 report.fail(diagnosis);
                 false
             }
@@ -100,7 +101,7 @@ impl Server {
                 false
             }
             _ => {
-                report.ok(Step::Permission, format!("the token does to {what}"));
+                report.ok(Step::Permission, format!("the token suffices to {what}"));
                 true
             }
         }

@@ -62,6 +62,7 @@ fn redact_word(word: &str) -> String {
         _ if is_time(end) => "[TIME]".to_owned(),
         _ if is_name_of_ca(end) => "[ID]".to_owned(),
         _ if is_serial(end) => "[SERIAL]".to_owned(),
+        _ if is_workflow_id(end) => "[WORKFLOW]".to_owned(),
         _ if is_span(end) => "[SPAN]".to_owned(),
         _ => match end.rsplit_once(':') {
             Some((host, port)) if is_port(port) => format!("{host}:[PORT]"),
@@ -94,6 +95,11 @@ fn is_kid(word: &str) -> bool {
             .all(|c| c.is_ascii_alphanumeric() || "_-".contains(c))
 }
 
+/// One that the starter has made: `hello-` and a UUID.
+fn is_workflow_id(word: &str) -> bool {
+    word.len() == 42 && word.starts_with("hello-")
+}
+
 fn is_span(word: &str) -> bool {
     let digits = |c: char| c.is_ascii_digit() || c == '.';
     let unit = word.trim_start_matches(digits);
@@ -123,6 +129,10 @@ fn what_varies_is_taken_out() {
         ),
         ("refused (os error 111)", "refused (os error [N])"),
         ("by 12@host", "by [PID]@host"),
+        (
+            "`hello-02e3d7cc-7cc4-4d2b-bf5d-d8bcf610a0d4`: late",
+            "`[WORKFLOW]`: late",
+        ),
         ("within 1s.", "within [SPAN]."),
         ("exit code 79 and 2 keys", "exit code 79 and 2 keys"),
     ] {
