@@ -12,6 +12,8 @@ use clap::{
 };
 use secrecy::SecretString;
 
+use crate::jwt::{Permission, Role};
+
 /// How to reach the server, and as whom.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
@@ -119,6 +121,21 @@ pub struct ClaimsArgs {
     /// From minting to expiry, between 2s and 24h [default: 5m]
     #[arg(long, env = "KEYUTIL_TOKEN_LIFETIME", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub token_lifetime: Option<Duration>,
+}
+
+impl ConnectArgs {
+    /// Has tokens minted with `<namespace>:admin`, if they are minted here and nothing else is asked
+    /// for.
+    pub fn mint_for_admin(&mut self) {
+        let claims = &mut self.token.claims;
+        if given(&self.token.signing_key).is_some() && given_text(&claims.permissions).is_none() {
+            let admin = Permission {
+                namespace: self.namespace.trim().to_owned(),
+                role: Role::Admin,
+            };
+            claims.permissions = Some(admin.to_string());
+        }
+    }
 }
 
 impl Default for ConnectArgs {

@@ -181,6 +181,7 @@ async fn why(
 ) -> Explanation {
     let explanation = server.why(&Facts {
         key_set: key_set.document(),
+        key_is_new: key_set.key_is_new,
         audience: examination.audience,
         accepted,
     });

@@ -25,6 +25,8 @@ pub struct Refusal<'a> {
     pub needed: Role,
     /// The key set that the server reads, if it is at hand.
     pub key_set: Option<&'a [u8]>,
+    /// Whether the key was put there so lately that the server may not have fetched it.
+    pub key_is_new: bool,
     /// The audience that the server expects, if it is known.
     pub audience: Option<&'a str>,
     /// Whether the server finds the token good: it answers a call that everybody may make with it,

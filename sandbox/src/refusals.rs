@@ -129,6 +129,7 @@ async fn token_refusal(stack: &Stack, token: Option<SecretString>) -> anyhow::Re
                 namespace: stack.namespace(),
                 needed: Role::Read,
                 key_set: Some(&key_set),
+                key_is_new: false,
                 audience: Some(AUDIENCE),
                 accepted: None,
             };

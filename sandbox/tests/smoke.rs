@@ -142,6 +142,37 @@ async fn nobody_polls_and_that_is_why_it_takes_too_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_told_after_some_seconds_that_nobody_polls() {
+    let stack = support::stack(StackOptions::default()).await;
+    let output = support::starter(&stack, &["--timeout", "8s", "--quiet"]).await;
+    let said = support::stderr(&output);
+    let told: Vec<_> = said.matches("still waiting for a result").collect();
+    assert_eq!(told.len(), 1, "{said}");
+    assert!(
+        said.contains("was not finished within 8s: nobody"),
+        "{said}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_that_are_too_late_the_first_is_told() {
+    let stack = support::stack(StackOptions::default()).await;
+    let many = ["--count", "500", "--concurrency", "5", "--timeout", "2s"];
+    let output = support::starter(&stack, &many).await;
+    let said = support::stderr(&output);
+    assert_eq!(output.status.code(), Some(82), "{said}");
+    assert!(said.lines().count() < 20, "{said}");
+    let cause = "starter: 500 of 500 workflows failed: workflow `hello-";
+    assert!(said.contains(cause), "{said}");
+    assert!(
+        said.contains("was not finished within 2s: nobody"),
+        "{said}"
+    );
+    let (object, _) = smoke(&stack, &many).await;
+    assert_eq!(object["workflows"].as_array().map(Vec::len), Some(500));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_check_starts_nothing() {
     let stack = support::stack(StackOptions::default()).await;
     let mut worker = support::worker(&stack).await;

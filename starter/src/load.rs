@@ -23,7 +23,20 @@ pub struct Load<'a> {
     pub workflow_id: String,
     pub workflow_timeout: Duration,
     /// When all must be done, if ever.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Deadline>,
+}
+
+/// `--timeout`, and when it is over.
+#[derive(Clone, Copy)]
+pub struct Deadline {
+    pub at: Instant,
+    pub limit: Duration,
+}
+
+impl Deadline {
+    fn left(self) -> Duration {
+        self.at.saturating_duration_since(Instant::now())
+    }
 }
 
 /// What became of one workflow.
@@ -47,8 +60,16 @@ pub struct Failure {
     /// The whole chain of the error.
     pub words: String,
     pub diagnosis: Diagnosis,
-    /// Whether it was started, and took too long.
-    pub late: bool,
+    pub lateness: Option<Lateness>,
+}
+
+/// What was not done in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lateness {
+    /// It was not even started.
+    NotStarted,
+    /// There was no result.
+    NotFinished,
 }
 
 impl Failure {
@@ -56,11 +77,11 @@ impl Failure {
         Self {
             words: keyutil::chain(error.as_ref()),
             diagnosis: program::diagnosis(error),
-            late: false,
+            lateness: None,
         }
     }
 
-    fn late(words: String, late: bool) -> Self {
+    fn late(words: String, lateness: Lateness) -> Self {
         let diagnosis = Diagnosis {
             step: Step::TaskQueue,
             class: Class::Other,
@@ -70,7 +91,7 @@ impl Failure {
         Self {
             words,
             diagnosis,
-            late,
+            lateness: Some(lateness),
         }
     }
 }
@@ -80,18 +101,16 @@ impl Load<'_> {
     pub async fn run_one(&self, workflow_id: String) -> Outcome {
         let started = Instant::now();
         let mut run_id = None;
-        let left = self
-            .deadline
-            .map(|deadline| deadline.saturating_duration_since(started));
-        let ended = match left {
-            Some(Duration::ZERO) => {
-                let words = format!("workflow `{workflow_id}` was not started: the time was up");
-                Err(Failure::late(words, false))
+        let ended = match self.deadline {
+            Some(deadline) if deadline.left().is_zero() => {
+                let limit = in_words(deadline.limit);
+                let words = format!("workflow `{workflow_id}` was not started in {limit}");
+                Err(Failure::late(words, Lateness::NotStarted))
             }
-            Some(left) => {
+            Some(deadline) => {
                 let result = self.result(&workflow_id, &mut run_id);
-                let result = tokio::time::timeout(left, result).await;
-                result.unwrap_or_else(|_| Err(too_late(&workflow_id, left)))
+                let result = tokio::time::timeout(deadline.left(), result).await;
+                result.unwrap_or_else(|_| Err(too_late(&workflow_id, deadline.limit)))
             }
             None => self.result(&workflow_id, &mut run_id).await,
         };
@@ -135,7 +154,10 @@ impl Load<'_> {
     }
 
     fn failed(&self, error: impl Into<anyhow::Error>, context: String) -> Failure {
-        Failure::of(&self.connection.diagnosed(error.into()).context(context))
+        let mut failure = Failure::of(&self.connection.diagnosed(error.into()));
+        // The words of the SDK are those of the status; the diagnosis has the same in better ones.
+        failure.words = format!("{context}: {}", failure.diagnosis.cause);
+        failure
     }
 
     /// Runs `count` workflows, `concurrency` at a time, with a progress bar where standard error
@@ -150,7 +172,10 @@ impl Load<'_> {
             .buffer_unordered(concurrency as usize)
             .inspect(|outcome| {
                 progress.inc(1);
-                if let Err(failure) = &outcome.ended {
+                // Of those that were not started there may be very many.
+                if let Err(failure) = &outcome.ended
+                    && failure.lateness != Some(Lateness::NotStarted)
+                {
                     progress.suspend(|| error!(failure = failure.words, "workflow failed"));
                 }
             })
@@ -162,9 +187,13 @@ impl Load<'_> {
 }
 
 fn too_late(workflow_id: &str, limit: Duration) -> Failure {
-    let limit = humantime::format_duration(Duration::from_millis(limit.as_millis() as u64));
+    let limit = in_words(limit);
     let words = format!("workflow `{workflow_id}` was not finished within {limit}");
-    Failure::late(words, true)
+    Failure::late(words, Lateness::NotFinished)
+}
+
+fn in_words(limit: Duration) -> String {
+    humantime::format_duration(limit).to_string()
 }
 
 /// Hidden by indicatif itself where standard error is no terminal.

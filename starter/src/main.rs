@@ -9,6 +9,7 @@ mod load;
 mod report;
 
 use std::{
+    convert::Infallible,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -22,10 +23,11 @@ use keyutil::{
     program::{self, LogArgs},
     settings::{Settings, without_user},
 };
+use tracing::warn;
 use worker::DEFAULT_TASK_QUEUE;
 
 use json::{About, Object};
-use load::{Load, Outcome};
+use load::{Deadline, Failure, Lateness, Load, Outcome};
 use report::Report;
 
 /// Starts hello workflows and prints their results
@@ -61,7 +63,7 @@ struct Arguments {
     workflow_timeout: Duration,
 
     /// How long all of it may take, connecting included [default: as long as it takes]
-    #[arg(long, env = "STARTER_TIMEOUT", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "STARTER_TIMEOUT", value_name = "DURATION", value_parser = time_span)]
     timeout: Option<Duration>,
 
     /// Start nothing: see that the server can be reached, that workflows may be started, and that
@@ -82,7 +84,8 @@ struct Arguments {
 enum Output {
     /// The results, in lines
     Text,
-    /// One object, whether it went well or not
+    /// One object, whether it went well or not; of arguments that cannot be read, standard error
+    /// alone tells
     Json,
 }
 
@@ -172,9 +175,15 @@ impl Run {
                 .clone()
                 .unwrap_or_else(|| format!("hello-{}", uuid::Uuid::new_v4())),
             workflow_timeout: arguments.workflow_timeout,
-            deadline: arguments.timeout.map(|limit| begun + limit),
+            deadline: arguments.timeout.map(|limit| Deadline {
+                at: begun + limit,
+                limit,
+            }),
         };
-        self.outcomes = load.run_many(arguments.count, arguments.concurrency).await;
+        self.outcomes = tokio::select! {
+            outcomes = load.run_many(arguments.count, arguments.concurrency) => outcomes,
+            never = warn_if_nobody_polls(&load) => match never {},
+        };
         match self.failure(&load).await {
             Some(failure) => Err(Diagnosed::from(failure).into()),
             None => Ok(()),
@@ -190,7 +199,8 @@ impl Run {
                 .filter_map(|one| one.ended.as_ref().err())
         };
         let mut first = failures().next()?.clone();
-        if let Some(late) = failures().find(|failure| failure.late) {
+        let is_late = |failure: &&Failure| failure.lateness == Some(Lateness::NotFinished);
+        if let Some(late) = failures().find(is_late) {
             first = late.clone();
             let polled = doctor::polled(load.connection, &load.task_queue).await;
             first.diagnosis = match polled.diagnosis() {
@@ -212,6 +222,32 @@ impl Run {
             cause: Report::of(&self.outcomes).counted(&first.words),
             ..first.diagnosis
         })
+    }
+}
+
+/// A person who waits wants to know before all the time is up. Goes on until it is dropped.
+async fn warn_if_nobody_polls(load: &Load<'_>) -> Infallible {
+    tokio::time::sleep(PATIENCE).await;
+    let polled = doctor::polled(load.connection, &load.task_queue).await;
+    if let Some(diagnosis) = polled.diagnosis() {
+        warn!(
+            reason = diagnosis.cause,
+            hint = diagnosis.hint,
+            "still waiting for a result"
+        );
+    }
+    std::future::pending().await
+}
+
+/// Far longer than a hello takes.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A span of time that is not nothing.
+fn time_span(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("it must be longer than nothing, as in `30s`".to_owned()),
+        Ok(span) => Ok(span),
+        Err(error) => Err(format!("{error}: write it as in `30s`")),
     }
 }
 

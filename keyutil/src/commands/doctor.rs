@@ -27,7 +27,21 @@ pub struct Doctor {
     #[command(flatten)]
     connect: Sourced<ConnectArgs>,
 
+    #[command(flatten)]
+    look: Sourced<LookArgs>,
+
+    /// How to print what was found
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    output: Output,
+}
+
+/// What to look at besides the connection.
+#[derive(Args, Clone, Debug)]
+struct LookArgs {
     /// Look for the permissions of this program, too
+    ///
+    /// As admin, with a signing key and without `--permissions`, the token is minted with
+    /// `<namespace>:admin`, as `keyutil namespace register` does.
     #[arg(long = "as", value_name = "PROGRAM")]
     role: Option<Role>,
 
@@ -47,10 +61,6 @@ pub struct Doctor {
     /// `audience` in the server's configuration, if you know it
     #[arg(long, value_name = "NAME")]
     server_audience: Option<String>,
-
-    /// How to print what was found
-    #[arg(long, default_value = "text", value_name = "FORMAT")]
-    output: Output,
 }
 
 const EXAMPLES: &str = "\
@@ -81,19 +91,27 @@ enum Output {
 }
 
 pub async fn run(arguments: Doctor) -> anyhow::Result<()> {
-    let Sourced { args, origins } = arguments.connect;
+    let Sourced { mut args, origins } = arguments.connect;
+    let Sourced {
+        args: look,
+        origins: more,
+    } = arguments.look;
+    let origins = [origins, more].concat();
+    if look.role == Some(Role::Admin) {
+        args.mint_for_admin();
+    }
     let report = doctor::examine(&Examination {
         connect: &args,
         origins: &origins,
-        role: arguments.role.map(|role| match role {
+        role: look.role.map(|role| match role {
             Role::Starter => Party::Starter,
             Role::Worker => Party::Worker,
             Role::Admin => Party::Admin,
         }),
-        task_queue: given(&arguments.task_queue),
-        jwks: given(&arguments.jwks),
-        jwks_refresh: arguments.refresh_interval,
-        audience: given(&arguments.server_audience),
+        task_queue: given(&look.task_queue),
+        jwks: given(&look.jwks),
+        jwks_refresh: look.refresh_interval,
+        audience: given(&look.server_audience),
     })
     .await;
     match arguments.output {

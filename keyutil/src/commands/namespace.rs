@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use keyutil::{
     ConnectArgs, connect,
-    jwt::{Permission, Role},
     namespace::{self, Registered},
     program::{self, Usage},
     settings::Settings,
@@ -51,14 +50,7 @@ pub async fn run(command: Namespace) -> anyhow::Result<()> {
         let given = humantime::format_duration(retention);
         return Err(Usage(format!("`--retention` must be 1 day or more: `{given}`")).into());
     }
-    let claims = &mut connect.token.claims;
-    if connect.token.signing_key.is_some() && claims.permissions.is_none() {
-        let admin = Permission {
-            namespace: connect.namespace.trim().to_owned(),
-            role: Role::Admin,
-        };
-        claims.permissions = Some(admin.to_string());
-    }
+    connect.mint_for_admin();
     let name = connect.namespace.trim().to_owned();
     let opened = connect::open(Settings::new(&connect, "keyutil")?)?;
     let found = match namespace::register(&opened, &name, retention).await? {

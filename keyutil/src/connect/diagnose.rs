@@ -216,6 +216,7 @@ fn explain_refusal(
         namespace,
         needed,
         key_set: None,
+        key_is_new: false,
         audience: None,
         accepted,
     };

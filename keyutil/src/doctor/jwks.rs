@@ -23,6 +23,8 @@ pub(super) struct KeySet {
     /// Whether somebody has said that this is the one which the server reads.
     pub(super) of_the_server: bool,
     pub(super) found: Option<Fetched>,
+    /// Whether the key that signs was put there less than one refresh interval ago.
+    pub(super) key_is_new: bool,
 }
 
 impl KeySet {
@@ -95,9 +97,10 @@ pub(super) async fn look(
             return KeySet::default();
         }
     };
-    let set = KeySet {
+    let mut set = KeySet {
         of_the_server,
         found: Some(found),
+        key_is_new: false,
     };
     let token = source.and_then(TokenSource::current);
     let text = token.as_ref().map(Token::text);
@@ -118,7 +121,7 @@ pub(super) async fn look(
     }
     tell(report, &name, &kids, kid, &set);
     if accepted == Some(false) {
-        tell_age(report, examination, kid);
+        set.key_is_new = tell_age(report, examination, kid);
     }
     set
 }
@@ -148,17 +151,18 @@ fn tell(report: &mut Report, name: &str, kids: &[String], kid: Option<&str>, set
     }
 }
 
-/// Where the server does not accept the token, it may not know the key yet.
-fn tell_age(report: &mut Report, examination: &Examination<'_>, kid: Option<&str>) {
+/// Where the server does not accept the token, it may not know the key yet: then it is new.
+fn tell_age(report: &mut Report, examination: &Examination<'_>, kid: Option<&str>) -> bool {
     let Some(published) = published(examination, kid) else {
-        return;
+        return false;
     };
     let age = SystemTime::now()
         .duration_since(published)
         .unwrap_or_default();
     let ago = humantime::format_duration(Duration::from_secs(age.as_secs()));
     let refresh = humantime::format_duration(examination.jwks_refresh);
-    if age < examination.jwks_refresh {
+    let new = age < examination.jwks_refresh;
+    if new {
         report.warn(
             Step::Jwks,
             format!("the key was published {ago} ago: the server may not have fetched it yet"),
@@ -171,6 +175,7 @@ fn tell_age(report: &mut Report, examination: &Examination<'_>, kid: Option<&str
             "the key was published {ago} ago, and the server fetches every {refresh}"
         )]);
     }
+    new
 }
 
 /// The signing keys of `keyutil key` have their key set beside them.

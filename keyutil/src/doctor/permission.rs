@@ -85,6 +85,7 @@ impl Server {
                     namespace: &self.namespace,
                     needed,
                     key_set: None,
+                    key_is_new: false,
                     audience: None,
                     accepted: Some(true),
                 };

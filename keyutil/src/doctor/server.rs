@@ -123,6 +123,7 @@ impl Server {
             namespace: &self.namespace,
             needed: Role::Read,
             key_set: facts.key_set,
+            key_is_new: facts.key_is_new,
             audience: facts.audience,
             accepted: facts.accepted,
         };
@@ -179,6 +180,7 @@ impl Server {
 /// What is known of the server beside its answers.
 pub(super) struct Facts<'a> {
     pub(super) key_set: Option<&'a [u8]>,
+    pub(super) key_is_new: bool,
     pub(super) audience: Option<&'a str>,
     pub(super) accepted: Option<bool>,
 }

@@ -126,10 +126,9 @@ impl Refusal<'_> {
     }
 
     pub(super) fn suspects(&self, token: &Unverified, now: SystemTime) -> Vec<Cause> {
-        let mut suspects = Vec::new();
         let kid = token.kid().unwrap_or("none");
-        if self.key_set.is_none() {
-            suspects.push((
+        let of_the_key = match (self.key_set.is_some(), self.key_is_new) {
+            (false, _) => (
                 Step::Jwks,
                 Some(
                     "`keyutil doctor --jwks <what the server reads>`, with the same settings, \
@@ -140,9 +139,8 @@ impl Refusal<'_> {
                      server reads, or under another key there, or was put there less than one \
                      `refreshInterval` ago"
                 ),
-            ));
-        } else {
-            suspects.push((
+            ),
+            (true, true) => (
                 Step::Jwks,
                 Some(
                     "wait for one `refreshInterval` of the server, and see that its \
@@ -152,8 +150,20 @@ impl Refusal<'_> {
                     "the server has not fetched the JWKS since the key `{kid}` was put there, or \
                      has fetched none, or reads another one"
                 ),
-            ));
-        }
+            ),
+            (true, false) => (
+                Step::Jwks,
+                Some(
+                    "see that `keySourceURIs` of the server name this key set, and that the \
+                     endpoint serves it at all times",
+                ),
+                format!(
+                    "the server does not know the key `{kid}`: it reads another JWKS than this, or \
+                     could not fetch it, or was served one without keys the last time"
+                ),
+            ),
+        };
+        let mut suspects = vec![of_the_key];
         if self.audience.is_none() {
             let audience = token.audiences();
             let words = if audience.is_empty() {
@@ -164,7 +174,13 @@ impl Refusal<'_> {
                     audience.join("`, `")
                 )
             };
-            suspects.push((Step::Token, None, words));
+            let hint = "compare the token's `aud` with `authorization.audience` of the server: \
+                        `keyutil doctor --server-audience <it>` does";
+            suspects.push((Step::Token, Some(hint), words));
+        }
+        if self.key_set.is_some() && !self.key_is_new {
+            // A key that is in its place, and has been for long, is the less likely cause.
+            suspects.reverse();
         }
         suspects.extend(clocks(token, now).map(|words| (Step::Clock, None, words)));
         let cause = |(step, hint, words): (Step, Option<&str>, String)| Cause {

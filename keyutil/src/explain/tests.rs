@@ -13,6 +13,7 @@ fn explain(header: Value, claims: Value) -> String {
         namespace: "default",
         needed: Role::Read,
         key_set: None,
+        key_is_new: false,
         audience: Some("temporal"),
         accepted: None,
     };
@@ -111,6 +112,7 @@ fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
             namespace: "default",
             needed: Role::Read,
             key_set: None,
+            key_is_new: false,
             audience: None,
             accepted,
         };

@@ -57,7 +57,7 @@ pub(super) fn token_source(
     if signing_key.is_none() {
         for flag in args.claims.given() {
             problems.add(format!(
-                "`{flag}` shapes tokens that are minted here, and there is no `--signing-key` to mint them with"
+                "{flag} shapes tokens that are minted here, and there is no `--signing-key` to mint them with: leave it out, or unset the variable"
             ));
         }
     }
@@ -110,10 +110,22 @@ impl ClaimsArgs {
     /// The flags that are given, by name.
     fn given(&self) -> impl Iterator<Item = &'static str> {
         [
-            ("--permissions", given_text(&self.permissions).is_some()),
-            ("--audience", given_text(&self.audience).is_some()),
-            ("--subject", given_text(&self.subject).is_some()),
-            ("--token-lifetime", self.token_lifetime.is_some()),
+            (
+                "`--permissions` (KEYUTIL_PERMISSIONS)",
+                given_text(&self.permissions).is_some(),
+            ),
+            (
+                "`--audience` (KEYUTIL_AUDIENCE)",
+                given_text(&self.audience).is_some(),
+            ),
+            (
+                "`--subject` (KEYUTIL_SUBJECT)",
+                given_text(&self.subject).is_some(),
+            ),
+            (
+                "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME)",
+                self.token_lifetime.is_some(),
+            ),
         ]
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))

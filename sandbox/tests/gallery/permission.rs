@@ -74,7 +74,11 @@ pub const ROWS: &[Row] = &[Row {
             name: "a token with `write`, for whoever registers namespaces",
             step: Some("permission"),
             starter: NotRun,
-            cause: Told(|_, attempt| attempt.asking(["--as", "admin"])),
+            cause: Told(|_, attempt| {
+                attempt
+                    .with("KEYUTIL_PERMISSIONS", "default:write")
+                    .asking(["--as", "admin"])
+            }),
         },
         Case {
             name: "a token with `read`, for whoever starts workflows",

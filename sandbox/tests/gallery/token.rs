@@ -13,6 +13,9 @@ use super::{
     world::World,
 };
 
+/// The key is known to the server for many of these intervals.
+const FETCHED_LONG_AGO: [&str; 2] = ["--refresh-interval", "1ms"];
+
 pub const ROWS: &[Row] = &[
     Row {
         message: "no token was sent, and this server asks for one",
@@ -195,15 +198,27 @@ pub const ROWS: &[Row] = &[
         cases: &[
             Case {
                 name: "a token for another audience, and nobody says which it must be",
-                step: Some("jwks"),
+                step: Some("token"),
                 starter: KnowsLess,
-                cause: Told(|_, attempt| attempt.with("KEYUTIL_AUDIENCE", "another")),
+                cause: Told(|_, attempt| {
+                    attempt
+                        .with("KEYUTIL_AUDIENCE", "another")
+                        .asking(FETCHED_LONG_AGO)
+                }),
             },
             Case {
                 name: "a token without an audience",
+                step: Some("token"),
+                starter: KnowsLess,
+                cause: Told(|_, attempt| {
+                    attempt.without("KEYUTIL_AUDIENCE").asking(FETCHED_LONG_AGO)
+                }),
+            },
+            Case {
+                name: "a token for another audience, with a key that was published just now",
                 step: Some("jwks"),
                 starter: KnowsLess,
-                cause: Told(|_, attempt| attempt.without("KEYUTIL_AUDIENCE")),
+                cause: Told(|_, attempt| attempt.with("KEYUTIL_AUDIENCE", "another")),
             },
         ],
     },
