@@ -67,14 +67,14 @@ fn what_contradicts_itself_or_is_incomplete_is_refused() {
         ),
         (
             |args, _| args.token.claims.permissions = Some("default:write".into()),
-            "`--permissions` shapes tokens that are minted here",
+            "`--permissions` (KEYUTIL_PERMISSIONS) shapes tokens that are minted here",
         ),
         (
             |args, _| {
                 args.token.api_key = Some("key".into());
                 args.token.claims.token_lifetime = Some(Duration::from_secs(60));
             },
-            "`--token-lifetime` shapes tokens that are minted here",
+            "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) shapes tokens that are minted here",
         ),
         (
             |args, _| args.token.api_key = Some("two words".into()),
