@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 
 mod trouble;
 
-use self::trouble::Trouble;
+use self::trouble::Troubles;
 use crate::{
     diagnosis::Diagnosis,
     status::{CallsStatus, Outcomes, RefusalStatus},
@@ -41,6 +41,14 @@ struct Counts {
     last_success: AtomicU64,
 }
 
+/// The long polls for tasks. Not `PollWorkflowExecutionUpdate`, which waits for something that was
+/// started.
+const POLLS: [&str; trouble::POLLS] = [
+    "PollWorkflowTaskQueue",
+    "PollActivityTaskQueue",
+    "PollNexusTaskQueue",
+];
+
 /// From `Ok`, 0, to `Unauthenticated`, 16.
 const CODES: usize = 17;
 
@@ -49,7 +57,7 @@ const LET_IN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 struct Failures {
-    trouble: Option<Trouble>,
+    troubles: Troubles,
     refusals: RefusalStatus,
     /// How many calls had begun when the last one failed.
     begun: u64,
@@ -59,7 +67,8 @@ struct Failures {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     number: u64,
-    poll: bool,
+    /// Of which kind, if it is a poll for tasks.
+    poll: Option<usize>,
     /// The server answers it without looking for permissions.
     open: bool,
 }
@@ -69,8 +78,7 @@ impl Calls {
     pub(super) fn begin(&self, rpc: &str) -> Call {
         Call {
             number: self.begun.fetch_add(1, Ordering::Relaxed) + 1,
-            // Not `PollWorkflowExecutionUpdate`, which waits for something that was started.
-            poll: rpc.starts_with("Poll") && rpc.ends_with("TaskQueue"),
+            poll: POLLS.iter().position(|name| *name == rpc),
             open: rpc == "GetSystemInfo",
         }
     }
@@ -78,14 +86,14 @@ impl Calls {
     /// Waits for the answer to a call. A refusal comes at once, and the answer to a poll after a
     /// minute where there is nothing to do: a poll that is still open after a while was let in.
     pub(super) async fn watch<F: Future>(&self, call: Call, answer: F) -> F::Output {
-        if !call.poll || !self.failing.load(Ordering::Acquire) {
+        if call.poll.is_none() || !self.failing.load(Ordering::Acquire) {
             return answer.await;
         }
         let mut answer = pin!(answer);
         match tokio::time::timeout(LET_IN, &mut answer).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.accepted(call);
+                self.let_in(call);
                 answer.await
             }
         }
@@ -116,13 +124,25 @@ impl Calls {
     fn accepted(&self, call: Call) {
         let mut failures = self.failures();
         let refusing = failures.refusals.refusing_since.is_some();
-        if call.number > failures.begun && !(call.open && refusing) {
+        if call.number <= failures.begun {
+            return;
+        }
+        failures.troubles.gone_well(!call.open, call.poll);
+        if !(call.open && refusing) {
             failures.refusals.refusing_since = None;
-            let trouble = failures.trouble.take();
             self.failing.store(false, Ordering::Release);
-            if let Some(trouble) = trouble {
-                trouble.end();
-            }
+        }
+    }
+
+    /// It may wait for a connection, and not for the server.
+    #[cold]
+    fn let_in(&self, call: Call) {
+        let mut failures = self.failures();
+        if call.number > failures.begun {
+            failures.refusals.refusing_since = None;
+            failures.troubles.let_in(call.poll);
+            let none = failures.troubles.latest().is_none();
+            self.failing.store(!none, Ordering::Release);
         }
     }
 
@@ -138,7 +158,7 @@ impl Calls {
             refusals.last_at = Some(now);
             refusals.refusing_since.get_or_insert(now);
         }
-        Trouble::note(&mut failures.trouble, diagnosis, refused && call.poll);
+        failures.troubles.note(diagnosis, refused, call.poll);
         self.failing.store(true, Ordering::Release);
     }
 
@@ -154,12 +174,14 @@ impl Calls {
     /// What keeps calls from going well at this time.
     pub fn trouble(&self) -> Option<Diagnosis> {
         let failures = self.failures();
-        let trouble = failures.trouble.as_ref();
-        trouble.map(|trouble| trouble.diagnosis.clone())
+        failures.troubles.latest().cloned()
     }
 
     fn counts(&self, call: Call) -> &Counts {
-        if call.poll { &self.polls } else { &self.others }
+        match call.poll {
+            Some(_) => &self.polls,
+            None => &self.others,
+        }
     }
 
     fn failures(&self) -> MutexGuard<'_, Failures> {

@@ -14,55 +14,129 @@ use crate::{diagnosis::Diagnosis, status::in_words};
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
+/// A cause that comes back sooner than this goes on where it was: it is not told at each relapse.
+const RELAPSE: Duration = Duration::from_secs(60);
+
 /// For how long the SDK repeats a poll that is refused; then its worker ends
 /// (`LONG_POLL_FATAL_GRACE` in `retry.rs` of temporalio-client 1.1).
 const SDK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// A cause that goes on.
-#[derive(Debug)]
-pub(super) struct Trouble {
-    pub(super) diagnosis: Diagnosis,
-    begun: Instant,
-    told: Instant,
-    pause: Duration,
-    /// When the SDK will have had enough of refused polls.
-    gives_up_at: Option<SystemTime>,
+/// The causes that stand, and those that are over.
+#[derive(Debug, Default)]
+pub(super) struct Troubles {
+    known: Vec<Trouble>,
+    /// Since when polls of each kind are refused.
+    refused_polls: [Option<SystemTime>; POLLS],
 }
 
-impl Trouble {
-    /// It begins, or goes on: what is told depends on what stands already.
-    pub(super) fn note(standing: &mut Option<Self>, diagnosis: Diagnosis, poll_refused: bool) {
+/// How many kinds of polls there are.
+pub(super) const POLLS: usize = 3;
+
+/// A cause, known by its step and class.
+#[derive(Debug)]
+struct Trouble {
+    diagnosis: Diagnosis,
+    /// Whether it is that the server refuses calls.
+    refusal: bool,
+    begun: Instant,
+    noted: Instant,
+    told: Instant,
+    pause: Duration,
+    stands: bool,
+    /// Whether it was told since it was last said to be over.
+    announced: bool,
+}
+
+impl Troubles {
+    /// A cause begins, or goes on. `refused` is of a call that the server has refused, `poll` the
+    /// kind of the poll that it was.
+    pub(super) fn note(&mut self, diagnosis: Diagnosis, refused: bool, poll: Option<usize>) {
+        if let Some(since) = poll.and_then(|kind| self.refused_polls.get_mut(kind))
+            && refused
+        {
+            since.get_or_insert_with(SystemTime::now);
+        }
+        let ends_at = self.worker_ends_at();
         let now = Instant::now();
-        let same = |standing: &Self| {
-            let (was, is) = (&standing.diagnosis, &diagnosis);
+        let same = |known: &&mut Trouble| {
+            let (was, is) = (&known.diagnosis, &diagnosis);
             was.step == is.step && was.class == is.class
         };
-        let gives_up_at = poll_refused.then(|| SystemTime::now() + SDK_PATIENCE);
-        match standing {
-            Some(trouble) if same(trouble) => {
-                trouble.diagnosis = diagnosis;
-                trouble.gives_up_at = trouble.gives_up_at.or(gives_up_at);
-                if now.duration_since(trouble.told) >= trouble.pause {
-                    trouble.told = now;
-                    trouble.pause = trouble.pause.saturating_mul(2).min(LONGEST_PAUSE);
-                    trouble.tell(Some(now.duration_since(trouble.begun)));
-                }
+        let Some(trouble) = self.known.iter_mut().find(same) else {
+            let trouble = Trouble {
+                diagnosis,
+                refusal: refused,
+                begun: now,
+                noted: now,
+                told: now,
+                pause: FIRST_PAUSE,
+                stands: true,
+                announced: true,
+            };
+            trouble.tell(None, ends_at);
+            return self.known.push(trouble);
+        };
+        if !trouble.stands {
+            if now.duration_since(trouble.noted) >= RELAPSE {
+                (trouble.told, trouble.pause) = (now, Duration::ZERO);
             }
-            _ => {
-                let trouble = Self {
-                    diagnosis,
-                    begun: now,
-                    told: now,
-                    pause: FIRST_PAUSE,
-                    gives_up_at,
-                };
-                trouble.tell(None);
-                *standing = Some(trouble);
-            }
+            (trouble.stands, trouble.begun) = (true, now);
+        }
+        (trouble.diagnosis, trouble.noted) = (diagnosis, now);
+        if now.duration_since(trouble.told) >= trouble.pause {
+            let lasted = now.duration_since(trouble.begun);
+            trouble.tell((!lasted.is_zero()).then_some(lasted), ends_at);
+            (trouble.told, trouble.announced) = (now, true);
+            let longer = trouble.pause.saturating_mul(2);
+            trouble.pause = longer.clamp(FIRST_PAUSE, LONGEST_PAUSE);
         }
     }
 
-    fn tell(&self, lasted: Option<Duration>) {
+    /// A call has gone well, so nothing stands any more; but refusals do, unless it `takes` a
+    /// permission that they were for.
+    pub(super) fn gone_well(&mut self, takes: bool, poll: Option<usize>) {
+        self.end(|trouble| takes || !trouble.refusal, poll.filter(|_| takes));
+    }
+
+    /// A poll stays open, so it was let in.
+    pub(super) fn let_in(&mut self, poll: Option<usize>) {
+        self.end(|trouble| trouble.refusal, poll);
+    }
+
+    fn end(&mut self, which: impl Fn(&Trouble) -> bool, poll: Option<usize>) {
+        if let Some(since) = poll.and_then(|kind| self.refused_polls.get_mut(kind)) {
+            *since = None;
+        }
+        let mut over = None;
+        for trouble in self.known.iter_mut().filter(|trouble| trouble.stands) {
+            if which(trouble) {
+                trouble.stands = false;
+                if std::mem::take(&mut trouble.announced) {
+                    over = over.max(Some(trouble.begun.elapsed()));
+                }
+            }
+        }
+        if let Some(lasted) = over {
+            info!(lasted = seconds(lasted), "calls go well again");
+        }
+    }
+
+    /// The one that was noted last of those that stand.
+    pub(super) fn latest(&self) -> Option<&Diagnosis> {
+        let standing = self.known.iter().filter(|trouble| trouble.stands);
+        let latest = standing.max_by_key(|trouble| trouble.noted)?;
+        Some(&latest.diagnosis)
+    }
+
+    /// When the SDK will have had enough of the first kind of refused polls.
+    fn worker_ends_at(&self) -> Option<SystemTime> {
+        let first = self.refused_polls.iter().flatten().min()?;
+        Some(*first + SDK_PATIENCE)
+    }
+}
+
+impl Trouble {
+    fn tell(&self, lasted: Option<Duration>, ends_at: Option<SystemTime>) {
         let Diagnosis {
             step, cause, hint, ..
         } = &self.diagnosis;
@@ -71,16 +145,8 @@ impl Trouble {
             reason = cause,
             hint,
             lasted = lasted.map(seconds),
-            the_worker_ends_at = self.gives_up_at.map(in_words),
+            the_worker_ends_at = ends_at.filter(|_| self.refusal).map(in_words),
             "calls fail"
-        );
-    }
-
-    /// It is over.
-    pub(super) fn end(self) {
-        info!(
-            lasted = seconds(self.begun.elapsed()),
-            "calls go well again"
         );
     }
 }
@@ -103,47 +169,87 @@ mod tests {
         }
     }
 
-    /// The times after which it was told, when it is noted once a second.
-    async fn told(seconds: u64) -> Vec<u64> {
-        let mut standing = None;
+    async fn a_second() {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+
+    /// When the causes were told, in seconds from the beginning, each noted once a second, and
+    /// after every `relief`th second all is well once.
+    async fn told(steps: &[Step], seconds: u64, relief: u64) -> Vec<u64> {
+        let mut troubles = Troubles::default();
         let begun = Instant::now();
         let mut times = Vec::new();
-        for _ in 0..seconds {
-            let before = standing.as_ref().map(|trouble: &Trouble| trouble.told);
-            Trouble::note(&mut standing, diagnosis(Step::Jwks), true);
-            let after = standing.as_ref().map(|trouble| trouble.told);
-            if after != before {
-                times.push(begun.elapsed().as_secs());
+        for second in 1..=seconds {
+            for step in steps {
+                let before: Vec<_> = troubles.known.iter().map(|known| known.told).collect();
+                troubles.note(diagnosis(*step), true, Some(0));
+                let after: Vec<_> = troubles.known.iter().map(|known| known.told).collect();
+                if after != before {
+                    times.push(begun.elapsed().as_secs());
+                }
             }
-            tokio::time::advance(Duration::from_secs(1)).await;
+            if second % relief == 0 {
+                troubles.gone_well(true, Some(0));
+            }
+            a_second().await;
         }
         times
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_goes_on_is_told_at_growing_intervals() {
-        assert_eq!(told(200).await, [0, 10, 30, 70, 150]);
+        assert_eq!(told(&[Step::Jwks], 200, 999).await, [0, 10, 30, 70, 150]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_cause_is_told_at_once() {
-        let mut standing = None;
-        Trouble::note(&mut standing, diagnosis(Step::Jwks), true);
-        tokio::time::advance(Duration::from_secs(1)).await;
-        Trouble::note(&mut standing, diagnosis(Step::Clock), true);
-        assert!(standing.is_some_and(|trouble| trouble.told == Instant::now()));
+    async fn two_causes_that_alternate_are_told_as_each_would_be_alone() {
+        let both = [Step::Jwks, Step::Grpc];
+        let twice = [0, 0, 10, 10, 30, 30, 70, 70];
+        assert_eq!(told(&both, 100, 999).await, twice);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_again_and_again_is_not_told_each_time() {
+        assert_eq!(told(&[Step::Jwks], 100, 2).await, [0, 10, 30, 70]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_after_long_is_new() {
+        let mut troubles = Troubles::default();
+        troubles.note(diagnosis(Step::Jwks), true, None);
+        troubles.gone_well(true, None);
+        assert_eq!(troubles.latest(), None);
+        tokio::time::advance(2 * RELAPSE).await;
+        troubles.note(diagnosis(Step::Jwks), true, None);
+        assert_eq!(troubles.known[0].told, Instant::now());
+        assert_eq!(troubles.known[0].pause, FIRST_PAUSE);
+        assert!(troubles.latest().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_is_let_in_says_nothing_of_the_connection() {
+        let mut troubles = Troubles::default();
+        troubles.note(diagnosis(Step::Tcp), false, Some(0));
+        troubles.let_in(Some(0));
+        assert!(troubles.latest().is_some());
+        troubles.gone_well(false, None);
+        assert_eq!(troubles.latest(), None);
     }
 
     #[test]
-    fn the_worker_ends_only_when_polls_are_refused() {
-        let mut standing = None;
-        Trouble::note(&mut standing, diagnosis(Step::Jwks), false);
-        assert_eq!(
-            standing.as_ref().and_then(|trouble| trouble.gives_up_at),
-            None
-        );
-        Trouble::note(&mut standing, diagnosis(Step::Jwks), true);
-        let at = standing.and_then(|trouble| trouble.gives_up_at);
-        assert!(at > Some(SystemTime::now() + SDK_PATIENCE / 2));
+    fn the_worker_ends_by_the_first_kind_of_poll_that_is_refused() {
+        let mut troubles = Troubles::default();
+        troubles.note(diagnosis(Step::Grpc), false, Some(0));
+        troubles.note(diagnosis(Step::Jwks), true, None);
+        assert_eq!(troubles.worker_ends_at(), None);
+        troubles.note(diagnosis(Step::Jwks), true, Some(1));
+        let first = troubles.worker_ends_at();
+        assert!(first > Some(SystemTime::now() + SDK_PATIENCE / 2));
+        // Another kind that goes well does not put it off, nor one that is refused later.
+        troubles.gone_well(true, Some(0));
+        troubles.note(diagnosis(Step::Jwks), true, Some(2));
+        assert_eq!(troubles.worker_ends_at(), first);
+        troubles.gone_well(true, Some(1));
+        assert!(troubles.worker_ends_at() > first);
     }
 }
