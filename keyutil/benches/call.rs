@@ -118,6 +118,7 @@ fn bridge_as_the_sdk_calls_it(bencher: Bencher<'_, '_>) {
             compression: None,
             target: "localhost".to_owned(),
             explain: Box::new(|_| None),
+            connected: Box::new(|| true),
             calls: Arc::new(Calls::default()),
             watch: Watch::start(Vec::new()),
         }

@@ -17,6 +17,8 @@ use x509_parser::{
     x509::X509Name,
 };
 
+use crate::text::printable;
+
 /// The last second that X.509 can write: 9999-12-31T23:59:59Z.
 pub(crate) const LAST_SECOND: u64 = 253_402_300_799;
 
@@ -272,18 +274,6 @@ pub(crate) fn upper_hex(bytes: &[u8]) -> String {
 fn system_time(time: ASN1Time) -> SystemTime {
     let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
     UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND))
-}
-
-fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            printable.extend(character.escape_default());
-        } else {
-            printable.push(character);
-        }
-    }
-    printable
 }
 
 #[cfg(test)]

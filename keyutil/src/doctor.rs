@@ -46,6 +46,7 @@ use crate::{
     diagnosis::Step,
     explain::Explanation,
     settings::{Examined, Settings},
+    status::to_the_second,
     transport::RotatingChannel,
 };
 
@@ -69,6 +70,13 @@ pub struct Examination<'a> {
     pub audience: Option<&'a str>,
 }
 
+impl Examination<'_> {
+    /// For each step that waits for somebody.
+    fn limit(&self) -> Duration {
+        self.connect.connect_timeout.min(LIMIT)
+    }
+}
+
 /// For whom the way is walked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Party {
@@ -86,7 +94,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// Walks the way. Needs a tokio runtime.
 pub async fn examine(examination: &Examination<'_>) -> Report {
     let args = examination.connect;
-    let limit = args.connect_timeout.min(LIMIT);
+    let limit = examination.limit();
     let Examined {
         dial,
         bare,
@@ -147,8 +155,9 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
 
 /// What a starter needs beyond a connection: permission to start workflows, and somebody who polls
 /// the task queue. Nothing is started.
-pub async fn ready_to_start(connection: &Connection, task_queue: &str) -> Report {
-    let server = Server::of(connection);
+/// Each call is given `limit`, and 5 s at most.
+pub async fn ready_to_start(connection: &Connection, task_queue: &str, limit: Duration) -> Report {
+    let server = Server::of(connection, limit.min(LIMIT));
     let mut report = Report::default();
     let role = Some(Party::Starter);
     // Whoever has a connection has been answered.
@@ -161,11 +170,11 @@ pub async fn ready_to_start(connection: &Connection, task_queue: &str) -> Report
     report
 }
 
-/// Whether somebody polls the task queue.
-pub async fn polled(connection: &Connection, task_queue: &str) -> Report {
+/// Whether somebody polls the task queue. Each call is given `limit`, and 5 s at most.
+pub async fn polled(connection: &Connection, task_queue: &str, limit: Duration) -> Report {
     let mut report = Report::default();
     let role = Some(Party::Starter);
-    Server::of(connection)
+    Server::of(connection, limit.min(LIMIT))
         .is_polled(&mut report, role, task_queue)
         .await;
     report
@@ -205,7 +214,7 @@ async fn why(
 
 /// A time to the second, and how far away it is.
 fn when(time: SystemTime, now: SystemTime) -> String {
-    let shown = humantime::format_rfc3339_seconds(time);
+    let shown = to_the_second(time);
     match time.duration_since(now) {
         Ok(left) => format!("{shown} (in {})", roughly(left)),
         Err(past) => format!("{shown} ({} ago)", roughly(past.duration())),

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -283,6 +283,21 @@ pub fn is_content(path: &Path) -> bool {
         || text
             .split_whitespace()
             .any(|word| Unverified::parse(word).is_ok())
+}
+
+/// Reads a file of at most this many bytes. Nothing else than a file: opening a pipe that nobody
+/// writes to would hang, and some devices have no end.
+pub(crate) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut content = Vec::new();
+    File::open(path)?.take(most + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > most {
+        let most = format!("larger than anything of its kind: {} MiB", most >> 20);
+        return Err(io::Error::other(most));
+    }
+    Ok(content)
 }
 
 /// Somebody else's lock could not be waited for.

@@ -54,6 +54,7 @@ pub mod pki;
 pub mod program;
 pub mod settings;
 pub mod status;
+mod text;
 pub mod transport;
 
 pub use args::ConnectArgs;

@@ -22,6 +22,8 @@ use crate::{
     jwt::keyring::KeyringError,
     pki::{PkiError, RotateError},
     settings::Problems,
+    status::in_words,
+    text::printable_lines,
 };
 
 pub use examples::{examples_and_exit_codes, mistaken_calls, mistaken_examples};
@@ -143,16 +145,17 @@ fn report(name: &str, error: &anyhow::Error) -> ExitCode {
 fn say(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
     match log_format() {
         LogFormat::Json => complain(serde_json::json!({
-            "timestamp": humantime::format_rfc3339_micros(SystemTime::now()).to_string(),
+            "timestamp": in_words(SystemTime::now()),
             "level": "ERROR",
             "message": format!("{name}: {what}"),
             "hint": hint,
             "exit_code": exit_code,
         })),
         LogFormat::Text => {
-            complain(format_args!("{name}: {what}"));
+            // Some of it is of others: of the server, of a token.
+            complain(format_args!("{name}: {}", printable_lines(what)));
             if let Some(hint) = hint {
-                complain(format_args!("\nhint: {hint}"));
+                complain(format_args!("\nhint: {}", printable_lines(hint)));
             }
         }
     }

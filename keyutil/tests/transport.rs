@@ -166,6 +166,7 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
     let opened = world.open(peer.port);
     let bridge = Bridge {
         explain: Box::new(|_| None),
+        connected: Box::new(|| true),
         channel: opened.channel(),
         compression: None,
         target: "test".to_owned(),

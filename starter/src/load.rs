@@ -1,6 +1,9 @@
 //! One workflow, or many of them at a time.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -34,7 +37,7 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    fn left(self) -> Duration {
+    pub fn left(self) -> Duration {
         self.at.saturating_duration_since(Instant::now())
     }
 }
@@ -167,14 +170,14 @@ impl Load<'_> {
             return vec![self.run_one(self.workflow_id.clone()).await];
         }
         let progress = progress_bar(count.into());
+        let told = Cell::new(0);
         let outcomes = stream::iter(1..=count)
             .map(|number| self.run_one(format!("{}-{number}", self.workflow_id)))
             .buffer_unordered(concurrency as usize)
             .inspect(|outcome| {
                 progress.inc(1);
-                // Of those that were not started there may be very many.
                 if let Err(failure) = &outcome.ended
-                    && failure.lateness != Some(Lateness::NotStarted)
+                    && told.replace(told.get() + 1) < MOST_TOLD
                 {
                     progress.suspend(|| error!(failure = failure.words, "workflow failed"));
                 }
@@ -195,6 +198,9 @@ fn too_late(workflow_id: &str, limit: Duration) -> Failure {
 fn in_words(limit: Duration) -> String {
     humantime::format_duration(limit).to_string()
 }
+
+/// Failures, each in the log: what they have in common is seen by then, and all are counted.
+const MOST_TOLD: u32 = 10;
 
 /// Hidden by indicatif itself where standard error is no terminal.
 fn progress_bar(count: u64) -> ProgressBar {

@@ -109,6 +109,17 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
     arguments.log.start()?;
     let mut run = Run::default();
     let ended = run.through(&arguments, begun).await;
+    let printed = print(arguments, run, begun.elapsed(), ended.as_ref().err());
+    // Whether somebody reads it does not change how it ended.
+    ended.and(printed)
+}
+
+fn print(
+    arguments: Arguments,
+    run: Run,
+    took: Duration,
+    failure: Option<&anyhow::Error>,
+) -> anyhow::Result<()> {
     match arguments.output {
         Output::Text => {
             let text = match run.checked {
@@ -128,12 +139,11 @@ async fn start(arguments: Arguments) -> anyhow::Result<()> {
                 check: arguments.check,
             };
             let status = run.observer.map(|observer| observer.status());
-            let failure = ended.as_ref().err();
-            let object = Object::new(about, begun.elapsed(), status, &run.outcomes, failure);
+            let object = Object::new(about, took, status, &run.outcomes, failure);
             program::print_line(serde_json::to_string(&object)?)?;
         }
     }
-    ended
+    Ok(())
 }
 
 /// How far it came.
@@ -155,8 +165,21 @@ impl Run {
         let opened = connect::open(settings)?;
         self.observer = Some(opened.observer().clone());
         let connection = opened.connect().await?;
+        // What is too far away to be told is never.
+        let deadline = arguments.timeout.and_then(|limit| {
+            let at = begun.checked_add(limit)?;
+            Some(Deadline { at, limit })
+        });
         if arguments.check {
-            let report = doctor::ready_to_start(&connection, &arguments.task_queue).await;
+            let report = {
+                let left = deadline.map_or(Duration::MAX, Deadline::left);
+                let ready = doctor::ready_to_start(&connection, &arguments.task_queue, left);
+                // Of several calls each is given what is left.
+                let late = || anyhow::anyhow!("the check was not done in time (`--timeout`)");
+                tokio::time::timeout(left.saturating_add(GRACE), ready)
+                    .await
+                    .map_err(|_| late())?
+            };
             if let Some(diagnosis) = report.diagnosis() {
                 return Err(Diagnosed::from(diagnosis).into());
             }
@@ -175,10 +198,7 @@ impl Run {
                 .clone()
                 .unwrap_or_else(|| format!("hello-{}", uuid::Uuid::new_v4())),
             workflow_timeout: arguments.workflow_timeout,
-            deadline: arguments.timeout.map(|limit| Deadline {
-                at: begun + limit,
-                limit,
-            }),
+            deadline,
         };
         self.outcomes = tokio::select! {
             outcomes = load.run_many(arguments.count, arguments.concurrency) => outcomes,
@@ -202,7 +222,8 @@ impl Run {
         let is_late = |failure: &&Failure| failure.lateness == Some(Lateness::NotFinished);
         if let Some(late) = failures().find(is_late) {
             first = late.clone();
-            let polled = doctor::polled(load.connection, &load.task_queue).await;
+            // The time is up, so what is not known at once stays unknown.
+            let polled = doctor::polled(load.connection, &load.task_queue, GRACE).await;
             first.diagnosis = match polled.diagnosis() {
                 Some(found) => {
                     first.words = format!("{}: {}", late.words, found.cause);
@@ -228,7 +249,7 @@ impl Run {
 /// A person who waits wants to know before all the time is up. Goes on until it is dropped.
 async fn warn_if_nobody_polls(load: &Load<'_>) -> Infallible {
     tokio::time::sleep(PATIENCE).await;
-    let polled = doctor::polled(load.connection, &load.task_queue).await;
+    let polled = doctor::polled(load.connection, &load.task_queue, PATIENCE).await;
     if let Some(diagnosis) = polled.diagnosis() {
         warn!(
             reason = diagnosis.cause,
@@ -238,6 +259,9 @@ async fn warn_if_nobody_polls(load: &Load<'_>) -> Infallible {
     }
     std::future::pending().await
 }
+
+/// For finding out why it took too long, when the time is up.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// Far longer than a hello takes.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -106,3 +106,33 @@ fn quiet_leaves_the_error_and_the_hint() {
     let complaint = complaint(&output);
     assert!(complaint.starts_with("starter: "), "{complaint}");
 }
+
+#[test]
+fn limits_without_end_are_limits() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let endless = "18446744073709551615s 999999999ns";
+    for limits in [
+        ["--connect-timeout", "1s", "--timeout", endless],
+        ["--connect-timeout", endless, "--timeout", "1s"],
+    ] {
+        let output = starter(&[&["--address", &address][..], &limits].concat());
+        assert_eq!(output.status.code(), Some(69), "{}", complaint(&output));
+    }
+    let output = starter(&["--timeout", "0s"]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(complaint(&output).contains("'--timeout <DURATION>'"));
+}
+
+#[test]
+fn a_failure_is_one_whether_somebody_reads_it_or_not() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_starter"))
+        .args(["--address", "127.0.0.1", "--output", "json"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(64));
+}

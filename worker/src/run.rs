@@ -64,7 +64,7 @@ pub async fn run(
     let grace = settings.shutdown_grace;
     info!(reason, grace = %humantime::format_duration(grace), "stopping: finishing the work in hand");
     stop();
-    match tokio::time::timeout(grace + LAST_MOMENTS, running).await {
+    match tokio::time::timeout(grace.saturating_add(LAST_MOMENTS), running).await {
         Ok(ended) => {
             ended.map_err(RunError::Run)?;
             info!(task_queue, "worker stopped");

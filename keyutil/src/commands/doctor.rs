@@ -114,12 +114,15 @@ pub async fn run(arguments: Doctor) -> anyhow::Result<()> {
         audience: given(&look.server_audience),
     })
     .await;
-    match arguments.output {
-        Output::Json => program::print_line(json(&args, &origins, &report)?)?,
-        Output::Text => print(&report)?,
-    }
+    let printed = match arguments.output {
+        Output::Json => json(&args, &origins, &report)
+            .map_err(anyhow::Error::new)
+            .and_then(|object| Ok(program::print_line(object)?)),
+        Output::Text => print(&report),
+    };
     match report.failure() {
-        None => Ok(()),
+        None => printed,
+        // Whether somebody reads it does not change what is wrong.
         Some(finding) => Err(Failed {
             exit_code: report.exit_code(),
             what: format!("{}: {}", finding.step, finding.seen),

@@ -154,7 +154,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
         ))?;
         return Ok(());
     };
-    let key_set = fetch::fetch(source).await?.document;
+    let key_set = fetch::fetch(source, fetch::TIMEOUT).await?.document;
     match verify::verify(raw, &key_set, arguments.audience.as_deref()) {
         Ok(()) => {
             program::print_line(format_args!(

@@ -40,6 +40,10 @@ impl Opened {
                 };
                 Some((words, error.diagnosis()))
             }),
+            connected: Box::new({
+                let channel = self.channel.clone();
+                move || channel.dial().journal().standing().is_none()
+            }),
             calls: self.observer.calls(),
             watch: self.watch,
         };

@@ -41,7 +41,7 @@ impl Opened {
         let mut first_missing = None;
         loop {
             // Whoever dials gives up by itself when the time is up, and knows what it waited for.
-            let limit = remaining() + Duration::from_millis(250);
+            let limit = remaining().saturating_add(Duration::from_millis(250));
             let error = match tokio::time::timeout(limit, attempt()).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => error,

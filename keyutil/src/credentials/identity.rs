@@ -14,6 +14,7 @@ use crate::{
     PemError,
     certificate::{self, CertificateError, CertificateSummary},
     pem::{self, KeyKind},
+    status::to_the_second,
 };
 
 /// What this process presents in a TLS handshake: a chain, leaf first, and the leaf's key.
@@ -65,19 +66,18 @@ impl Identity {
             });
         }
         let certified = CertifiedKey::new(chain.clone(), signing_key);
-        let in_words = |time| humantime::format_rfc3339_seconds(time).to_string();
         if summary.not_after < now {
             return Err(IdentityError::Expired {
                 serial: summary.serial,
-                at: in_words(summary.not_after),
-                now: in_words(now),
+                at: to_the_second(summary.not_after),
+                now: to_the_second(now),
             });
         }
         if summary.not_before > now {
             return Err(IdentityError::NotYetValid {
                 serial: summary.serial,
-                from: in_words(summary.not_before),
-                now: in_words(now),
+                from: to_the_second(summary.not_before),
+                now: to_the_second(now),
             });
         }
         Ok(Self {

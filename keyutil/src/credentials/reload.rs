@@ -8,9 +8,8 @@
 
 use std::{
     error::Error,
-    fs::{self, File},
-    io::{self, Read},
-    path::{Path, PathBuf},
+    io,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -21,7 +20,11 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::watch::Look;
-use crate::{chain, files::is_content, status::Failure};
+use crate::{
+    chain,
+    files::{is_content, read_regular},
+    status::Failure,
+};
 
 /// More than any certificate bundle, key or token. A path that was mixed up must not fill memory.
 const LARGEST_FILE: u64 = 4 << 20;
@@ -317,27 +320,12 @@ fn read_all(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, LoadError> {
     files
         .iter()
         .map(|path| {
-            read(path).map_err(|source| LoadError::Read {
+            read_regular(path, LARGEST_FILE).map_err(|source| LoadError::Read {
                 path: path.clone(),
                 source,
             })
         })
         .collect()
-}
-
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // Opening a pipe that nobody writes to would hang.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut content = Vec::new();
-    File::open(path)?
-        .take(LARGEST_FILE + 1)
-        .read_to_end(&mut content)?;
-    if content.len() as u64 > LARGEST_FILE {
-        return Err(io::Error::other("larger than any credential: 4 MiB"));
-    }
-    Ok(content)
 }
 
 fn fingerprint(contents: &[Vec<u8>]) -> Fingerprint {

@@ -9,6 +9,7 @@ use super::Report;
 use crate::{
     diagnosis::Step,
     files::is_content,
+    jwt::fetch,
     settings::{Problems, without_user},
 };
 
@@ -83,12 +84,21 @@ fn origins<A: Args>(matches: &ArgMatches) -> Vec<Origin> {
             value: if argument.is_hide_env_values_set() || is_content(Path::new(raw)) {
                 "not shown".to_owned()
             } else {
-                without_user(&text(raw))
+                shown(&text(raw))
             },
             from,
         })
     };
     command.get_arguments().filter_map(origin).collect()
+}
+
+/// Without a password, in addresses and URLs.
+fn shown(value: &str) -> String {
+    if value.contains("://") {
+        fetch::shown(value)
+    } else {
+        without_user(value)
+    }
 }
 
 fn text(text: &OsStr) -> String {
@@ -110,5 +120,6 @@ pub(super) fn look(report: &mut Report, origins: &[Origin], problems: &Problems)
         origins.len() - given.count()
     );
     let shown = |origin: &Origin| format!("{:<18} {} ({})", origin.flag, origin.value, origin.from);
-    report.ok(Step::Configuration, seen).details = origins.iter().map(shown).collect();
+    report.ok(Step::Configuration, seen);
+    report.detail(origins.iter().map(shown).collect());
 }

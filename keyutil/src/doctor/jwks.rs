@@ -64,7 +64,9 @@ pub(super) async fn look(
             });
         }
     };
-    let found = match fetch::fetch(&name).await {
+    let fetched = fetch::fetch(&name, examination.limit()).await;
+    let name = fetch::shown(&name);
+    let found = match fetched {
         Ok(found) => found,
         Err(error) => {
             let hint = "see that the endpoint runs, and that `keySourceURIs` of the server and \
@@ -136,12 +138,11 @@ fn tell(report: &mut Report, name: &str, kids: &[String], kid: Option<&str>, set
         Some(kid) => format!(", and verifies the token with `{kid}`"),
         None => String::new(),
     };
-    report
-        .ok(
-            Step::Jwks,
-            format!("`{name}` has {} key(s){type_}{verifies}", kids.len()),
-        )
-        .details = kids.iter().map(|kid| format!("kid {kid}")).collect();
+    report.ok(
+        Step::Jwks,
+        format!("`{name}` has {} key(s){type_}{verifies}", kids.len()),
+    );
+    report.detail(kids.iter().map(|kid| format!("kid {kid}")).collect());
     if !set.of_the_server {
         report.detail(vec![
             "this is the file beside the signing key; whether the server reads the same is not \

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::diagnosis::{Class, Diagnosis, Step};
+use crate::{
+    diagnosis::{Class, Diagnosis, Step},
+    text::{printable, shortened},
+};
 
 /// What was found, in the order of the way.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -92,8 +95,8 @@ impl Report {
         self.findings.iter().any(failed)
     }
 
-    pub(super) fn ok(&mut self, step: Step, seen: impl Into<String>) -> &mut Finding {
-        self.add(step, Mark::Ok, seen.into())
+    pub(super) fn ok(&mut self, step: Step, seen: impl Into<String>) {
+        self.add(step, Mark::Ok, seen.into());
     }
 
     pub(super) fn skip(&mut self, step: Step, why: impl Into<String>) {
@@ -112,14 +115,15 @@ impl Report {
             hint,
         } = diagnosis;
         let finding = self.add(step, Mark::Failed, cause);
-        finding.hint = hint;
+        finding.hint = hint.as_deref().map(fit);
         finding.class = Some(class);
     }
 
     /// Adds to what was found last.
     pub(super) fn detail(&mut self, details: Vec<String>) {
         if let Some(last) = self.findings.last_mut() {
-            last.details.extend(details);
+            last.details
+                .extend(details.iter().map(|detail| fit(detail)));
         }
     }
 
@@ -133,7 +137,7 @@ impl Report {
         self.findings.push(Finding {
             step,
             mark,
-            seen,
+            seen: fit(&seen),
             details: Vec::new(),
             hint: None,
             class: None,
@@ -141,3 +145,11 @@ impl Report {
         &mut self.findings[index]
     }
 }
+
+/// Much of it comes from others: from the server, a token, whoever polls.
+fn fit(text: &str) -> String {
+    shortened(&printable(text), LONGEST)
+}
+
+/// In characters.
+const LONGEST: usize = 1500;

@@ -11,7 +11,6 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
 };
 use tonic::{Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
 
-use super::LIMIT;
 use crate::{
     ConnectError,
     connect::{Connection, accepts, explain_call},
@@ -57,13 +56,13 @@ impl Server {
     }
 
     /// The one that is connected to already.
-    pub(super) fn of(connection: &Connection) -> Self {
+    pub(super) fn of(connection: &Connection, limit: Duration) -> Self {
         let observer = connection.observer();
         Self {
             channel: observer.channel().clone(),
             bearer: observer.bearer().clone(),
             namespace: observer.namespace().to_owned(),
-            limit: LIMIT,
+            limit,
             compression: None,
         }
     }
@@ -104,11 +103,15 @@ impl Server {
     }
 
     /// Whether a call that everybody may make is answered with this token: a bad one spoils it.
-    pub(super) async fn takes(&self, token: &Token) -> bool {
+    /// Nothing, where that cannot be learnt.
+    pub(super) async fn takes(&self, token: &Token) -> Option<bool> {
         let source = TokenSource::Fixed(token.clone());
         let mut service = self.service_with(Bearer::new(Some(source)));
         let answer = self.within(service.get_system_info(GetSystemInfoRequest {}));
-        answer.await.is_ok()
+        match answer.await {
+            Ok(_) => Some(true),
+            Err(status) => is_refusal(&status).then_some(false),
+        }
     }
 
     /// Why a refusal that takes `read` came about, as far as can be told from this side.

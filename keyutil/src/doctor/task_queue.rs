@@ -54,9 +54,8 @@ impl Server {
             }
         }
         if !here.is_empty() {
-            report
-                .ok(Step::TaskQueue, format!("somebody polls `{task_queue}`"))
-                .details = here;
+            report.ok(Step::TaskQueue, format!("somebody polls `{task_queue}`"));
+            report.detail(here);
             return;
         }
         let others = other_queues(&workers, task_queue);

@@ -78,9 +78,8 @@ pub(super) fn look(
         return;
     }
     let identity = token.as_ref().map(Credential::identify).unwrap_or_default();
-    report
-        .ok(Step::Token, format!("{}: {identity}", source.in_words()))
-        .details = details;
+    report.ok(Step::Token, format!("{}: {identity}", source.in_words()));
+    report.detail(details);
     if header.len() > LARGE {
         report.warn(
             Step::Token,

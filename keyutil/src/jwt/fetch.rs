@@ -1,15 +1,20 @@
 //! Reading the key set that a server reads.
 
 use std::{
-    fs::File,
-    io::{self, Read},
+    io,
+    path::Path,
     time::{Duration, SystemTime},
 };
 
 use reqwest::{StatusCode, header};
 
-/// For the whole answer. The server itself waits without a limit.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use crate::{
+    files::{self, is_content},
+    settings::without_user,
+};
+
+/// For the whole answer, where nobody asks for less. The server itself waits without a limit.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Far more than the keys of a rotation. A path or URL that was mixed up must not fill memory.
 const LARGEST: u64 = 1 << 20;
@@ -31,23 +36,28 @@ pub struct Fetched {
 ///
 /// # Errors
 /// [`FetchError`]. An answer other than 200 is one, though the server would read it.
-pub async fn fetch(source: &str) -> Result<Fetched, FetchError> {
+pub async fn fetch(source: &str, limit: Duration) -> Result<Fetched, FetchError> {
     if !source.starts_with("http://") && !source.starts_with("https://") {
         return read(source).map_err(|error| FetchError::Read {
-            path: source.to_owned(),
+            path: shown(source),
             source: error,
         });
     }
-    let failed = |source| FetchError::Unreachable { source };
+    let url = || shown(source);
+    let failed = |error: reqwest::Error| FetchError::Unreachable {
+        url: url(),
+        // It names the URL with all that is in it.
+        source: error.without_url(),
+    };
     let client = reqwest::Client::builder()
-        .timeout(TIMEOUT)
+        .timeout(limit)
         .build()
         .map_err(failed)?;
     let mut answer = client.get(source).send().await.map_err(failed)?;
     let at = SystemTime::now();
     if answer.status() != StatusCode::OK {
         return Err(FetchError::Status {
-            url: source.to_owned(),
+            url: url(),
             status: answer.status(),
         });
     }
@@ -58,9 +68,7 @@ pub async fn fetch(source: &str) -> Result<Fetched, FetchError> {
     while let Some(chunk) = answer.chunk().await.map_err(failed)? {
         document.extend_from_slice(&chunk);
         if document.len() as u64 > LARGEST {
-            return Err(FetchError::TooLarge {
-                source_name: source.to_owned(),
-            });
+            return Err(FetchError::TooLarge { name: url() });
         }
     }
     Ok(Fetched {
@@ -71,11 +79,23 @@ pub async fn fetch(source: &str) -> Result<Fetched, FetchError> {
     })
 }
 
+/// A URL or file as it may be shown: without a password, and without what may be a key to it.
+pub fn shown(source: &str) -> String {
+    if is_content(Path::new(source)) {
+        return "not the name of a file".to_owned();
+    }
+    match source.split_once("://") {
+        Some((scheme, rest)) => {
+            let rest = rest.split(['?', '#']).next().unwrap_or_default();
+            format!("{scheme}://{}", without_user(rest))
+        }
+        None => source.to_owned(),
+    }
+}
+
 fn read(path: &str) -> io::Result<Fetched> {
-    let mut document = Vec::new();
-    File::open(path)?.take(LARGEST).read_to_end(&mut document)?;
     Ok(Fetched {
-        document,
+        document: files::read_regular(Path::new(path), LARGEST)?,
         content_type: None,
         date: None,
         at: SystemTime::now(),
@@ -95,9 +115,11 @@ pub enum FetchError {
         source: io::Error,
     },
     /// Nobody there, or nobody who answers in time.
-    #[error("failed to fetch the key set")]
+    #[error("failed to fetch the key set from `{url}`")]
     Unreachable {
-        /// Why, and the URL.
+        /// The URL.
+        url: String,
+        /// Why.
         #[source]
         source: reqwest::Error,
     },
@@ -110,9 +132,9 @@ pub enum FetchError {
         status: StatusCode,
     },
     /// Something else than a key set.
-    #[error("failed to fetch the key set: `{source_name}` has more than 1 MiB")]
+    #[error("failed to fetch the key set: `{name}` has more than 1 MiB")]
     TooLarge {
         /// The URL.
-        source_name: String,
+        name: String,
     },
 }

@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
+use crate::certificate::LAST_SECOND;
+
 pub(super) fn serialize<S: Serializer>(
     time: &SystemTime,
     serializer: S,
@@ -26,13 +28,23 @@ pub(super) mod option {
 /// Text, because `humantime` panics on times that no calendar of ours has: certificates may be
 /// valid until the year 9999, and a token until whenever its issuer says.
 pub(crate) fn in_words(time: SystemTime) -> String {
-    let mut text = String::new();
-    match std::fmt::write(
-        &mut text,
-        format_args!("{}", humantime::format_rfc3339_millis(time)),
-    ) {
-        Ok(()) => text,
-        Err(_) => "after the year 9999".to_owned(),
+    within_the_calendar(time, |time| {
+        humantime::format_rfc3339_millis(time).to_string()
+    })
+}
+
+/// The same to the second, for what is of no finer grain.
+pub(crate) fn to_the_second(time: SystemTime) -> String {
+    within_the_calendar(time, |time| {
+        humantime::format_rfc3339_seconds(time).to_string()
+    })
+}
+
+fn within_the_calendar(time: SystemTime, shown: impl Fn(SystemTime) -> String) -> String {
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Err(_) => "before 1970".to_owned(),
+        Ok(since) if since.as_secs() > LAST_SECOND => "after the year 9999".to_owned(),
+        Ok(_) => shown(time),
     }
 }
 
@@ -48,5 +60,7 @@ mod tests {
         assert_eq!(in_words(second), "1970-01-01T00:00:01.500Z");
         let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
         assert_eq!(in_words(far), "after the year 9999");
+        let before = UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!(in_words(before), "before 1970");
     }
 }

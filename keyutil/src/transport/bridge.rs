@@ -42,6 +42,8 @@ pub struct Bridge {
     pub target: String,
     /// Says why a call was refused, not sent, or had no connection.
     pub explain: Box<Explain>,
+    /// Whether no connection has failed since the last that the server has answered on.
+    pub connected: Box<dyn Fn() -> bool + Send + Sync>,
     /// Counts what becomes of the calls.
     pub calls: Arc<Calls>,
     /// Looks at the credential files. Held here, so that it goes on for as long as any clone of
@@ -72,7 +74,7 @@ impl Bridge {
         *message.metadata_mut() = MetadataMap::from_headers(headers);
         let call = self.calls.begin(&request.rpc);
         let answer = grpc.unary(message, path, Untouched);
-        let answer = match self.calls.watch(call, answer).await {
+        let answer = match self.calls.watch(call, &self.connected, answer).await {
             Ok(answer) => {
                 self.calls.succeeded(call);
                 answer

@@ -84,8 +84,14 @@ impl Calls {
     }
 
     /// Waits for the answer to a call. A refusal comes at once, and the answer to a poll after a
-    /// minute where there is nothing to do: a poll that is still open after a while was let in.
-    pub(super) async fn watch<F: Future>(&self, call: Call, answer: F) -> F::Output {
+    /// minute where there is nothing to do: a poll that is still open after a while was let in,
+    /// unless it waits for a connection, which has failed before: `connected` says so.
+    pub(super) async fn watch<F: Future>(
+        &self,
+        call: Call,
+        connected: impl Fn() -> bool,
+        answer: F,
+    ) -> F::Output {
         if call.poll.is_none() || !self.failing.load(Ordering::Acquire) {
             return answer.await;
         }
@@ -93,7 +99,7 @@ impl Calls {
         match tokio::time::timeout(LET_IN, &mut answer).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.let_in(call);
+                self.let_in(call, connected());
                 answer.await
             }
         }
@@ -134,15 +140,14 @@ impl Calls {
         }
     }
 
-    /// It may wait for a connection, and not for the server.
     #[cold]
-    fn let_in(&self, call: Call) {
+    fn let_in(&self, call: Call, connected: bool) {
         let mut failures = self.failures();
         if call.number > failures.begun {
             failures.refusals.refusing_since = None;
-            failures.troubles.let_in(call.poll);
-            let none = failures.troubles.latest().is_none();
-            self.failing.store(!none, Ordering::Release);
+            failures.troubles.let_in(call.poll, connected);
+            let stands = failures.troubles.latest().is_some();
+            self.failing.store(stands, Ordering::Release);
         }
     }
 
@@ -300,10 +305,10 @@ mod tests {
         let refusing = || calls.status().refusals.refusing_since.is_some();
         let asleep = |seconds| tokio::time::sleep(Duration::from_secs(seconds));
 
-        calls.watch(calls.begin(POLL), asleep(1)).await;
-        calls.watch(calls.begin(OTHER), asleep(60)).await;
+        calls.watch(calls.begin(POLL), || true, asleep(1)).await;
+        calls.watch(calls.begin(OTHER), || true, asleep(60)).await;
         assert!(refusing());
-        let mut poll = pin!(calls.watch(calls.begin(POLL), asleep(60)));
+        let mut poll = pin!(calls.watch(calls.begin(POLL), || true, asleep(60)));
         tokio::select! {
             () = &mut poll => unreachable!("it takes a minute"),
             () = asleep(5) => {}

@@ -1,5 +1,7 @@
 //! What is taken, what is not, and what is said of it.
 
+use std::{fs, path::Path};
+
 use super::*;
 
 #[derive(Debug)]

@@ -98,9 +98,9 @@ impl Troubles {
         self.end(|trouble| takes || !trouble.refusal, poll.filter(|_| takes));
     }
 
-    /// A poll stays open, so it was let in.
-    pub(super) fn let_in(&mut self, poll: Option<usize>) {
-        self.end(|trouble| trouble.refusal, poll);
+    /// A poll stays open: it was let in. Without a connection that says nothing of others.
+    pub(super) fn let_in(&mut self, poll: Option<usize>, connected: bool) {
+        self.end(|trouble| connected || trouble.refusal, poll);
     }
 
     fn end(&mut self, which: impl Fn(&Trouble) -> bool, poll: Option<usize>) {
@@ -227,12 +227,12 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_poll_that_is_let_in_says_nothing_of_the_connection() {
+    async fn a_poll_that_stays_open_without_a_connection_proves_nothing() {
         let mut troubles = Troubles::default();
         troubles.note(diagnosis(Step::Tcp), false, Some(0));
-        troubles.let_in(Some(0));
+        troubles.let_in(Some(0), false);
         assert!(troubles.latest().is_some());
-        troubles.gone_well(false, None);
+        troubles.let_in(Some(0), true);
         assert_eq!(troubles.latest(), None);
     }
 

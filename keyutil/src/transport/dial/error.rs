@@ -150,9 +150,13 @@ impl DialError {
 
     /// The alert with which the server refused our certificate, or the lack of one.
     pub fn client_certificate_alert(&self) -> Option<AlertDescription> {
-        let Self::Alert { alert, .. } = self else {
+        let Self::Alert { alert, peer } = self else {
             return None;
         };
+        // Who was not asked for a certificate cannot have been refused for it.
+        if peer.as_ref().is_some_and(|peer| peer.asked_for().is_none()) {
+            return None;
+        }
         use AlertDescription as A;
         matches!(
             alert,

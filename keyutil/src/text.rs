@@ -1,0 +1,60 @@
+//! Text of others, made fit for a terminal.
+
+/// Escapes what is no text: control characters, with which a terminal can be told what to do, and
+/// those that turn the direction of writing, with which a line can be made to read as another.
+pub(crate) fn printable(text: &str) -> String {
+    escaped(text, |_| false)
+}
+
+/// The same, and leaves the ends of lines.
+pub(crate) fn printable_lines(text: &str) -> String {
+    escaped(text, |character| character == '\n')
+}
+
+/// The beginning of what is longer than anybody reads.
+pub(crate) fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
+        None => text.to_owned(),
+    }
+}
+
+fn escaped(text: &str, keep: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if !keep(character) && (character.is_control() || turns) {
+            escaped.extend(character.escape_default());
+        } else {
+            escaped.push(character);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_text_is_escaped() {
+        assert_eq!(printable("a\u{1b}[31m\nü"), "a\\u{1b}[31m\\nü");
+        assert_eq!(printable_lines("a\r\nb\u{9b}"), "a\\r\nb\\u{9b}");
+        assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
+    }
+
+    #[test]
+    fn what_is_long_is_cut_between_characters() {
+        assert_eq!(shortened("äöü", 3), "äöü");
+        assert_eq!(shortened("äöüß", 3), "äöü… (4 characters)");
+    }
+
+    proptest! {
+        #[test]
+        fn no_terminal_is_told_anything(text in "\\PC*|(?s).*") {
+            prop_assert!(!printable(&text).chars().any(char::is_control));
+        }
+    }
+}
