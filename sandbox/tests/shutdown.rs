@@ -64,19 +64,13 @@ async fn credentials_that_rotate_while_a_worker_stops_are_used_for_its_last_call
         .unwrap()
         .rotation_allowed(&signing)
         .unwrap();
-    let mut command = support::worker_command(&stack).await;
-    let mut worker = Observed::start(command.args(["--shutdown-grace", "60s"])).await;
-    worker.becomes_ready().await;
-    let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
     // The server looks for new CAs once a second, and so does the endpoint for new keys.
     let seen = allowed
         .duration_since(SystemTime::now())
         .unwrap_or_default();
     tokio::time::sleep(seen.max(PROPAGATION + REFRESH)).await;
 
-    stack.kill_server().await.unwrap().unwrap();
-    worker.program.signal(Signal::TERM);
-    worker.becomes_unready("stopping").await;
+    let (mut worker, load) = stopping_with_work_in_hand(&mut stack).await;
     let layout = Layout::new(&stack.certs());
     let options = LeafOptions::default();
     pki::rotate_leaf(&layout, Party::Worker, &options, SystemTime::now).unwrap();
@@ -93,6 +87,9 @@ async fn credentials_that_rotate_while_a_worker_stops_are_used_for_its_last_call
         })
         .await;
     assert_eq!(worker.status().await["phase"]["name"], "stopping");
+    // New credentials that found no server are tried again after some seconds at most. Until then
+    // calls go on with those before, which are still good.
+    tokio::time::sleep(Duration::from_secs(4)).await;
     stack.start_server().await.unwrap();
 
     let ended = worker.program.ended(LIMIT).await;
@@ -177,4 +174,30 @@ async fn credentials_are_followed_as_long_as_a_clone_of_the_client_lives() {
         assert_eq!(greeting, "Hello you!");
     }
     worker.stop().await;
+}
+
+/// A worker that was told to stop when the server had died, and that has something to tell it. One
+/// that has nothing in hand at that moment ends at once, and another one is tried.
+async fn stopping_with_work_in_hand(stack: &mut Stack) -> (Observed, InFlight) {
+    let mut started = None;
+    for _ in 0..10 {
+        let mut command = support::worker_command(stack).await;
+        let worker = Observed::start(command.args(["--shutdown-grace", "60s"])).await;
+        worker.becomes_ready().await;
+        let load = match started.take() {
+            Some(load) => load,
+            None => InFlight::start(&stack.connect_args(Party::Starter)).await,
+        };
+        load.more(5).await;
+        stack.kill_server().await.unwrap().unwrap();
+        worker.program.signal(Signal::TERM);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if worker.program.lines_with("worker stopped").is_empty() {
+            worker.becomes_unready("stopping").await;
+            return (worker, load);
+        }
+        started = Some(load);
+        stack.start_server().await.unwrap();
+    }
+    panic!("no worker had anything in hand when the server died");
 }

@@ -46,7 +46,8 @@ impl Observed {
     /// Status and body.
     pub async fn get(&self, path: &str) -> (StatusCode, String) {
         let answer = self.client.get(format!("{}{path}", self.url)).send();
-        let answer = answer.await.unwrap();
+        let answer = answer.await;
+        let answer = answer.unwrap_or_else(|error| panic!("{error}\n{}", self.program.log()));
         (answer.status(), answer.text().await.unwrap())
     }
 
