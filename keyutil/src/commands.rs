@@ -7,4 +7,5 @@ pub mod jwks;
 pub mod key;
 pub mod namespace;
 pub mod pki;
+pub mod probe;
 pub mod token;

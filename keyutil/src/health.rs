@@ -28,12 +28,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 mod metrics;
+mod renewal;
 
 pub use metrics::render;
 
 use crate::{
     chain,
     connect::Observer,
+    credentials::Renewal,
     endpoint::{self, plain},
     status::readiness,
 };
@@ -68,13 +70,25 @@ impl Health {
         observer: Observer,
         exporter: Option<SocketAddr>,
     ) -> Result<Self, ListenError> {
+        Self::serve(address, router(observer, exporter)).await
+    }
+
+    /// Answers at `address` for a process that renews a token file: `/healthz`, `/readyz` and
+    /// `/metrics`.
+    ///
+    /// # Errors
+    /// [`ListenError`], for an address that cannot be had.
+    pub async fn of_renewal(address: SocketAddr, renewal: Renewal) -> Result<Self, ListenError> {
+        Self::serve(address, renewal::router(renewal)).await
+    }
+
+    async fn serve(address: SocketAddr, routes: Router) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         info!(address = %bound, "health endpoint listening");
         let stopping = CancellationToken::new();
         let stopped = stopping.clone().cancelled_owned();
-        let routes = router(observer, exporter);
         Ok(Self {
             address: bound,
             stopping,
@@ -119,7 +133,11 @@ struct Shown {
 }
 
 async fn ready(State(shown): State<Shown>) -> Response {
-    match readiness(&shown.observer.status(), SystemTime::now()) {
+    answer(readiness(&shown.observer.status(), SystemTime::now()))
+}
+
+fn answer(readiness: Result<(), Vec<String>>) -> Response {
+    match readiness {
         Ok(()) => plain(StatusCode::OK, "ok\n"),
         Err(reasons) => plain(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
     }

@@ -41,6 +41,7 @@ enum Command {
     /// Namespaces of the server
     #[command(subcommand)]
     Namespace(commands::namespace::Namespace),
+    Probe(commands::probe::Probe),
     Completions(commands::completions::Completions),
 }
 
@@ -59,6 +60,7 @@ async fn main() -> ExitCode {
             Command::Token(command) => commands::token::run(command).await,
             Command::Doctor(arguments) => commands::doctor::run(*arguments).await,
             Command::Namespace(command) => commands::namespace::run(command).await,
+            Command::Probe(command) => commands::probe::run(command).await,
             Command::Completions(command) => {
                 commands::completions::run(command, Arguments::command())
             }

@@ -1,5 +1,7 @@
 //! `keyutil token …`
 
+mod renew;
+
 use std::{
     fs,
     io::{self, Read},
@@ -22,12 +24,14 @@ use secrecy::ExposeSecret;
 #[command(after_help = "\
 Examples:
   keyutil token mint --namespace orders
-  keyutil token mint | keyutil token inspect")]
+  keyutil token mint | keyutil token inspect
+  keyutil token renew --output /run/token/worker")]
 pub enum Token {
     /// Mint a token and print it, and nothing else
     Mint(Mint),
     /// Show what a token says, and whether it would be accepted
     Inspect(Inspect),
+    Renew(renew::Renew),
 }
 
 #[derive(Args)]
@@ -93,6 +97,7 @@ pub async fn run(command: Token) -> anyhow::Result<()> {
     match command {
         Token::Mint(arguments) => mint(arguments),
         Token::Inspect(arguments) => run_inspect(arguments).await,
+        Token::Renew(arguments) => renew::run(arguments).await,
     }
 }
 

@@ -9,7 +9,10 @@ use prometheus::{
     Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-use crate::status::{Status, readiness};
+use crate::{
+    credentials::RenewalStatus,
+    status::{CredentialsStatus, Status, readiness},
+};
 
 /// `Content-Type` of what [`render`] makes.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -20,10 +23,32 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 /// None that a status can cause: the names below would have to be wrong.
 pub fn render(status: &Status, now: SystemTime) -> prometheus::Result<String> {
     let numbers = Numbers::default();
-    numbers.ready(status, now)?;
-    numbers.credentials(status)?;
+    numbers.ready(readiness(status, now).is_ok())?;
+    numbers.credentials(&status.credentials)?;
     numbers.connection(status)?;
     numbers.calls(status)?;
+    numbers.text()
+}
+
+/// The same for a process that renews a token file.
+pub(super) fn render_renewal(
+    credentials: &CredentialsStatus,
+    renewal: &RenewalStatus,
+    ready: bool,
+) -> prometheus::Result<String> {
+    let numbers = Numbers::default();
+    numbers.ready(ready)?;
+    numbers.credentials(credentials)?;
+    numbers.count(
+        "token_writes_total",
+        "How often the token file was written",
+        renewal.writes,
+    )?;
+    numbers.count(
+        "token_write_failures_total",
+        "Looks at the token file that have ended without a current token in it",
+        renewal.failures,
+    )?;
     numbers.text()
 }
 
@@ -33,15 +58,15 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn ready(&self, status: &Status, now: SystemTime) -> prometheus::Result<()> {
-        let ready = self.gauge("ready", "1 if the worker can do its work, or else 0", &[])?;
-        ready
+    fn ready(&self, ready: bool) -> prometheus::Result<()> {
+        let help = "1 if the process can do its work, or else 0";
+        self.gauge("ready", help, &[])?
             .with_label_values(&[] as &[&str])
-            .set(i64::from(readiness(status, now).is_ok()));
+            .set(i64::from(ready));
         Ok(())
     }
 
-    fn credentials(&self, status: &Status) -> prometheus::Result<()> {
+    fn credentials(&self, status: &CredentialsStatus) -> prometheus::Result<()> {
         const LABELS: &[&str] = &["credential"];
         let info = self.gauge(
             "credential_info",
@@ -68,7 +93,7 @@ impl Numbers {
             "1 while the files hold something unusable, and the credential before is kept",
             LABELS,
         )?;
-        for (name, credential) in status.credentials.named() {
+        for (name, credential) in status.named() {
             if let Some(id) = &credential.in_use {
                 info.with_label_values(&[name, id]).set(1);
             }
@@ -88,7 +113,7 @@ impl Numbers {
                 .with_label_values(&[name])
                 .set(i64::from(credential.last_failure.is_some()));
         }
-        if let Some(minting) = &status.credentials.minting {
+        if let Some(minting) = &status.minting {
             self.count("tokens_minted_total", "Tokens minted", minting.minted)?;
             self.count(
                 "token_mint_failures_total",

@@ -66,16 +66,29 @@ impl CredentialsStatus {
                 },
             });
         }
+        if let Some(source) = source {
+            status.note_token(source);
+        }
+        status
+    }
+
+    /// Of a token alone.
+    pub(crate) fn of_token(source: &TokenSource) -> Self {
+        let mut status = Self::default();
+        status.note_token(source);
+        status
+    }
+
+    fn note_token(&mut self, source: &TokenSource) {
         match source {
-            None => {}
-            Some(TokenSource::Minted(minter)) => {
-                status.token = Some(CredentialStatus::minted(minter, source));
-                status.signing_key = Some(CredentialStatus::of(minter.key()));
-                status.minting = Some(minter.status());
+            TokenSource::Minted(minter) => {
+                self.token = Some(CredentialStatus::minted(minter, source));
+                self.signing_key = Some(CredentialStatus::of(minter.key()));
+                self.minting = Some(minter.status());
             }
-            Some(TokenSource::File(token)) => status.token = Some(CredentialStatus::of(token)),
-            Some(TokenSource::Fixed(token)) => {
-                status.token = Some(CredentialStatus {
+            TokenSource::File(token) => self.token = Some(CredentialStatus::of(token)),
+            TokenSource::Fixed(token) => {
+                self.token = Some(CredentialStatus {
                     in_use: Some(token.identify()),
                     id: token.id(),
                     valid_until: token.expires_at(),
@@ -83,7 +96,6 @@ impl CredentialsStatus {
                 });
             }
         }
-        status
     }
 }
 
@@ -137,8 +149,8 @@ impl CredentialStatus {
     }
 
     /// A minted token. That it is minted again is no reload.
-    fn minted(minter: &Minter, source: Option<&TokenSource>) -> Self {
-        let token = source.and_then(TokenSource::current);
+    fn minted(minter: &Minter, source: &TokenSource) -> Self {
+        let token = source.current();
         Self {
             in_use: token.as_ref().map(Credential::identify),
             id: token.as_ref().and_then(Credential::id),
