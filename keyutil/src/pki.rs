@@ -38,7 +38,7 @@ mod tests;
 pub use authority::{Authority, AuthorityRequest};
 pub use bundle::{BundleError, FileError};
 pub use error::{AuthorityError, Mistake, PkiError};
-pub use init::{InitOptions, Initialized, Written, init};
+pub use init::{Existing, InitOptions, Initialized, Written, init};
 pub use layout::{AuthorityFiles, AuthorityKind, Layout, Party, PartyFiles};
 pub use leaf::{Leaf, LeafRequest, Purpose};
 pub use list::{ListedAuthority, ListedLeaf, Listing, Role, list};

@@ -32,6 +32,9 @@ fn every_file_is_where_it_belongs_and_keys_are_private() {
         "admin/tls.crt",
         "admin/tls.key",
         "admin/ca.crt",
+        "ui/tls.crt",
+        "ui/tls.key",
+        "ui/ca.crt",
         "frontend/tls.crt",
         "frontend/tls.key",
         "frontend/client-ca.crt",
@@ -132,6 +135,7 @@ fn each_party_gets_the_ca_of_its_peers() {
         ("worker/ca.crt", "ca/frontend.crt"),
         ("starter/ca.crt", "ca/frontend.crt"),
         ("admin/ca.crt", "ca/frontend.crt"),
+        ("ui/ca.crt", "ca/frontend.crt"),
         ("frontend/client-ca.crt", "ca/clients.crt"),
         ("internode/ca.crt", "ca/internode.crt"),
     ] {
@@ -172,6 +176,7 @@ fn names_are_added_to_the_ones_that_are_always_there() {
         (Party::Worker, "DNS:worker.temporal.local"),
         (Party::Starter, "DNS:starter.temporal.local"),
         (Party::Admin, "DNS:admin.temporal.local"),
+        (Party::Ui, "DNS:ui.temporal.local"),
         (
             Party::Frontend,
             "DNS:localhost, IP Address:127.0.0.1, IP Address:0:0:0:0:0:0:0:1, \
@@ -215,7 +220,7 @@ fn nothing_is_overwritten_without_force_and_everything_with_it() {
     assert_eq!(refused.status.code(), Some(1));
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(
-        message.contains("refused to overwrite 21 of the 21 files"),
+        message.contains("refused to overwrite 24 of the 24 files"),
         "{message}"
     );
     for path in before.keys() {
@@ -237,6 +242,31 @@ fn nothing_is_overwritten_without_force_and_everything_with_it() {
 }
 
 #[test]
+fn what_is_there_can_be_left_as_it_is() {
+    let certs = Certs::new(&["--if-missing"]);
+    let before = certs.contents();
+    let kept = certs.init(&["--if-missing"]);
+    assert_eq!(kept.status.code(), Some(0), "{kept:?}");
+    let said = String::from_utf8(kept.stdout).unwrap();
+    assert!(said.contains("left as it is"), "{said}");
+    assert_eq!(certs.contents(), before);
+
+    // Half of a set is not taken for one.
+    fs::remove_file(certs.path("ca/internode.key")).unwrap();
+    let before = certs.contents();
+    let refused = certs.init(&["--if-missing"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("23 of the 24 files"), "{message}");
+    assert!(message.contains("interrupted run"), "{message}");
+    assert_eq!(certs.contents(), before);
+
+    let both = certs.init(&["--if-missing", "--force"]);
+    assert_eq!(both.status.code(), Some(64));
+    assert_eq!(certs.contents(), before);
+}
+
+#[test]
 fn one_file_that_is_there_is_enough_to_stop() {
     let folder = tempfile::tempdir().unwrap();
     let certs = Certs::at(folder, "certs");
@@ -247,7 +277,7 @@ fn one_file_that_is_there_is_enough_to_stop() {
     let refused = certs.init(&[]);
     assert_eq!(refused.status.code(), Some(1));
     let message = String::from_utf8(refused.stderr).unwrap();
-    assert!(message.contains("1 of the 21 files"), "{message}");
+    assert!(message.contains("1 of the 24 files"), "{message}");
     assert!(message.contains("interrupted run"), "{message}");
     let below: Vec<_> = fs::read_dir(certs.path("")).unwrap().collect();
     assert_eq!(below.len(), 1, "{below:?}");
@@ -291,7 +321,7 @@ fn stdout_tells_what_was_written_and_how_long_it_lasts() {
     let output = certs.init(&[]);
     let table = String::from_utf8(output.stdout).unwrap();
 
-    assert_eq!(table.lines().count(), 22, "{table}");
+    assert_eq!(table.lines().count(), 25, "{table}");
     assert!(output.stderr.is_empty());
     snapbox::assert_data_eq!(
         table,

@@ -24,7 +24,7 @@ async fn what_init_writes_works_under_every_name_of_the_server() {
     let layout = Layout::new(certs.path());
     let server = Side::read(&layout, Party::Frontend);
 
-    for party in [Party::Worker, Party::Starter, Party::Admin] {
+    for party in [Party::Worker, Party::Starter, Party::Admin, Party::Ui] {
         let client = Side::read(&layout, party);
         for name in Party::Frontend.names() {
             handshake(&server, &client, name).await.unwrap();

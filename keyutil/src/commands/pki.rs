@@ -27,7 +27,8 @@ pub struct PkiArgs {
 enum Action {
     /// Make three CAs (clients, frontend, internode) and a certificate for each party.
     ///
-    /// Nothing is written if any of the files is there already, unless `--force` is given.
+    /// Nothing is written if any of the files is there already, unless `--force` or
+    /// `--if-missing` is given.
     Init(init::InitArgs),
     /// Replace a certificate and its key, or a CA in three steps, while everything runs
     #[command(subcommand)]

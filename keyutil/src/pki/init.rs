@@ -25,8 +25,8 @@ use crate::files::{self, Lock};
 pub struct InitOptions {
     /// The folder to write to.
     pub dir: PathBuf,
-    /// Replace what is there.
-    pub force: bool,
+    /// What becomes of files that are there already.
+    pub existing: Existing,
     /// How long the CAs are valid.
     pub authority_lifetime: Duration,
     /// How long everything else is valid.
@@ -48,7 +48,7 @@ impl InitOptions {
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
-            force: false,
+            existing: Existing::Refuse,
             authority_lifetime: Self::AUTHORITY_LIFETIME,
             leaf_lifetime: Self::LEAF_LIFETIME,
             frontend_names: Vec::new(),
@@ -57,10 +57,21 @@ impl InitOptions {
     }
 }
 
+/// What becomes of files that are there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// They are an error.
+    Refuse,
+    /// All of them are replaced.
+    Replace,
+    /// A whole set, and one that is being rotated, is left as it is. A part of a set is an error.
+    Keep,
+}
+
 /// What was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Initialized {
-    /// In the order of writing.
+    /// In the order of writing; nothing, where all of it was there and was to be kept.
     pub files: Vec<Written>,
 }
 
@@ -84,11 +95,15 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     let files = plan.make()?;
     let layout = Layout::new(&options.dir);
     // Before the lock, whose file would be the first to be made; and again once nobody else runs.
-    refuse_to_overwrite(options, &files)?;
+    if look(options, &layout, &files)? == Found::Enough {
+        return Ok(Initialized { files: Vec::new() });
+    }
     let _lock = Lock::wait(&layout.authorities())?;
-    refuse_to_overwrite(options, &files)?;
+    if look(options, &layout, &files)? == Found::Enough {
+        return Ok(Initialized { files: Vec::new() });
+    }
     if let Some(mark) = files.last() {
-        // Without `force` it is not there.
+        // Unless everything is replaced, it is not there.
         remove(&mark.written.path)?;
     }
     // A rotation of CAs that are no more would go on where it was.
@@ -103,10 +118,27 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     Ok(Initialized { files })
 }
 
-fn refuse_to_overwrite(options: &InitOptions, files: &[NewFile]) -> Result<(), PkiError> {
-    let found = find(files)?;
-    if options.force || found.is_empty() {
-        return Ok(());
+#[derive(PartialEq, Eq)]
+enum Found {
+    /// Nothing that may not be written over.
+    Nothing,
+    /// What was asked for.
+    Enough,
+}
+
+fn look(options: &InitOptions, layout: &Layout, files: &[NewFile]) -> Result<Found, PkiError> {
+    if options.existing == Existing::Replace {
+        return Ok(Found::Nothing);
+    }
+    let paths: Vec<_> = files.iter().map(|file| file.written.path.clone()).collect();
+    let found = find(&paths)?;
+    if found.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    // A rotation that was interrupted goes on by its own command, whatever is missing meanwhile.
+    let enough = found.len() == files.len() || !find(&of_a_rotation(layout))?.is_empty();
+    if options.existing == Existing::Keep && enough {
+        return Ok(Found::Enough);
     }
     Err(PkiError::InTheWay {
         found,
@@ -123,10 +155,9 @@ fn of_a_rotation(layout: &Layout) -> Vec<PathBuf> {
     paths
 }
 
-fn find(files: &[NewFile]) -> Result<Vec<PathBuf>, PkiError> {
+fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, PkiError> {
     let mut found = Vec::new();
-    for NewFile { written, .. } in files {
-        let path = &written.path;
+    for path in paths {
         // Not `exists`: a dangling link is in the way, too.
         match fs::symlink_metadata(path) {
             Ok(_) => found.push(path.clone()),

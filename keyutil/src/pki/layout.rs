@@ -11,7 +11,7 @@ use super::Purpose;
 /// server of one kind for the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorityKind {
-    /// Signs what workers, starters and people present.
+    /// Signs what workers, starters, people and the Web UI present.
     Clients,
     /// Signs what the server shows to them.
     Frontend,
@@ -58,6 +58,8 @@ pub enum Party {
     Starter,
     /// A person with the Temporal CLI, and health checks.
     Admin,
+    /// The Web UI.
+    Ui,
     /// The server, towards all of the above.
     Frontend,
     /// The server, towards itself.
@@ -66,10 +68,11 @@ pub enum Party {
 
 impl Party {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Worker,
         Self::Starter,
         Self::Admin,
+        Self::Ui,
         Self::Frontend,
         Self::Internode,
     ];
@@ -81,6 +84,7 @@ impl Party {
             Self::Worker => "worker",
             Self::Starter => "starter",
             Self::Admin => "admin",
+            Self::Ui => "ui",
             Self::Frontend => "frontend",
             Self::Internode => "internode",
         }
@@ -93,6 +97,7 @@ impl Party {
             Self::Worker => &["worker.temporal.local"],
             Self::Starter => &["starter.temporal.local"],
             Self::Admin => &["admin.temporal.local"],
+            Self::Ui => &["ui.temporal.local"],
             Self::Frontend => &["localhost", "127.0.0.1", "::1", "frontend.temporal.local"],
             // The server's `internode.client.serverName`: it dials addresses, not names.
             Self::Internode => &["internode.temporal.local"],
@@ -103,7 +108,7 @@ impl Party {
     #[must_use]
     pub fn purpose(self) -> Purpose {
         match self {
-            Self::Worker | Self::Starter | Self::Admin => Purpose::Client,
+            Self::Worker | Self::Starter | Self::Admin | Self::Ui => Purpose::Client,
             Self::Frontend => Purpose::Server,
             // The server shows its internode certificate as a client, too; with `serverAuth` alone
             // its peer answers `bad_certificate`.
@@ -115,7 +120,7 @@ impl Party {
     #[must_use]
     pub fn issued_by(self) -> AuthorityKind {
         match self {
-            Self::Worker | Self::Starter | Self::Admin => AuthorityKind::Clients,
+            Self::Worker | Self::Starter | Self::Admin | Self::Ui => AuthorityKind::Clients,
             Self::Frontend => AuthorityKind::Frontend,
             Self::Internode => AuthorityKind::Internode,
         }
@@ -125,7 +130,7 @@ impl Party {
     #[must_use]
     pub fn trusts(self) -> AuthorityKind {
         match self {
-            Self::Worker | Self::Starter | Self::Admin => AuthorityKind::Frontend,
+            Self::Worker | Self::Starter | Self::Admin | Self::Ui => AuthorityKind::Frontend,
             Self::Frontend => AuthorityKind::Clients,
             Self::Internode => AuthorityKind::Internode,
         }

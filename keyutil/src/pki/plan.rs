@@ -42,7 +42,7 @@ impl Plan {
         }
         let parties = Party::ALL.map(|party| {
             let more: &[String] = match party {
-                Party::Worker | Party::Starter | Party::Admin => &[],
+                Party::Worker | Party::Starter | Party::Admin | Party::Ui => &[],
                 Party::Frontend => &options.frontend_names,
                 Party::Internode => &options.internode_names,
             };

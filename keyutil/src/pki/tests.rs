@@ -203,12 +203,12 @@ fn an_interrupted_run_is_seen_even_where_everything_was_replaced() {
     let obstacle = &files[files.len() - 2].path;
     fs::remove_file(obstacle).unwrap();
     fs::create_dir(obstacle).unwrap();
-    options.force = true;
+    options.existing = Existing::Replace;
     let error = init(&options).unwrap_err();
     let named = obstacle.display().to_string();
     assert!(error.to_string().contains(&named), "{error}");
 
-    options.force = false;
+    options.existing = Existing::Refuse;
     let error = init(&options).unwrap_err();
     assert!(matches!(&error, PkiError::InTheWay { found, expected }
         if found.len() == files.len() - 1 && *expected == files.len()));
@@ -216,7 +216,7 @@ fn an_interrupted_run_is_seen_even_where_everything_was_replaced() {
     assert!(!error.is_usage());
 
     fs::remove_dir(obstacle).unwrap();
-    options.force = true;
+    options.existing = Existing::Replace;
     assert_eq!(init(&options).unwrap().files.len(), files.len());
 }
 
@@ -251,7 +251,7 @@ fn new_cas_end_the_rotations_of_the_old_ones() {
     let (kind, waits) = (AuthorityKind::Clients, AuthorityOptions::default());
     rotate_authority(&layout, kind, Step::Trust, &waits, SystemTime::now).unwrap();
 
-    options.force = true;
+    options.existing = Existing::Replace;
     init(&options).unwrap();
 
     let next = next_step(&layout, kind, &waits, SystemTime::now()).unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use humantime::parse_duration;
 use keyutil::{
-    pki::{self, InitOptions},
+    pki::{self, Existing, InitOptions},
     program,
 };
 
@@ -19,7 +19,8 @@ use super::{
 Examples:
   keyutil pki init
   keyutil pki init --frontend-san temporal.example.com --leaf-lifetime 30days
-  keyutil pki init --dir /etc/temporal/certs --force")]
+  keyutil pki init --dir /etc/temporal/certs --if-missing
+  keyutil pki init --force")]
 pub struct InitArgs {
     #[command(flatten)]
     folder: Folder,
@@ -50,17 +51,32 @@ pub struct InitArgs {
     /// This is no rotation: who holds an old certificate is refused from then on.
     #[arg(long)]
     force: bool,
+
+    /// Leave a set that is there as it is, and succeed. A part of a set is still an error.
+    #[arg(long, conflicts_with = "force")]
+    if_missing: bool,
 }
 
 pub fn run(args: InitArgs) -> anyhow::Result<()> {
+    let existing = match (args.force, args.if_missing) {
+        (true, _) => Existing::Replace,
+        (false, true) => Existing::Keep,
+        (false, false) => Existing::Refuse,
+    };
+    let dir = args.folder.dir;
     let initialized = pki::init(&InitOptions {
-        dir: args.folder.dir,
-        force: args.force,
+        dir: dir.clone(),
+        existing,
         authority_lifetime: args.ca_lifetime,
         leaf_lifetime: args.leaf_lifetime,
         frontend_names: args.frontend_san,
         internode_names: args.internode_san,
     })?;
+    if initialized.files.is_empty() {
+        let dir = dir.display();
+        program::print_line(format_args!("left as it is, all of it is there: `{dir}`"))?;
+        return Ok(());
+    }
     let mut table = Table::new(["FILE", "EXPIRES", "WHAT"]);
     for file in initialized.files {
         table.push([

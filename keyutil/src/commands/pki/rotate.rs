@@ -28,14 +28,17 @@ pub enum Rotate {
     /// A new certificate and key for people and health checks
     #[command(after_help = leaf_examples("admin"))]
     Admin(Leaf),
+    /// A new certificate and key for the Web UI
+    #[command(after_help = leaf_examples("ui"))]
+    Ui(Leaf),
     /// A new certificate and key for the server, towards its clients
     #[command(after_help = leaf_examples("frontend"))]
     Frontend(Leaf),
     /// A new certificate and key for the server, towards itself
     #[command(after_help = leaf_examples("internode"))]
     Internode(Leaf),
-    #[command(about = "A new CA for the certificates of worker, starter and admin", long_about = about(
-        "A new CA for the certificates of worker, starter and admin"
+    #[command(about = "A new CA for the certificates of worker, starter, admin and Web UI", long_about = about(
+        "A new CA for the certificates of worker, starter, admin and Web UI"
     ), after_help = authority_examples("client-ca"))]
     ClientCa(Authority),
     #[command(about = "A new CA for the certificate of the frontend", long_about = about(
@@ -52,7 +55,7 @@ Examples:
     InternodeCa(Internode),
 }
 
-/// One text for the five parties.
+/// One text for all parties.
 fn leaf_examples(party: &str) -> String {
     let call = format!("keyutil pki rotate {party}");
     format!("Examples:\n  {call}\n  {call} --lifetime 12h")
@@ -140,6 +143,7 @@ pub async fn run(command: Rotate) -> anyhow::Result<()> {
         Rotate::Worker(args) => leaf(Party::Worker, args),
         Rotate::Starter(args) => leaf(Party::Starter, args),
         Rotate::Admin(args) => leaf(Party::Admin, args),
+        Rotate::Ui(args) => leaf(Party::Ui, args),
         Rotate::Frontend(args) => leaf(Party::Frontend, args),
         Rotate::Internode(args) => leaf(Party::Internode, args),
         Rotate::ClientCa(args) => authority(AuthorityKind::Clients, args, false).await,

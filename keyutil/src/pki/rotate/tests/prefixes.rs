@@ -1,7 +1,7 @@
 //! Each step of each CA, and each leaf, ended after each of its operations.
 
 use super::world::{Action, STEPS, World};
-use crate::pki::{AuthorityKind, Party, Step, bundle::Bundle};
+use crate::pki::{AuthorityKind, Existing, InitOptions, Party, Step, bundle::Bundle, init};
 
 fn ends_well_wherever_it_was_interrupted(kind: AuthorityKind) {
     let mut world = World::new();
@@ -15,6 +15,11 @@ fn ends_well_wherever_it_was_interrupted(kind: AuthorityKind) {
             world.now = before.1;
             let (change, _) = world.plan(Action::Step(kind, step));
             world.die_after(&change, count);
+            let kept = init(&InitOptions {
+                existing: Existing::Keep,
+                ..InitOptions::new(world.dir())
+            });
+            assert_eq!(kept.unwrap().files, [], "after {count} of {step}");
 
             world.step(kind, step).unwrap();
             world.check();
