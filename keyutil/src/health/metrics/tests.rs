@@ -146,3 +146,28 @@ fn what_is_not_ready_is_told_and_what_is_not_known_is_left_out() {
     assert_eq!(samples(&text).get("keyutil_ready"), Some(&0.0), "{text}");
     assert!(!text.contains("credential"), "{text}");
 }
+
+/// A dashboard or a rule with a name that nobody counts under shows nothing, and nobody notices.
+#[test]
+fn what_the_dashboard_the_rules_and_the_readme_name_is_counted() {
+    let text = render(&status(), at(1_700_000_002)).unwrap();
+    for (file, content) in [
+        (
+            "the dashboard",
+            include_str!("../../../../docker/grafana/dashboards/temporal.json"),
+        ),
+        (
+            "the rules",
+            include_str!("../../../../docker/prometheus/rules.yml"),
+        ),
+        ("the README", include_str!("../../../../README.md")),
+    ] {
+        let words =
+            content.split(|character: char| !character.is_alphanumeric() && character != '_');
+        let names: Vec<_> = words.filter(|word| word.starts_with("keyutil_")).collect();
+        assert!(names.len() > 3, "{file}");
+        for name in names {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{file}: {name}");
+        }
+    }
+}
