@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use secrecy::{ExposeSecret, SecretString};
@@ -126,7 +127,7 @@ impl Lock {
             // Never replaced: two callers must lock one and the same file.
             let file = File::options().append(true).create(true).open(&path)?;
             file.lock()?;
-            sweep(folder)?;
+            sweep(folder, Duration::ZERO)?;
             Ok(file)
         };
         locked().map(Self).map_err(|source| LockError {
@@ -136,16 +137,21 @@ impl Lock {
     }
 }
 
-/// Removes what [`replace`] has not come to rename. Private keys are among it.
+/// Removes what [`replace`] has not come to rename, of at least this age. Private keys are among it.
 ///
 /// # Errors
 /// When the folder cannot be read, or a file not be removed.
-pub fn sweep(folder: &Path) -> io::Result<()> {
+pub fn sweep(folder: &Path, least_age: Duration) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with(UNFINISHED) && entry.file_type()?.is_file() {
+        if !name.starts_with(UNFINISHED) || !entry.file_type()?.is_file() {
+            continue;
+        }
+        // A clock that was set back makes files of the future.
+        let age = entry.metadata()?.modified()?.elapsed();
+        if least_age.is_zero() || age.is_ok_and(|age| age >= least_age) {
             fs::remove_file(entry.path())?;
         }
     }

@@ -12,6 +12,7 @@ mod program;
 
 use std::{
     fs,
+    io::{Read, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     thread,
@@ -108,6 +109,7 @@ fn mistakes_change_nothing() {
     let folder = with_keys();
     let key = folder.path().join("certs/signing/current.pem");
     let before = fs::read(&key).unwrap();
+    std::os::unix::fs::symlink("run/token", folder.path().join("link")).unwrap();
     let token = run(&mut program::mint(folder.path())).stdout;
     for (args, words) in [
         (
@@ -129,8 +131,12 @@ fn mistakes_change_nothing() {
         ),
         (
             &["--output=run/token", "--signing-key=nowhere.pem"],
-            "nowhere.pem",
+            "keyutil key generate",
         ),
+        (&["--output=run/token", "--namespace="], "--namespace"),
+        (&["--output=run/token", "--namespace=a:b,c"], "--namespace"),
+        (&["--output=certs"], "`certs`"),
+        (&["--output=link"], "symbolic link"),
     ] {
         let refused = run(keyutil(folder.path()).args(["token", "renew"]).args(args));
         assert_ne!(refused.code, Some(0), "{args:?}");
@@ -151,6 +157,20 @@ fn a_probe_says_what_it_was_told() {
     for url in ["127.0.0.1:1", "file:///etc/passwd", ""] {
         assert_eq!(probe(url).code, Some(64), "{url}");
     }
+    // Somebody who breaks off.
+    let hasty = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/readyz", hasty.local_addr().unwrap());
+    let answering = thread::spawn(move || {
+        let (mut stream, _) = hasty.accept().unwrap();
+        let mut request = [0; 1024];
+        assert!(stream.read(&mut request).unwrap() > 0);
+        let answer = "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 99\r\n\r\nnot yet";
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let broken = probe(&url);
+    answering.join().unwrap();
+    assert_eq!(broken.code, Some(69));
+    assert!(broken.stderr.contains("503"), "{broken:?}");
     // Somebody who accepts and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/readyz", silent.local_addr().unwrap());

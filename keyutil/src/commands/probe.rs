@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use clap::Args;
-use keyutil::program::{Failed, Usage};
+use keyutil::{
+    jwt::fetch,
+    program::{Failed, Usage},
+};
 use reqwest::{Client, Url, redirect::Policy};
 
 /// Ask a health endpoint, as of `worker --health-listen`; done if the answer is 2xx
@@ -19,7 +22,7 @@ pub struct Probe {
     /// What to ask for
     url: String,
 
-    /// How long to wait for the whole answer
+    /// How long to wait for the answer
     #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
@@ -34,24 +37,31 @@ pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
     let url = Url::parse(&url)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| Usage("the URL must be one of `http://` or `https://`".to_owned()))?;
+        .ok_or_else(|| {
+            let problem = "the URL must be like `http://127.0.0.1:9090/readyz`";
+            Usage(problem.to_owned())
+        })?;
     // Of this machine, as a rule: without the proxy of the environment.
     let client = Client::builder()
         .no_proxy()
         .redirect(Policy::none())
         .timeout(timeout)
         .build()?;
-    let mut answer = client
-        .get(url)
-        .send()
-        .await
-        .map_err(|error| failed(keyutil::chain(&error.without_url())))?;
+    let shown = fetch::shown(url.as_str());
+    let mut answer = client.get(url).send().await.map_err(|error| {
+        let error = error.without_url();
+        failed(format!(
+            "no answer from `{shown}`: {}",
+            keyutil::chain(&error)
+        ))
+    })?;
     let status = answer.status();
     if status.is_success() {
         return Ok(());
     }
     let mut body = Vec::new();
-    while let Some(chunk) = answer.chunk().await? {
+    // What has come of it will do.
+    while let Ok(Some(chunk)) = answer.chunk().await {
         body.extend_from_slice(&chunk);
         if body.len() > LARGEST {
             break;
@@ -59,7 +69,10 @@ pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
     }
     body.truncate(LARGEST);
     let body = String::from_utf8_lossy(&body);
-    Err(failed(format!("{status}: {}", body.trim())))
+    Err(failed(match body.trim() {
+        "" => format!("`{shown}` answers with {status}"),
+        reasons => format!("`{shown}` answers with {status}: {reasons}"),
+    }))
 }
 
 fn failed(what: String) -> anyhow::Error {

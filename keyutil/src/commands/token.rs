@@ -14,7 +14,10 @@ use clap::{Args, Subcommand};
 use keyutil::{
     args::ClaimsArgs,
     files::is_content,
-    jwt::{fetch, inspect::Unverified, keyring::read_signing_key, permission, verify},
+    jwt::{
+        Permission, SigningKey, fetch, inspect::Unverified, keyring::read_signing_key, permission,
+        verify,
+    },
     program::{self, Usage},
     settings::Problems,
 };
@@ -107,17 +110,12 @@ fn mint(arguments: Mint) -> anyhow::Result<()> {
     let template = arguments
         .claims
         .template(namespace, "keyutil", &mut problems);
+    check_namespace(namespace, &arguments.claims, &mut problems);
     problems.into_result()?;
     for warning in permission::lint(&template.permissions, None) {
         program::print_warning(warning);
     }
-    check_name(&arguments.signing_key)?;
-    let key = read_signing_key(&arguments.signing_key).with_context(|| {
-        format!(
-            "no token can be minted with `{}`",
-            arguments.signing_key.display()
-        )
-    })?;
+    let key = read_key(&arguments.signing_key)?;
     let token = key.mint(&template.at(SystemTime::now()))?;
     if arguments.export {
         // A token is base64url and dots: nothing in it that a shell would touch.
@@ -182,6 +180,21 @@ fn bare(text: &str) -> &str {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
         _ if text.eq_ignore_ascii_case("bearer") => "",
         _ => text,
+    }
+}
+
+fn read_key(path: &Path) -> anyhow::Result<SigningKey> {
+    check_name(path)?;
+    read_signing_key(path)
+        .with_context(|| format!("no token can be minted with `{}`", path.display()))
+}
+
+/// What the permissions are made of, where none are asked for.
+fn check_namespace(namespace: &str, claims: &ClaimsArgs, problems: &mut Problems) {
+    if claims.permissions.is_none()
+        && let Err(error) = format!("{namespace}:write").parse::<Permission>()
+    {
+        problems.add(format!("`--namespace`: {error}"));
     }
 }
 

@@ -1,7 +1,5 @@
 //! How a process is doing that renews a token file.
 
-use std::time::SystemTime;
-
 use axum::{
     Router,
     extract::State,
@@ -22,11 +20,11 @@ pub(super) fn router(renewal: Renewal) -> Router {
 }
 
 async fn ready(State(renewal): State<Renewal>) -> Response {
-    answer(renewal.readiness(SystemTime::now()))
+    answer(renewal.readiness())
 }
 
 async fn numbers(State(renewal): State<Renewal>) -> Response {
-    let ready = renewal.readiness(SystemTime::now()).is_ok();
+    let ready = renewal.readiness().is_ok();
     match metrics::render_renewal(&renewal.credentials(), &renewal.status(), ready) {
         Ok(text) => {
             let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];

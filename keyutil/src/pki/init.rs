@@ -15,10 +15,10 @@ use std::{
 use secrecy::ExposeSecret;
 
 use super::{
-    AuthorityKind, Layout, PkiError,
+    AuthorityKind, Layout, Party, PkiError,
     plan::{NewFile, Plan},
 };
-use crate::files::{self, Lock};
+use crate::files::{self, Lock, Mode};
 
 /// What [`init`] is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,8 @@ pub enum Existing {
     Refuse,
     /// All of them are replaced.
     Replace,
-    /// A whole set, and one that is being rotated, is left as it is. A part of a set is an error.
+    /// A whole set, and one that is being rotated, is left as it is, without a look into the files.
+    /// What an interrupted run has left is replaced. Any other part of a set is an error.
     Keep,
 }
 
@@ -102,6 +103,10 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     if look(options, &layout, &files)? == Found::Enough {
         return Ok(Initialized { files: Vec::new() });
     }
+    sweep_parties(&layout)?;
+    // So that a run that is interrupted can be told from a set that somebody has damaged.
+    let unfinished = layout.unfinished_init();
+    files::replace(&unfinished, b"", Mode::Public)?;
     if let Some(mark) = files.last() {
         // Unless everything is replaced, it is not there.
         remove(&mark.written.path)?;
@@ -114,8 +119,21 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
         let content = file.content.expose_secret().as_bytes();
         files::replace(&file.written.path, content, file.mode)?;
     }
+    remove(&unfinished)?;
     let files = files.into_iter().map(|file| file.written).collect();
     Ok(Initialized { files })
+}
+
+/// Removes private keys that a run has left half written.
+fn sweep_parties(layout: &Layout) -> Result<(), PkiError> {
+    for party in Party::ALL {
+        let path = layout.party_folder(party);
+        if path.is_dir() {
+            files::sweep(&path, Duration::ZERO)
+                .map_err(|source| PkiError::Inspect { path, source })?;
+        }
+    }
+    Ok(())
 }
 
 #[derive(PartialEq, Eq)]
@@ -133,6 +151,10 @@ fn look(options: &InitOptions, layout: &Layout, files: &[NewFile]) -> Result<Fou
     let paths: Vec<_> = files.iter().map(|file| file.written.path.clone()).collect();
     let found = find(&paths)?;
     if found.is_empty() {
+        return Ok(Found::Nothing);
+    }
+    let finished = paths.last().is_some_and(|mark| found.contains(mark));
+    if options.existing == Existing::Keep && !finished && layout.unfinished_init().exists() {
         return Ok(Found::Nothing);
     }
     // A rotation that was interrupted goes on by its own command, whatever is missing meanwhile.

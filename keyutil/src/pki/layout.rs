@@ -231,6 +231,12 @@ impl Layout {
         self.authorities().join("rotation.json")
     }
 
+    /// There while the whole set is being made, and after a run that was interrupted.
+    #[must_use]
+    pub fn unfinished_init(&self) -> PathBuf {
+        self.authorities().join("init.unfinished")
+    }
+
     fn authority_named(&self, name: &str) -> AuthorityFiles {
         let folder = self.authorities();
         AuthorityFiles {

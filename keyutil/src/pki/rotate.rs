@@ -37,7 +37,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::{AuthorityKind, FileError, Layout, Party};
 use crate::clock::Clock;
@@ -136,7 +136,8 @@ fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     for party in Party::ALL {
         let path = layout.party_folder(party);
         if path.is_dir() {
-            files::sweep(&path).map_err(|source| FileError::Read { path, source })?;
+            files::sweep(&path, Duration::ZERO)
+                .map_err(|source| FileError::Read { path, source })?;
         }
     }
     Ok(lock)

@@ -221,6 +221,33 @@ fn an_interrupted_run_is_seen_even_where_everything_was_replaced() {
 }
 
 #[test]
+fn what_an_interrupted_run_has_left_is_made_anew_where_a_set_is_only_to_be_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let layout = Layout::new(folder.path());
+    let mut options = InitOptions::new(folder.path());
+    let files = init(&options).unwrap().files;
+    for interrupted_at in [0, 1, files.len() / 2, files.len() - 1] {
+        let obstacle = &files[interrupted_at].path;
+        let leftover = layout.party_folder(Party::Worker).join(".unfinished-Ab1");
+        fs::write(&leftover, "half a key").unwrap();
+        fs::remove_file(obstacle).unwrap();
+        fs::create_dir(obstacle).unwrap();
+        options.existing = Existing::Replace;
+        init(&options).unwrap_err();
+        fs::remove_dir(obstacle).unwrap();
+
+        options.existing = Existing::Keep;
+        let made = init(&options).unwrap().files;
+        assert_eq!(made.len(), files.len(), "{interrupted_at}");
+        let listing = list(&layout, &AuthorityOptions::default(), SystemTime::now());
+        assert_eq!(listing.unwrap().problems, [""; 0]);
+        assert!(!layout.unfinished_init().exists());
+        assert!(!leftover.exists());
+        assert_eq!(init(&options).unwrap().files, []);
+    }
+}
+
+#[test]
 fn of_many_at_once_one_makes_the_certificates() {
     let folder = tempfile::tempdir().unwrap();
     let options = InitOptions::new(folder.path());

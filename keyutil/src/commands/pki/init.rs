@@ -1,11 +1,11 @@
 //! `keyutil pki init`
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use humantime::parse_duration;
 use keyutil::{
-    pki::{self, Existing, InitOptions},
+    pki::{self, AuthorityOptions, Existing, InitOptions, Layout, Party},
     program,
 };
 
@@ -52,7 +52,8 @@ pub struct InitArgs {
     #[arg(long)]
     force: bool,
 
-    /// Leave a set that is there as it is, and succeed. A part of a set is still an error.
+    /// Leave a set that is there as it is, and succeed; what is wrong with it is told. What an
+    /// interrupted run has left is made anew. Any other part of a set is still an error.
     #[arg(long, conflicts_with = "force")]
     if_missing: bool,
 }
@@ -64,6 +65,7 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
         (false, false) => Existing::Refuse,
     };
     let dir = args.folder.dir;
+    let asked_names = args.frontend_san.clone();
     let initialized = pki::init(&InitOptions {
         dir: dir.clone(),
         existing,
@@ -73,9 +75,8 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
         internode_names: args.internode_san,
     })?;
     if initialized.files.is_empty() {
-        let dir = dir.display();
-        program::print_line(format_args!("left as it is, all of it is there: `{dir}`"))?;
-        return Ok(());
+        program::print_line(format_args!("left as it is: `{}`", dir.display()))?;
+        return warn_of_what_is_there(&Layout::new(&dir), &asked_names);
     }
     let mut table = Table::new(["FILE", "EXPIRES", "WHAT"]);
     for file in initialized.files {
@@ -86,5 +87,26 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
         ]);
     }
     program::print_line(table)?;
+    Ok(())
+}
+
+/// It is not changed, and may be of no use.
+fn warn_of_what_is_there(layout: &Layout, asked_names: &[String]) -> anyhow::Result<()> {
+    let listing = pki::list(layout, &AuthorityOptions::default(), SystemTime::now())?;
+    for problem in &listing.problems {
+        program::print_warning(problem.clone());
+    }
+    let mut leaves = listing.leaves.iter();
+    let frontend = leaves.find(|leaf| leaf.party == Party::Frontend);
+    if let Some(certificate) = frontend.and_then(|leaf| leaf.certificate.as_ref()) {
+        let names = certificate.names();
+        for name in asked_names {
+            if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                program::print_warning(format!(
+                    "the certificate of the frontend is not for `{name}`: `--force` makes one that is, and replaces everything else, too"
+                ));
+            }
+        }
+    }
     Ok(())
 }

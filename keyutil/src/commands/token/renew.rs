@@ -10,13 +10,13 @@ use keyutil::{
         renewal::{RenewalError, SHORTEST_LIFETIME},
     },
     health::Health,
-    jwt::permission,
+    jwt::{claims, permission},
     program::{self, Usage},
     settings::Problems,
 };
 use tracing::info;
 
-use super::check_name;
+use super::{check_namespace, read_key};
 
 /// Keep a token in a file current, for a process that does not hold the signing key
 ///
@@ -60,26 +60,29 @@ pub struct Renew {
 }
 
 pub async fn run(arguments: Renew) -> anyhow::Result<()> {
-    let interrupted = program::interrupted();
     let mut problems = Problems::default();
     let namespace = arguments.namespace.trim();
     let template = arguments
         .claims
         .template(namespace, "keyutil", &mut problems);
-    if template.lifetime < SHORTEST_LIFETIME {
+    if (claims::SHORTEST_LIFETIME..SHORTEST_LIFETIME).contains(&template.lifetime) {
         problems.add(format!(
             "`--token-lifetime` must be {} or more for a token in a file, or its readers are late: `{}`",
             humantime::format_duration(SHORTEST_LIFETIME),
             humantime::format_duration(template.lifetime),
         ));
     }
+    check_namespace(namespace, &arguments.claims, &mut problems);
     problems.into_result()?;
     for warning in permission::lint(&template.permissions, None) {
         program::print_warning(warning);
     }
-    check_name(&arguments.signing_key)?;
+    // For the error that says what to do.
+    read_key(&arguments.signing_key)?;
     let renewal =
         Renewal::start(arguments.signing_key, template, arguments.output).map_err(judged)?;
+    // From here on, and not before: what hangs at the start can be ended.
+    let interrupted = program::interrupted();
     let health = match arguments.health_listen {
         Some(address) => Some(Health::of_renewal(address, renewal.clone()).await?),
         None => None,
