@@ -6,21 +6,37 @@ umask 077
 
 token=/token/token
 included=/tmp/authorization.conf
-known=
+sent=none
 
-take() {
+# When a token expires, in seconds since 1970: `exp` of its payload, which is base64url.
+expiry() {
+    payload=${1#*.}
+    payload=$(printf '%s' "${payload%%.*}" | tr '_-' '/+')
+    while [ $((${#payload} % 4)) -ne 0 ]; do payload=$payload=; done
+    printf '%s' "$payload" | base64 -d 2>/dev/null | sed -n 's/.*"exp":\([0-9]*\).*/\1/p'
+}
+
+# The token of the file, or nothing, if it is of no use: an expired one is not sent.
+current() {
     found=$(cat "$token" 2>/dev/null || true)
     case $found in
-    "$known") return 1 ;;
-    '' | *[!A-Za-z0-9._-]*) return 1 ;;
+    '' | *[!A-Za-z0-9._-]*) return ;;
     esac
-    known=$found
-    printf 'set $authorization "Bearer %s";\n' "$known" >"$included.new"
+    expires=$(expiry "$found")
+    [ "${expires:-0}" -le "$(date +%s)" ] || printf '%s' "$found"
+}
+
+# Done if there is something new to send.
+take() {
+    found=$(current)
+    [ "$found" != "$sent" ] || return 1
+    sent=$found
+    [ -n "$sent" ] || echo "start.sh: there is no valid token in $token: see the logs of token-ui" >&2
+    printf 'set $authorization "%s";\n' "${sent:+Bearer $sent}" >"$included.new"
     mv "$included.new" "$included"
 }
 
-echo 'set $authorization "";' >"$included"
-take || true
+take
 
 follow() {
     while sleep 1; do
