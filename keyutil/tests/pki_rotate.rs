@@ -163,6 +163,7 @@ PARTY  [..]  SERIAL  [..]  ISSUER  [..]  EXPIRES  [..]  TRUSTS
 worker  [..]  CN=temporal clients CA [..]Z  [..]
 starter [..]- (no folder here)
 admin  [..]  CN=temporal clients CA [..]Z  [..]
+ui  [..]  CN=temporal clients CA [..]Z  [..]
 frontend  [..]  CN=temporal frontend CA [..]Z  [..], [..]
 internode  [..]  CN=temporal internode CA [..]Z  [..]
 
