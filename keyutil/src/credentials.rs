@@ -15,6 +15,8 @@ pub mod identity;
 pub mod minter;
 pub mod reload;
 pub mod renewal;
+#[cfg(test)]
+pub(crate) mod samples;
 pub mod source;
 pub mod token;
 pub mod trust;

@@ -34,7 +34,7 @@ const LAST_LIFETIME: Duration = Duration::from_secs(8);
 async fn a_token_file_that_is_not_renewed_for_12_s_costs_no_workflow() {
     let stack = support::stack(StackOptions::default()).await;
     let file = renewed(&stack, Duration::from_secs(300));
-    let mut worker = worker(&stack, &file).await;
+    let mut worker = support::worker_with_token_file(&stack, &file).await;
     let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
 
     renewed(&stack, LAST_LIFETIME);
@@ -59,7 +59,7 @@ async fn a_token_file_that_is_not_renewed_for_12_s_costs_no_workflow() {
 async fn a_token_file_that_is_not_renewed_for_75_s_does_not_end_the_worker() {
     let stack = support::stack(StackOptions::default()).await;
     let file = renewed(&stack, Duration::from_secs(300));
-    let mut worker = worker(&stack, &file).await;
+    let mut worker = support::worker_with_token_file(&stack, &file).await;
     let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
     load.stop().await;
 
@@ -126,17 +126,6 @@ fn renewed(stack: &Stack, lifetime: Duration) -> PathBuf {
     let token = support::token(stack, lifetime);
     files::replace(&file, token.expose_secret().as_bytes(), Mode::Private).unwrap();
     file
-}
-
-async fn worker(stack: &Stack, file: &Path) -> Observed {
-    let mut command = support::worker_command(stack).await;
-    command
-        .env_remove("KEYUTIL_SIGNING_KEY_PATH")
-        .env_remove("KEYUTIL_AUDIENCE")
-        .env("KEYUTIL_TOKEN_FILE", file);
-    let worker = Observed::start(&mut command).await;
-    worker.becomes_ready().await;
-    worker
 }
 
 async fn until_it_says_why(worker: &mut Observed, file: &Path) {

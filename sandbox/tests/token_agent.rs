@@ -14,14 +14,14 @@ use std::{
 
 use keyutil::pki::Party;
 use sandbox::{Stack, StackOptions, signal::Signal};
-use support::{InFlight, LIMIT, Observed, Program};
+use support::{InFlight, LIMIT, Program};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_goes_on_over_token_lives_a_new_key_and_an_agent_that_is_killed() {
     let stack = support::stack(StackOptions::default()).await;
     let output = stack.guard().folder().join("token-of-the-worker/token");
     let mut agent = agent(&stack, &output).await;
-    let mut worker = worker(&stack, &output).await;
+    let mut worker = support::worker_with_token_file(&stack, &output).await;
     let first = worker.status().await["credentials"]["token"].clone();
     let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
 
@@ -92,15 +92,4 @@ async fn rotate_the_key(stack: &Stack) {
         .arg(current.parent().unwrap());
     let rotated = support::run(&mut command).await;
     support::assert_success(&rotated);
-}
-
-async fn worker(stack: &Stack, token: &Path) -> Observed {
-    let mut command = support::worker_command(stack).await;
-    command
-        .env_remove("KEYUTIL_SIGNING_KEY_PATH")
-        .env_remove("KEYUTIL_AUDIENCE")
-        .env("KEYUTIL_TOKEN_FILE", token);
-    let worker = Observed::start(&mut command).await;
-    worker.becomes_ready().await;
-    worker
 }

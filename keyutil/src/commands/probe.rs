@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 use keyutil::{
+    diagnosis::Class,
     jwt::fetch,
     program::{Failed, Usage},
 };
@@ -26,9 +27,6 @@ pub struct Probe {
     #[arg(long, default_value = "5s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
-
-/// `EX_UNAVAILABLE`.
-const UNAVAILABLE: u8 = 69;
 
 /// Reasons are lines, not pages.
 const LARGEST: usize = 16 << 10;
@@ -78,7 +76,7 @@ pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
 fn failed(what: String) -> anyhow::Error {
     Failed {
         what,
-        exit_code: UNAVAILABLE,
+        exit_code: Class::Unreachable.exit_code(),
     }
     .into()
 }

@@ -15,8 +15,8 @@ use keyutil::{
     args::ClaimsArgs,
     files::is_content,
     jwt::{
-        Permission, SigningKey, fetch, inspect::Unverified, keyring::read_signing_key, permission,
-        verify,
+        ClaimsTemplate, Permission, SigningKey, fetch, inspect::Unverified,
+        keyring::read_signing_key, permission, verify,
     },
     program::{self, Usage},
     settings::Problems,
@@ -44,21 +44,8 @@ Examples:
   keyutil token mint --permissions orders:read,billing:write --token-lifetime 1h
   eval \"$(keyutil token mint --export)\"")]
 pub struct Mint {
-    /// Private key to mint with, PEM, P-256 or RSA
-    #[arg(
-        long,
-        env = "KEYUTIL_SIGNING_KEY_PATH",
-        default_value = "certs/signing/current.pem",
-        value_name = "FILE"
-    )]
-    signing_key: PathBuf,
-
-    /// Namespace that the token is for
-    #[arg(short, long, env = "TEMPORAL_NAMESPACE", default_value = "default")]
-    namespace: String,
-
     #[command(flatten)]
-    claims: ClaimsArgs,
+    minting: Minting,
 
     /// Print a line for the shell that sets TEMPORAL_API_KEY, which the Temporal CLI reads
     #[arg(long)]
@@ -96,6 +83,48 @@ pub struct Inspect {
     namespace: Option<String>,
 }
 
+/// What a token is minted with, once or again and again.
+#[derive(Args)]
+struct Minting {
+    /// Private key to mint with, PEM, P-256 or RSA
+    #[arg(
+        long,
+        env = "KEYUTIL_SIGNING_KEY_PATH",
+        default_value = "certs/signing/current.pem",
+        value_name = "FILE"
+    )]
+    signing_key: PathBuf,
+
+    /// Namespace that the token is for
+    #[arg(short, long, env = "TEMPORAL_NAMESPACE", default_value = "default")]
+    namespace: String,
+
+    #[command(flatten)]
+    claims: ClaimsArgs,
+}
+
+impl Minting {
+    /// What the token says. Mistakes go to `problems`.
+    fn template(&self, problems: &mut Problems) -> ClaimsTemplate {
+        let namespace = self.namespace.trim();
+        let template = self.claims.template(namespace, "keyutil", problems);
+        // What the permissions are made of, where none are asked for.
+        if self.claims.permissions.is_none()
+            && let Err(error) = format!("{namespace}:write").parse::<Permission>()
+        {
+            problems.add(format!("`--namespace`: {error}"));
+        }
+        template
+    }
+
+    fn read_key(&self) -> anyhow::Result<SigningKey> {
+        let path = &self.signing_key;
+        check_name(path)?;
+        read_signing_key(path)
+            .with_context(|| format!("no token can be minted with `{}`", path.display()))
+    }
+}
+
 pub async fn run(command: Token) -> anyhow::Result<()> {
     match command {
         Token::Mint(arguments) => mint(arguments),
@@ -106,16 +135,12 @@ pub async fn run(command: Token) -> anyhow::Result<()> {
 
 fn mint(arguments: Mint) -> anyhow::Result<()> {
     let mut problems = Problems::default();
-    let namespace = arguments.namespace.trim();
-    let template = arguments
-        .claims
-        .template(namespace, "keyutil", &mut problems);
-    check_namespace(namespace, &arguments.claims, &mut problems);
+    let template = arguments.minting.template(&mut problems);
     problems.into_result()?;
     for warning in permission::lint(&template.permissions, None) {
         program::print_warning(warning);
     }
-    let key = read_key(&arguments.signing_key)?;
+    let key = arguments.minting.read_key()?;
     let token = key.mint(&template.at(SystemTime::now()))?;
     if arguments.export {
         // A token is base64url and dots: nothing in it that a shell would touch.
@@ -180,21 +205,6 @@ fn bare(text: &str) -> &str {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
         _ if text.eq_ignore_ascii_case("bearer") => "",
         _ => text,
-    }
-}
-
-fn read_key(path: &Path) -> anyhow::Result<SigningKey> {
-    check_name(path)?;
-    read_signing_key(path)
-        .with_context(|| format!("no token can be minted with `{}`", path.display()))
-}
-
-/// What the permissions are made of, where none are asked for.
-fn check_namespace(namespace: &str, claims: &ClaimsArgs, problems: &mut Problems) {
-    if claims.permissions.is_none()
-        && let Err(error) = format!("{namespace}:write").parse::<Permission>()
-    {
-        problems.add(format!("`--namespace`: {error}"));
     }
 }
 

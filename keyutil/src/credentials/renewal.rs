@@ -89,8 +89,8 @@ impl Renewal {
             return Err(RenewalError::NotAPath);
         }
         let source =
-            TokenSource::minted(signing_key.clone(), template).map_err(RenewalError::SigningKey)?;
-        let output = Output::take(output, &signing_key)?;
+            TokenSource::minted(signing_key, template).map_err(RenewalError::SigningKey)?;
+        let output = Output::take(output)?;
         let now = SystemTime::now();
         let renewal = Self {
             shared: Arc::new(Shared {

@@ -104,24 +104,12 @@ mod tests {
     use super::*;
     use crate::{
         chain,
-        credentials::Look,
-        jwt::{Permission, key},
+        credentials::{
+            Look,
+            samples::{LIFETIME, template, write_key},
+        },
+        jwt::key,
     };
-
-    const LIFETIME: Duration = Duration::from_secs(300);
-
-    fn template() -> ClaimsTemplate {
-        ClaimsTemplate {
-            subject: "worker".into(),
-            audience: None,
-            permissions: vec![Permission::write("default")],
-            lifetime: LIFETIME,
-        }
-    }
-
-    fn write_key(path: &std::path::Path) {
-        fs::write(path, key::generate_pem().unwrap().expose_secret()).unwrap();
-    }
 
     fn minting() -> (tempfile::TempDir, TokenSource) {
         let folder = tempfile::tempdir().unwrap();

@@ -15,7 +15,7 @@ use std::{
 use secrecy::ExposeSecret;
 
 use super::{
-    AuthorityKind, Layout, Party, PkiError,
+    AuthorityKind, Layout, PkiError,
     plan::{NewFile, Plan},
 };
 use crate::files::{self, Lock, Mode};
@@ -103,7 +103,8 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     if look(options, &layout, &files)? == Found::Enough {
         return Ok(Initialized { files: Vec::new() });
     }
-    sweep_parties(&layout)?;
+    let swept = layout.sweep_parties();
+    swept.map_err(|(path, source)| PkiError::Inspect { path, source })?;
     // So that a run that is interrupted can be told from a set that somebody has damaged.
     let unfinished = layout.unfinished_init();
     files::replace(&unfinished, b"", Mode::Public)?;
@@ -122,18 +123,6 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     remove(&unfinished)?;
     let files = files.into_iter().map(|file| file.written).collect();
     Ok(Initialized { files })
-}
-
-/// Removes private keys that a run has left half written.
-fn sweep_parties(layout: &Layout) -> Result<(), PkiError> {
-    for party in Party::ALL {
-        let path = layout.party_folder(party);
-        if path.is_dir() {
-            files::sweep(&path, Duration::ZERO)
-                .map_err(|source| PkiError::Inspect { path, source })?;
-        }
-    }
-    Ok(())
 }
 
 #[derive(PartialEq, Eq)]

@@ -3,9 +3,14 @@
 //! Each party has a folder of its own with the file names of Kubernetes TLS secrets, so that a
 //! mounted secret fits without renaming, and holds only what that party needs.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::Purpose;
+use crate::files;
 
 /// The three CAs. They are apart so that a client certificate can never pass for a server, nor a
 /// server of one kind for the other.
@@ -235,6 +240,21 @@ impl Layout {
     #[must_use]
     pub fn unfinished_init(&self) -> PathBuf {
         self.authorities().join("init.unfinished")
+    }
+
+    /// Removes what an interrupted run has left half written in the folders of the parties, such as
+    /// private keys; for whoever holds the lock.
+    ///
+    /// # Errors
+    /// The folder, and why.
+    pub(super) fn sweep_parties(&self) -> Result<(), (PathBuf, io::Error)> {
+        for party in Party::ALL {
+            let path = self.party_folder(party);
+            if path.is_dir() {
+                files::sweep(&path, Duration::ZERO).map_err(|source| (path, source))?;
+            }
+        }
+        Ok(())
     }
 
     fn authority_named(&self, name: &str) -> AuthorityFiles {

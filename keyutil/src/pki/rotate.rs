@@ -37,11 +37,11 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::{AuthorityKind, FileError, Layout, Party};
 use crate::clock::Clock;
-use crate::files::{self, Change, Lock};
+use crate::files::{Change, Lock};
 
 pub use error::RotateError;
 pub use options::{AuthorityOptions, LeafOptions, Step};
@@ -133,12 +133,7 @@ fn lock(layout: &Layout) -> Result<Lock, RotateError> {
         return Err(RotateError::NoAuthorities { path });
     }
     let lock = Lock::wait(&path)?;
-    for party in Party::ALL {
-        let path = layout.party_folder(party);
-        if path.is_dir() {
-            files::sweep(&path, Duration::ZERO)
-                .map_err(|source| FileError::Read { path, source })?;
-        }
-    }
+    let swept = layout.sweep_parties();
+    swept.map_err(|(path, source)| FileError::Read { path, source })?;
     Ok(lock)
 }

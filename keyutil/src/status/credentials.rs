@@ -187,14 +187,12 @@ pub struct MintingStatus {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, time::Duration};
-
-    use secrecy::ExposeSecret;
+    use std::fs;
 
     use super::*;
-    use crate::{
-        credentials::{Look, Token},
-        jwt::{ClaimsTemplate, Permission, key},
+    use crate::credentials::{
+        Look, Token,
+        samples::{template, write_key},
     };
 
     fn plaintext() -> Security {
@@ -207,21 +205,14 @@ mod tests {
     fn a_minted_token_and_its_key_are_told_and_no_secret_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("current.pem");
-        let write = || fs::write(&path, key::generate_pem().unwrap().expose_secret()).unwrap();
-        write();
-        let template = ClaimsTemplate {
-            subject: "worker".into(),
-            audience: None,
-            permissions: vec![Permission::write("default")],
-            lifetime: Duration::from_secs(300),
-        };
-        let source = TokenSource::minted(path.clone(), template).unwrap();
+        write_key(&path);
+        let source = TokenSource::minted(path.clone(), template()).unwrap();
         let status = || CredentialsStatus::of(&plaintext(), Some(&source));
         assert_eq!(status().token.unwrap().in_use, None);
 
         source.header(SystemTime::now()).unwrap();
         let first = status();
-        write();
+        write_key(&path);
         let TokenSource::Minted(minter) = &source else {
             unreachable!()
         };

@@ -16,7 +16,7 @@ mod program;
 pub mod rotation;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Output,
     time::{Duration, SystemTime},
 };
@@ -95,6 +95,18 @@ pub async fn worker(stack: &Stack) -> Program {
 /// The worker, to be changed before it is run.
 pub async fn worker_command(stack: &Stack) -> Command {
     stack.command(&binaries().await.worker, Party::Worker)
+}
+
+/// A worker without a key, which reads its tokens from this file, once it is ready.
+pub async fn worker_with_token_file(stack: &Stack, file: &Path) -> Observed {
+    let mut command = worker_command(stack).await;
+    command
+        .env_remove("KEYUTIL_SIGNING_KEY_PATH")
+        .env_remove("KEYUTIL_AUDIENCE")
+        .env("KEYUTIL_TOKEN_FILE", file);
+    let worker = Observed::start(&mut command).await;
+    worker.becomes_ready().await;
+    worker
 }
 
 /// Starts a worker, and waits until it polls.

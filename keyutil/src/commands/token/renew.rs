@@ -4,7 +4,6 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use keyutil::{
-    args::ClaimsArgs,
     credentials::{
         Renewal, Watch,
         renewal::{RenewalError, SHORTEST_LIFETIME},
@@ -16,7 +15,7 @@ use keyutil::{
 };
 use tracing::info;
 
-use super::{check_namespace, read_key};
+use super::Minting;
 
 /// Keep a token in a file current, for a process that does not hold the signing key
 ///
@@ -37,21 +36,8 @@ pub struct Renew {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
-    /// Private key to mint with, PEM, P-256 or RSA; followed
-    #[arg(
-        long,
-        env = "KEYUTIL_SIGNING_KEY_PATH",
-        default_value = "certs/signing/current.pem",
-        value_name = "FILE"
-    )]
-    signing_key: PathBuf,
-
-    /// Namespace that the token is for
-    #[arg(short, long, env = "TEMPORAL_NAMESPACE", default_value = "default")]
-    namespace: String,
-
     #[command(flatten)]
-    claims: ClaimsArgs,
+    minting: Minting,
 
     /// Address to answer at for `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one,
     /// which the log names [default: no such answers]
@@ -61,10 +47,7 @@ pub struct Renew {
 
 pub async fn run(arguments: Renew) -> anyhow::Result<()> {
     let mut problems = Problems::default();
-    let namespace = arguments.namespace.trim();
-    let template = arguments
-        .claims
-        .template(namespace, "keyutil", &mut problems);
+    let template = arguments.minting.template(&mut problems);
     if (claims::SHORTEST_LIFETIME..SHORTEST_LIFETIME).contains(&template.lifetime) {
         problems.add(format!(
             "`--token-lifetime` must be {} or more for a token in a file, or its readers are late: `{}`",
@@ -72,15 +55,14 @@ pub async fn run(arguments: Renew) -> anyhow::Result<()> {
             humantime::format_duration(template.lifetime),
         ));
     }
-    check_namespace(namespace, &arguments.claims, &mut problems);
     problems.into_result()?;
     for warning in permission::lint(&template.permissions, None) {
         program::print_warning(warning);
     }
     // For the error that says what to do.
-    read_key(&arguments.signing_key)?;
-    let renewal =
-        Renewal::start(arguments.signing_key, template, arguments.output).map_err(judged)?;
+    arguments.minting.read_key()?;
+    let signing_key = arguments.minting.signing_key;
+    let renewal = Renewal::start(signing_key, template, arguments.output).map_err(judged)?;
     // From here on, and not before: what hangs at the start can be ended.
     let interrupted = program::interrupted();
     let health = match arguments.health_listen {

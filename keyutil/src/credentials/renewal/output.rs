@@ -30,9 +30,9 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// For tokens signed with `signing_key`.
-    pub(super) fn take(path: PathBuf, signing_key: &Path) -> Result<Self, RenewalError> {
-        refuse_what_is_no_token(&path, signing_key)?;
+    /// For this process alone, as long as it holds it.
+    pub(super) fn take(path: PathBuf) -> Result<Self, RenewalError> {
+        refuse_what_is_no_token(&path)?;
         let lock = OutputLock::of(&path)?;
         // Tokens of an agent that was killed while it wrote one. Those that stay expire.
         let _ = sweep(folder_of(&path), STALE);
@@ -67,14 +67,10 @@ impl Output {
 }
 
 /// Whoever mixes up two flags must not lose a key by it.
-fn refuse_what_is_no_token(output: &Path, signing_key: &Path) -> Result<(), RenewalError> {
+fn refuse_what_is_no_token(output: &Path) -> Result<(), RenewalError> {
     let path = || output.to_owned();
     if output.is_symlink() {
         return Err(RenewalError::Link { path: path() });
-    }
-    let same = |key: PathBuf| output.canonicalize().is_ok_and(|output| output == key);
-    if signing_key.canonicalize().is_ok_and(same) {
-        return Err(RenewalError::NotAToken { path: path() });
     }
     match read_regular(output, LARGEST) {
         Ok(content) if is_token(&content) => Ok(()),

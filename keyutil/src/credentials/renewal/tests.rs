@@ -2,15 +2,11 @@
 
 use std::{fs, path::Path};
 
-use secrecy::ExposeSecret;
-
 use super::*;
-use crate::{
-    credentials::Token,
-    jwt::{Permission, key},
+use crate::credentials::{
+    Token,
+    samples::{LIFETIME, template, write_key},
 };
-
-const LIFETIME: Duration = Duration::from_secs(300);
 
 struct World {
     folder: tempfile::TempDir,
@@ -36,19 +32,6 @@ impl World {
         let content = fs::read(self.output()).unwrap();
         Token::parse_file(&content, now).unwrap().text().to_owned()
     }
-}
-
-fn template() -> ClaimsTemplate {
-    ClaimsTemplate {
-        subject: "worker".into(),
-        audience: None,
-        permissions: vec![Permission::write("default")],
-        lifetime: LIFETIME,
-    }
-}
-
-fn write_key(path: &Path) {
-    fs::write(path, key::generate_pem().unwrap().expose_secret()).unwrap();
 }
 
 #[test]
