@@ -26,11 +26,7 @@ mod interceptor {
         transport::Bearer,
     };
     use secrecy::ExposeSecret;
-    use tonic::{
-        Request,
-        metadata::{Ascii, MetadataValue},
-        service::Interceptor,
-    };
+    use tonic::{Request, service::Interceptor};
 
     use super::Bencher;
 
@@ -52,13 +48,13 @@ mod interceptor {
     #[divan::bench(sample_size = 50)]
     fn a_header_value_put_into_a_request(bencher: Bencher<'_, '_>) {
         let (_folder, source) = source();
-        let value: MetadataValue<Ascii> = source.header(SystemTime::now()).unwrap();
+        let token = source.token(SystemTime::now()).unwrap();
         bencher
             .with_inputs(|| Request::new(()))
             .bench_values(|mut request| {
                 request
                     .metadata_mut()
-                    .insert("authorization", value.clone());
+                    .insert("authorization", token.header().clone());
                 request
             });
     }
@@ -66,7 +62,7 @@ mod interceptor {
     #[divan::bench(sample_size = 50)]
     fn the_interceptor_with_a_fresh_token(bencher: Bencher<'_, '_>) {
         let (_folder, source) = source();
-        source.header(SystemTime::now()).unwrap();
+        source.token(SystemTime::now()).unwrap();
         let bearer = Bearer::new(Some(source));
         bencher
             .with_inputs(|| (bearer.clone(), Request::new(())))

@@ -104,7 +104,7 @@ async fn signing_key() -> Vec<Duration> {
         files::replace(&path, pem, Mode::Private).unwrap();
         let replaced = Instant::now();
         loop {
-            source.header(SystemTime::now()).unwrap();
+            source.token(SystemTime::now()).unwrap();
             let token = source.current().unwrap();
             if token.content().unwrap().kid() == Some(&kid) {
                 break;

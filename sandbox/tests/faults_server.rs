@@ -97,6 +97,36 @@ async fn a_server_that_stands_still_for_20_s_costs_no_workflow() {
     load.stop().await;
 }
 
+/// When it goes on, it refuses what has waited: the tokens were good when they were sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stands_still_for_longer_than_tokens_live_costs_no_workflow() {
+    let lifetime = Duration::from_secs(4);
+    let stack = support::stack(StackOptions::default()).await;
+    let mut command = support::worker_command(&stack).await;
+    command.env("KEYUTIL_TOKEN_LIFETIME", format!("{lifetime:?}"));
+    let worker = Observed::start(&mut command).await;
+    worker.becomes_ready().await;
+    let mut starter = stack.connect_args(Party::Starter);
+    starter.token.claims.token_lifetime = Some(lifetime);
+    let load = InFlight::start(&starter).await;
+
+    let server = stack.server().unwrap();
+    has_started(server).await;
+    server.pause().unwrap();
+    sleep(lifetime * 2).await;
+    server.resume().unwrap();
+    load.more(50).await;
+
+    let refusals = worker.status().await["calls"]["refusals"].clone();
+    assert_eq!(refusals["count"], 0, "{refusals:#}");
+    let log = server.log_tail(usize::MAX).unwrap();
+    assert!(
+        log.iter().any(|line| line.contains("Token is expired")),
+        "nothing came too late"
+    );
+    load.stop().await;
+}
+
 /// Without load, because a workflow may take a minute at most.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stands_still_for_longer_is_told_and_found_again() {

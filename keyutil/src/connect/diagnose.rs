@@ -82,10 +82,12 @@ pub(crate) fn explain_call(
 const HEADERS_TOO_LARGE: &str = "HTTP status code 431";
 
 fn size(bearer: &Bearer) -> usize {
-    let header = bearer
+    let token = bearer
         .source()
-        .map(|source| source.header(SystemTime::now()));
-    header.and_then(Result::ok).map_or(0, |header| header.len())
+        .map(|source| source.token(SystemTime::now()));
+    token
+        .and_then(Result::ok)
+        .map_or(0, |token| token.header().len())
 }
 
 /// Whether the server finds the token good, if that can be learnt: a call that everybody may make

@@ -10,7 +10,6 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use secrecy::{ExposeSecret, SecretString};
-use tonic::metadata::{Ascii, MetadataValue};
 use tracing::{debug, warn};
 
 use super::{
@@ -87,11 +86,11 @@ impl Minter {
         &self.template
     }
 
-    pub(super) fn header(&self, now: SystemTime) -> Result<MetadataValue<Ascii>, TokenError> {
+    pub(super) fn token(&self, now: SystemTime) -> Result<Token, TokenError> {
         if let Some(minted) = &*self.cache.load()
             && minted.fresh(now, &self.key.peek())
         {
-            return Ok(minted.token.header.clone());
+            return Ok(minted.token.clone());
         }
         self.renew(now)
     }
@@ -125,7 +124,7 @@ impl Minter {
     }
 
     #[cold]
-    fn renew(&self, now: SystemTime) -> Result<MetadataValue<Ascii>, TokenError> {
+    fn renew(&self, now: SystemTime) -> Result<Token, TokenError> {
         let _minting = match self.minting.try_lock() {
             Ok(guard) => guard,
             Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -133,7 +132,7 @@ impl Minter {
                 if let Some(minted) = &*self.cache.load()
                     && minted.usable(now)
                 {
-                    return Ok(minted.token.header.clone());
+                    return Ok(minted.token.clone());
                 }
                 // Nothing to go on with: wait for the other one's token.
                 self.minting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -144,15 +143,15 @@ impl Minter {
         if let Some(minted) = &cached
             && minted.fresh(now, &key)
         {
-            return Ok(minted.token.header.clone());
+            return Ok(minted.token.clone());
         }
         match self.mint(now, key) {
             Ok(minted) => {
-                let header = minted.token.header.clone();
+                let token = minted.token.clone();
                 self.cache.store(Some(Arc::new(minted)));
                 self.minted.fetch_add(1, Ordering::Relaxed);
                 *self.failure() = None;
-                Ok(header)
+                Ok(token)
             }
             Err(error) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
@@ -163,7 +162,7 @@ impl Minter {
                             error = chain(&error),
                             "minting failed: kept the token in use"
                         );
-                        Ok(minted.token.header.clone())
+                        Ok(minted.token.clone())
                     }
                     _ => Err(error),
                 }

@@ -15,7 +15,7 @@ use std::{
 use secrecy::SecretString;
 use tracing::{error, info};
 
-use super::{Credential, Look, TokenSource, token::TokenError};
+use super::{Credential, Look, TokenSource};
 use crate::{
     chain,
     files::is_content,
@@ -177,9 +177,7 @@ impl Renewal {
     fn renew(&self, now: SystemTime) -> Result<(), RenewalError> {
         let Shared { source, output, .. } = &*self.shared;
         output.keep()?;
-        source.header(now).map_err(RenewalError::Mint)?;
-        let token = source.current();
-        let token = token.ok_or(RenewalError::Mint(TokenError::Empty))?;
+        let token = source.token(now).map_err(RenewalError::Mint)?;
         let content = SecretString::from(format!("{}\n", token.text()));
         let written = !output.holds(&content);
         if written {

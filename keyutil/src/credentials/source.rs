@@ -2,8 +2,6 @@
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
-use tonic::metadata::{Ascii, MetadataValue};
-
 use super::{
     minter::Minter,
     reload::{LoadError, Reloading},
@@ -45,22 +43,22 @@ impl TokenSource {
         .map(Self::File)
     }
 
-    /// The header value for a call that is made at `now`. Never that of an expired token.
+    /// The token for a call that is made at `now`. Never an expired one.
     ///
     /// # Errors
     /// [`TokenError`] says why there is none, and what to do.
-    pub fn header(&self, now: SystemTime) -> Result<MetadataValue<Ascii>, TokenError> {
+    pub fn token(&self, now: SystemTime) -> Result<Token, TokenError> {
         match self {
-            Self::Minted(minter) => minter.header(now),
+            Self::Minted(minter) => minter.token(now),
             Self::File(token) => {
                 let token = token.peek();
                 match token.expired(now) {
-                    None => Ok(token.header.clone()),
+                    None => Ok(Token::clone(&token)),
                     Some(at) => Err(TokenError::FileExpired { at }),
                 }
             }
             Self::Fixed(token) => match token.expired(now) {
-                None => Ok(token.header.clone()),
+                None => Ok(token.clone()),
                 Some(at) => Err(TokenError::FixedExpired { at }),
             },
         }
@@ -101,6 +99,8 @@ mod tests {
     use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
     use secrecy::ExposeSecret;
 
+    use tonic::metadata::{Ascii, MetadataValue};
+
     use super::*;
     use crate::{
         chain,
@@ -119,6 +119,10 @@ mod tests {
         (folder, source)
     }
 
+    fn header(source: &TokenSource, at: SystemTime) -> MetadataValue<Ascii> {
+        source.token(at).unwrap().header().clone()
+    }
+
     fn raw_token(now: SystemTime) -> String {
         let key = SigningKey::from_pem(key::generate_pem().unwrap().expose_secret().as_bytes());
         let token = key.unwrap().mint(&template().at(now)).unwrap();
@@ -129,12 +133,9 @@ mod tests {
     fn one_token_serves_until_two_thirds_of_its_life() {
         let (_folder, source) = minting();
         let start = SystemTime::now();
-        let first = source.header(start).unwrap();
-        assert_eq!(
-            source.header(start + Duration::from_secs(195)).unwrap(),
-            first
-        );
-        let second = source.header(start + Duration::from_secs(201)).unwrap();
+        let first = header(&source, start);
+        assert_eq!(header(&source, start + Duration::from_secs(195)), first);
+        let second = header(&source, start + Duration::from_secs(201));
         assert_ne!(second, first);
     }
 
@@ -142,10 +143,10 @@ mod tests {
     fn a_sleep_past_expiry_and_a_clock_set_back_mint_anew() {
         let (_folder, source) = minting();
         let start = SystemTime::now();
-        let first = source.header(start).unwrap();
-        let woken = source.header(start + LIFETIME * 10).unwrap();
+        let first = header(&source, start);
+        let woken = header(&source, start + LIFETIME * 10);
         assert_ne!(woken, first);
-        let set_back = source.header(start).unwrap();
+        let set_back = header(&source, start);
         assert_ne!(set_back, woken);
     }
 
@@ -156,10 +157,10 @@ mod tests {
             unreachable!()
         };
         let now = SystemTime::now();
-        let before = source.header(now).unwrap();
+        let before = header(&source, now);
         write_key(&minter.key().files()[0]);
         minter.key().look();
-        assert_ne!(source.header(now).unwrap(), before);
+        assert_ne!(header(&source, now), before);
         let kid = source
             .current()
             .unwrap()
@@ -185,7 +186,7 @@ mod tests {
         ] {
             fs::write(&path, content).unwrap();
             let source = TokenSource::file(path.clone()).unwrap();
-            let header = source.header(now).unwrap();
+            let header = header(&source, now);
             assert_eq!(header.to_str().unwrap(), format!("Bearer {good}"));
         }
         for (content, words) in [
@@ -262,10 +263,10 @@ mod tests {
     fn an_expired_token_is_never_sent() {
         let now = SystemTime::now();
         let fixed = TokenSource::Fixed(Token::parse(&raw_token(now), now).unwrap());
-        assert!(fixed.header(now).is_ok());
+        assert!(fixed.token(now).is_ok());
         // Nor one that would expire on its way to the server.
         for late in [LIFETIME, LIFETIME - Duration::from_millis(500)] {
-            let error = fixed.header(now + late).unwrap_err().to_string();
+            let error = fixed.token(now + late).unwrap_err().to_string();
             assert!(error.contains("never renewed"), "{error}");
         }
     }
@@ -274,9 +275,9 @@ mod tests {
     fn tokens_and_sources_print_no_token() {
         let now = SystemTime::now();
         let (_folder, minted) = minting();
-        minted.header(now).unwrap();
+        header(&minted, now);
         let fixed = TokenSource::Fixed(Token::parse_api_key("opaque-secret", now).unwrap());
-        let header = fixed.header(now).unwrap();
+        let header = header(&fixed, now);
         for shown in [format!("{minted:?}"), format!("{fixed:?} {header:?}")] {
             assert!(
                 !shown.contains("eyJ") && !shown.contains("secret"),

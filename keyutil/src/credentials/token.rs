@@ -22,7 +22,7 @@ use crate::{
 /// a JWT, not expired.
 #[derive(Clone)]
 pub struct Token {
-    pub(super) header: MetadataValue<Ascii>,
+    header: MetadataValue<Ascii>,
     /// What it says, if it is a JWT.
     content: Option<Arc<Unverified>>,
 }
@@ -76,6 +76,11 @@ impl Token {
         })
     }
 
+    /// The value of the header `authorization`, marked as sensitive.
+    pub fn header(&self) -> &MetadataValue<Ascii> {
+        &self.header
+    }
+
     /// What it says, if it is a JWT.
     pub fn content(&self) -> Option<&Unverified> {
         self.content.as_deref()
@@ -94,8 +99,7 @@ impl Token {
     }
 }
 
-/// The server has no leeway. A call whose token expires on the way is refused, and the SDK does not
-/// repeat that, as it repeats one that was not sent.
+/// The server has no leeway: a call whose token expires on the way is refused.
 const ON_THE_WAY: Duration = Duration::from_secs(1);
 
 fn trimmed(raw: &str) -> Result<&str, TokenError> {

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::{Examination, Report, when};
 use crate::{
     chain,
-    credentials::{Credential, Token, TokenSource},
+    credentials::{Credential, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     explain::Explanation,
     settings::Problems,
@@ -46,8 +46,8 @@ pub(super) fn look(
         return;
     };
     let now = SystemTime::now();
-    let header = match source.header(now) {
-        Ok(header) => header,
+    let token = match source.token(now) {
+        Ok(token) => token,
         Err(error) => {
             report.fail(Diagnosis {
                 step: Step::Token,
@@ -58,8 +58,7 @@ pub(super) fn look(
             return;
         }
     };
-    let token = source.current();
-    let content = token.as_ref().and_then(Token::content);
+    let content = token.content();
     let details = content
         .map(|content| {
             let lifetime = match content.expires_at() {
@@ -70,22 +69,22 @@ pub(super) fn look(
                 format!("header   {}", content.header),
                 format!("claims   {}", content.claims),
                 format!("lifetime {lifetime}"),
-                format!("size     {} bytes", header.len()),
+                format!("size     {} bytes", token.header().len()),
             ]
         })
         .unwrap_or_default();
     if failed(report, refused, details.clone()) {
         return;
     }
-    let identity = token.as_ref().map(Credential::identify).unwrap_or_default();
+    let identity = token.identify();
     report.ok(Step::Token, format!("{}: {identity}", source.in_words()));
     report.detail(details);
-    if header.len() > LARGE {
+    if token.header().len() > LARGE {
         report.warn(
             Step::Token,
             format!(
                 "the token has {} bytes: proxies refuse headers that large",
-                header.len()
+                token.header().len()
             ),
             "have it made with the permissions that are needed, and no more",
         );

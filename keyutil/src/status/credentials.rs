@@ -210,14 +210,14 @@ mod tests {
         let status = || CredentialsStatus::of(&plaintext(), Some(&source));
         assert_eq!(status().token.unwrap().in_use, None);
 
-        source.header(SystemTime::now()).unwrap();
+        source.token(SystemTime::now()).unwrap();
         let first = status();
         write_key(&path);
         let TokenSource::Minted(minter) = &source else {
             unreachable!()
         };
         minter.key().look();
-        source.header(SystemTime::now()).unwrap();
+        source.token(SystemTime::now()).unwrap();
         fs::write(&path, "-----BEGIN PRIVATE KEY----- tops3cret").unwrap();
         minter.key().look();
         minter.key().look();

@@ -1,13 +1,21 @@
 //! The token goes into every call.
 
-use std::time::SystemTime;
+use std::{
+    sync::{Arc, OnceLock},
+    time::SystemTime,
+};
 
 use tonic::{Request, Status, service::Interceptor};
 
-use crate::{chain, credentials::TokenSource};
+use crate::{
+    chain,
+    credentials::{Credential, TokenSource},
+};
 
 /// Puts `authorization: Bearer <token>` into each call, with the token of that moment; or nothing,
 /// where there is no token source.
+///
+/// A call with [`TokenExpiry`] among its extensions learns when that token expires.
 #[derive(Clone, Debug)]
 pub struct Bearer {
     source: Option<TokenSource>,
@@ -31,11 +39,29 @@ impl Interceptor for Bearer {
             return Ok(request);
         };
         // `Unavailable`, because the SDK goes on retrying it: the source may recover.
-        let header = source
-            .header(SystemTime::now())
+        let token = source
+            .token(SystemTime::now())
             .map_err(|error| Status::unavailable(format!("{NOT_SENT}: {}", chain(&error))))?;
+        if let Some(expiry) = request.extensions().get::<TokenExpiry>()
+            && let Some(at) = token.expires_at()
+        {
+            // Set once: each call has an expiry of its own.
+            let _ = expiry.0.set(at);
+        }
+        let header = token.header().clone();
         request.metadata_mut().insert("authorization", header);
         Ok(request)
+    }
+}
+
+/// When the token expires that one call was sent with. Clones are of the same call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TokenExpiry(Arc<OnceLock<SystemTime>>);
+
+impl TokenExpiry {
+    /// When that was, if it is over.
+    pub(crate) fn passed(&self, now: SystemTime) -> Option<SystemTime> {
+        self.0.get().copied().filter(|at| *at <= now)
     }
 }
 
@@ -65,6 +91,21 @@ mod tests {
         let header = request.metadata().get("authorization").unwrap();
         assert_eq!(header, "Bearer opaque");
         assert!(header.is_sensitive());
+    }
+
+    #[test]
+    fn a_call_learns_when_its_token_expires() {
+        let now = SystemTime::now();
+        let token = Token::parse(&expiring(now + Duration::from_secs(60)), now).unwrap();
+        let mut request = Request::new(());
+        let expiry = TokenExpiry::default();
+        request.extensions_mut().insert(expiry.clone());
+        Bearer::new(Some(TokenSource::Fixed(token)))
+            .call(request)
+            .unwrap();
+        let passed = |seconds| expiry.passed(now + Duration::from_secs(seconds));
+        assert_eq!(passed(58), None);
+        assert!(passed(61).is_some());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! headers and protobuf bytes. They go through [`tonic::client::Grpc`] with a codec that leaves
 //! the bytes alone.
 
-use std::{error::Error, sync::Arc};
+use std::{error::Error, sync::Arc, time::SystemTime};
 
 use bytes::{Buf, BufMut, Bytes};
 use http::{HeaderMap, uri::PathAndQuery};
@@ -18,11 +18,16 @@ use tonic::{
     metadata::MetadataMap,
 };
 
-use super::{AuthorizedChannel, calls::Calls};
+use super::{
+    AuthorizedChannel,
+    bearer::TokenExpiry,
+    calls::{Calls, is_refusal},
+};
 use crate::{
     chain::{causes, chain},
     credentials::Watch,
     diagnosis::Diagnosis,
+    status::in_words,
 };
 
 /// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).
@@ -72,6 +77,8 @@ impl Bridge {
         let headers = without(request.headers, &OWNED_BY_THE_CHANNEL);
         let mut message = Request::new(request.proto);
         *message.metadata_mut() = MetadataMap::from_headers(headers);
+        let expiry = TokenExpiry::default();
+        message.extensions_mut().insert(expiry.clone());
         let call = self.calls.begin(&request.rpc);
         let answer = grpc.unary(message, path, Untouched);
         let answer = match self.calls.watch(call, &self.connected, answer).await {
@@ -80,7 +87,10 @@ impl Bridge {
                 answer
             }
             Err(status) => {
-                let (status, diagnosis) = self.in_words(status);
+                let (status, diagnosis) = match expiry.passed(SystemTime::now()) {
+                    Some(at) if is_refusal(&status) => (came_too_late(&status, at), None),
+                    _ => self.explained(status),
+                };
                 self.calls.failed(call, &status, diagnosis);
                 return Err(status);
             }
@@ -98,7 +108,7 @@ impl Bridge {
     /// A call that is queued on a connection which the server ends by age fails as `Cancelled`.
     /// The SDK retries that only when it finds a transport error among the sources, and the
     /// sources are lost on the way through the callback.
-    fn in_words(&self, mut status: Status) -> (Status, Option<Diagnosis>) {
+    fn explained(&self, mut status: Status) -> (Status, Option<Diagnosis>) {
         // An answer that was compressed is not any more.
         let headers = std::mem::take(status.metadata_mut()).into_headers();
         *status.metadata_mut() = MetadataMap::from_headers(without(headers, &SPENT));
@@ -129,6 +139,17 @@ impl Bridge {
         }
         (status, diagnosis)
     }
+}
+
+/// A call that had its token and then stood in a queue, before a server that hung or in a machine
+/// that slept, is refused for a token that was good when it was sent. The SDK does not repeat what
+/// was refused; it repeats this, and the next attempt bears a newer token.
+fn came_too_late(refused: &Status, expired_at: SystemTime) -> Status {
+    Status::unavailable(format!(
+        "the token of this call expired at {}, before the server looked at it: {}",
+        in_words(expired_at),
+        refused.message()
+    ))
 }
 
 fn without(mut headers: HeaderMap, names: &[&str]) -> HeaderMap {
