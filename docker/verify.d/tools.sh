@@ -1,0 +1,102 @@
+# shellcheck shell=bash disable=SC2154
+# What the parts below use. `$work` is a folder that goes at the end, `${compose[@]}` the program.
+
+say() { printf '\n== %s\n' "$*"; }
+# Also out of a pipe.
+fail() { echo "$*" >"$work/failure"; exit "${fail_with:-1}"; }
+skip() { echo "SKIPPED: $*"; }
+
+# expect <words> <what…>: the words are somewhere in what is read
+expect() {
+    local words=$1 found
+    shift
+    found=$(cat)
+    grep -qF -- "$words" <<<"$found" || fail "$*: no \"$words\" in: $found"
+}
+
+# run <service> <argument…>: in a container that is gone afterwards
+run() { "${compose[@]}" run --rm -T "$@" </dev/null; }
+
+# refused <exit code> <words> <compose run argument…>
+refused() {
+    local code=0 wanted=$1 words=$2
+    shift 2
+    run "$@" >"$work/refused" 2>&1 || code=$?
+    [ "$code" = "$wanted" ] || fail "$* ended with $code, not $wanted: $(cat "$work/refused")"
+    expect "$words" "$*" <"$work/refused"
+    echo "refused with $code: ${words}"
+}
+
+container() { "${compose[@]}" --profile tools --profile observability ps -q "$1" 2>/dev/null; }
+inspect() { docker inspect --format "$2" "$1"; }
+address() { "${compose[@]}" --profile observability port "$1" "$2" | tr -d '\r'; }
+
+# within <seconds> <what> <command…>
+within() {
+    local limit=$1 what=$2 end=$((SECONDS + $1))
+    shift 2
+    until "$@" >"$work/within" 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || fail "not within $limit s: $what: $(tail -5 "$work/within")"
+        sleep 0.5
+    done
+}
+
+healthy() {
+    local id
+    id=$(container "$1")
+    [ -n "$id" ] && [ "$(inspect "$id" '{{.State.Health.Status}}')" = healthy ]
+}
+
+running=(jwks token-worker token-starter token-admin token-ui postgresql temporal worker ui ui-proxy)
+all_healthy() {
+    local one
+    for one in "${running[@]}"; do
+        healthy "$one" || { echo "$one is not healthy"; return 1; }
+    done
+}
+
+up() {
+    if [[ $version == 1.* ]]; then
+        # Without `--wait`.
+        "${compose[@]}" up -d "$@" >"$work/up" 2>&1 || { cat "$work/up" >&2; fail "up"; }
+    else
+        "${compose[@]}" up --wait "$@" >"$work/up" 2>&1 || { cat "$work/up" >&2; fail "up"; }
+    fi
+    within 120 "everything healthy" all_healthy
+}
+
+hello() {
+    run starter --timeout 60s >"$work/hello" 2>"$work/hello-log" || fail "hello: $(cat "$work/hello-log")"
+    expect "Workflow result: Hello Temporal!" hello <"$work/hello"
+}
+
+ui() { curl -fsS --max-time 10 "http://$(address ui-proxy 8080)$1"; }
+# How many workflows a query finds. None is left out of the answer.
+count() {
+    local answer
+    answer=$(ui "/api/v1/namespaces/default/workflow-count?query=$1") || return 1
+    sed -n 's/.*"count": *"\([0-9]*\)".*/\1/p; s/^{}$/0/p' <<<"$answer"
+}
+count_of() {
+    local found
+    found=$(count "$1")
+    echo "count of $1: $found, and not $2 $3"
+    [ -n "$found" ] && test "$found" "$2" "$3"
+}
+
+# Workflows, one batch after the other, until the file is gone. Each batch must end well.
+load() {
+    touch "$work/go-on"
+    (
+        while [ -e "$work/go-on" ]; do
+            run starter --count 200 --concurrency 10 --workflow-id "load-$RANDOM$RANDOM" \
+                >>"$work/load" 2>>"$work/load-log" || { echo "a batch failed" >>"$work/load"; exit 1; }
+        done
+    ) &
+    load=$!
+}
+end_load() {
+    rm -f "$work/go-on"
+    wait "$load" || { tail -30 "$work/load-log" >&2; cat "$work/load" >&2; load=; fail "work failed under load"; }
+    load=
+}
