@@ -22,9 +22,13 @@ use crate::{
 /// a JWT, not expired.
 #[derive(Clone)]
 pub struct Token {
+    parsed: Arc<Parsed>,
+}
+
+struct Parsed {
     header: MetadataValue<Ascii>,
     /// What it says, if it is a JWT.
-    content: Option<Arc<Unverified>>,
+    content: Option<Unverified>,
 }
 
 impl Token {
@@ -71,24 +75,23 @@ impl Token {
             .map_err(|_| TokenError::NotAHeader)?;
         header.set_sensitive(true);
         Ok(Self {
-            header,
-            content: content.map(Arc::new),
+            parsed: Arc::new(Parsed { header, content }),
         })
     }
 
     /// The value of the header `authorization`, marked as sensitive.
     pub fn header(&self) -> &MetadataValue<Ascii> {
-        &self.header
+        &self.parsed.header
     }
 
     /// What it says, if it is a JWT.
     pub fn content(&self) -> Option<&Unverified> {
-        self.content.as_deref()
+        self.parsed.content.as_ref()
     }
 
     /// The token itself: a secret.
     pub(crate) fn text(&self) -> &str {
-        let header = self.header.to_str().unwrap_or_default();
+        let header = self.header().to_str().unwrap_or_default();
         header.strip_prefix("Bearer ").unwrap_or(header)
     }
 
@@ -138,7 +141,7 @@ impl Credential for Token {
     const KIND: &'static str = "token";
 
     fn identify(&self) -> String {
-        let Some(content) = &self.content else {
+        let Some(content) = self.content() else {
             return "an opaque key".to_owned();
         };
         format!(
@@ -153,7 +156,7 @@ impl Credential for Token {
     }
 
     fn expires_at(&self) -> Option<SystemTime> {
-        self.content.as_ref()?.expires_at()
+        self.content()?.expires_at()
     }
 }
 

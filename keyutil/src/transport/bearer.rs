@@ -15,7 +15,7 @@ use crate::{
 /// Puts `authorization: Bearer <token>` into each call, with the token of that moment; or nothing,
 /// where there is no token source.
 ///
-/// A call with [`TokenExpiry`] among its extensions learns when that token expires.
+/// A call with a `TokenExpiry` among its extensions learns when that token expires.
 #[derive(Clone, Debug)]
 pub struct Bearer {
     source: Option<TokenSource>,
