@@ -128,6 +128,7 @@ pub(super) fn generate(
         next: Some(RingKey::new(&next, State::Next, now)),
         previous: Vec::new(),
         interrupted: false,
+        clock_set_back: None,
     };
     let found = Found::default();
     let planner = Planner::new(keyring, &found, now);

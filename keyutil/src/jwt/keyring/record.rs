@@ -12,6 +12,44 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) keys: Vec<Entry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) clock_set_back: Option<ClockSetBack>,
+}
+
+/// The clock has shown less than a time that was recorded before. Either it was wrong then, or it is
+/// wrong now. Once it shows `until` again it was wrong in between: what was recorded then counts as
+/// recorded at `until`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ClockSetBack {
+    /// The least that it has shown.
+    #[serde(with = "rfc3339")]
+    pub(super) from: SystemTime,
+    /// The latest time that was recorded.
+    #[serde(with = "rfc3339")]
+    pub(super) until: SystemTime,
+}
+
+impl Record {
+    /// Whether the clock stands before where it stood once, with what was known of that before.
+    pub(super) fn clock_set_back(&self, now: SystemTime) -> Option<ClockSetBack> {
+        let times = self.keys.iter().flat_map(Entry::times);
+        let before = self.clock_set_back.as_ref();
+        let until = times.chain(before.map(|before| before.until)).max()?;
+        let from = before.map_or(now, |before| before.from.min(now));
+        (now < until).then_some(ClockSetBack { from, until })
+    }
+
+    /// What a recorded time counts as.
+    pub(super) fn counted(&self, time: SystemTime, now: SystemTime) -> SystemTime {
+        match &self.clock_set_back {
+            Some(ClockSetBack { from, until })
+                if *until <= now && (*from..*until).contains(&time) =>
+            {
+                *until
+            }
+            _ => time,
+        }
+    }
 }
 
 /// One key. Times are RFC 3339 in UTC, in whole seconds.
@@ -36,6 +74,14 @@ pub(super) struct Entry {
     pub(super) retired: Option<SystemTime>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) public: Option<Jwk>,
+}
+
+impl Entry {
+    fn times(&self) -> impl Iterator<Item = SystemTime> {
+        [Some(self.published), self.activated, self.retired]
+            .into_iter()
+            .flatten()
+    }
 }
 
 /// Where a key is on its way.

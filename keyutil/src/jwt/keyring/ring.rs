@@ -8,7 +8,7 @@ use secrecy::SecretString;
 use super::{
     error::KeyringError,
     policy::RotationPolicy,
-    record::{Entry, Record, State, whole_second},
+    record::{ClockSetBack, Entry, Record, State, whole_second},
 };
 use crate::jwt::{Jwks, SigningKey, jwks};
 
@@ -43,6 +43,7 @@ pub struct Ring {
     pub previous: Vec<RingKey>,
     /// Whether somebody was interrupted who was changing it.
     pub interrupted: bool,
+    pub(super) clock_set_back: Option<ClockSetBack>,
 }
 
 /// One key of a ring, without its private half.
@@ -87,6 +88,10 @@ impl Ring {
             next,
             previous,
             interrupted: interrupted_rotation || interrupted_emergency,
+            clock_set_back: found
+                .record
+                .as_ref()
+                .and_then(|record| record.clock_set_back(now)),
         })
     }
 
@@ -117,7 +122,10 @@ impl Ring {
 
     pub(super) fn record(&self) -> Record {
         let keys = self.keys().map(RingKey::entry).collect();
-        Record { keys }
+        Record {
+            keys,
+            clock_set_back: self.clock_set_back.clone(),
+        }
     }
 }
 
@@ -237,7 +245,9 @@ impl Sources<'_> {
     /// A time that is missing is now, and so is one in the future: then a clock was set back, and
     /// how much time has really passed is not known.
     fn at_most_now(&self, time: Option<SystemTime>) -> SystemTime {
-        time.map_or(self.now, |time| time.min(self.now))
+        let record = self.found.record.as_ref();
+        let counted = |time| record.map_or(time, |record| record.counted(time, self.now));
+        time.map_or(self.now, |time| counted(time).min(self.now))
     }
 
     fn entry(&self, kid: &str) -> Option<&Entry> {

@@ -287,6 +287,28 @@ fn times_in_the_future_do_not_let_a_key_sign_early() {
 }
 
 #[test]
+fn a_run_with_a_clock_that_is_behind_shortens_no_wait() {
+    let mut world = World::new();
+    let right = world.now;
+    for behind in [1800, 3600, 7200] {
+        world.now = right - behind * SECOND;
+        assert!(world.rotate().unwrap_err().is_too_early());
+    }
+    // What is done by a clock that is behind does not count as done long ago either.
+    world.pass(100);
+    world.rotate().unwrap();
+    world.now = right;
+    for _ in 0..2 {
+        let error = world.rotate().unwrap_err();
+        assert!(error.to_string().contains("1m 40s left"), "{error}");
+    }
+    world.pass(99);
+    assert!(world.rotate().unwrap_err().is_too_early());
+    world.pass(1);
+    world.rotate().unwrap();
+}
+
+#[test]
 fn a_schedule_goes_on_where_times_were_lost_or_lie_in_the_future() {
     for lost in [Keyring::ring_path, Keyring::jwks_path] {
         let world = World::new();

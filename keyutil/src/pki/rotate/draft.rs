@@ -114,7 +114,8 @@ impl<'a> Draft<'a> {
     /// Whether it is noted that this step was done.
     pub(super) fn is_noted(&self, serial: &str) -> bool {
         let record = &self.state.record;
-        record.since(self.state.kind, self.step, serial).is_some()
+        let since = record.since(self.state.kind, self.step, serial, self.now);
+        since.is_some()
     }
 
     /// The refusal, if the wait since the step before is not over. Where it is not known when that
@@ -207,7 +208,7 @@ impl<'a> Draft<'a> {
 pub(super) fn next(state: &State, options: &AuthorityOptions, now: SystemTime) -> NextStep {
     NextStep {
         step: state.next(),
-        since: state.since(),
+        since: state.since(now),
         due: now + left(state, options, now),
     }
 }
@@ -224,6 +225,6 @@ fn left(state: &State, options: &AuthorityOptions, now: SystemTime) -> Duration 
 /// When the last step was done. A time so far in the future that the clock must have been set back
 /// since then says nothing.
 fn since(state: &State, options: &AuthorityOptions, now: SystemTime) -> Option<SystemTime> {
-    let since = state.since();
+    let since = state.since(now);
     since.filter(|since| *since <= now + options.wait())
 }

@@ -45,7 +45,7 @@ fn trust(
             step.finish(&old.certificate, &new.certificate)
         }
         Stage::Begun { old, new } => {
-            if state.since().is_some() {
+            if state.since(now).is_some() {
                 return step.done_before(Some(&old.certificate), &new.certificate);
             }
             // What has both already is left as it is: `reissue` may have changed the order.
@@ -93,7 +93,7 @@ fn reissue(
             (&old.certificate, new)
         }
         Stage::Promoting { old, new } => (old, new),
-        Stage::Reissued { old, new } if state.since().is_some() => {
+        Stage::Reissued { old, new } if state.since(now).is_some() => {
             return step.done_before(Some(old), &new.certificate);
         }
         // Everything but the record, and perhaps a copy of the key.

@@ -115,10 +115,10 @@ impl State {
         }
     }
 
-    /// When it was finished, as far as that is known.
-    pub(super) fn since(&self) -> Option<SystemTime> {
+    /// When it was finished, as far as that is known at `now`.
+    pub(super) fn since(&self, now: SystemTime) -> Option<SystemTime> {
         let (step, serial) = self.done()?;
-        self.record.since(self.kind, step, serial)
+        self.record.since(self.kind, step, serial, now)
     }
 
     /// The step that comes next.

@@ -80,6 +80,32 @@ fn where_no_time_is_known_the_wait_counts_from_now() {
 }
 
 #[test]
+fn a_run_with_a_clock_that_is_behind_shortens_no_wait() {
+    let (kind, mut world) = (AuthorityKind::Clients, World::new());
+    world.step(kind, Step::Trust).unwrap();
+    let right = world.now;
+    // A CA is valid from five minutes before it was made.
+    for behind in [120, 180, 240] {
+        world.now = right - behind * SECOND;
+        let error = world.step(kind, Step::Reissue).unwrap_err();
+        assert!(error.is_too_early(), "{error}");
+    }
+    world.now = right;
+    let error = world.step(kind, Step::Reissue).unwrap_err();
+    assert_eq!(error.left(), Some(world.options.wait()));
+
+    // What is done by a clock that is behind does not count as done long ago either.
+    world.now = right - 240 * SECOND;
+    world.wait();
+    world.step(kind, Step::Reissue).unwrap();
+    world.now = right + SECOND;
+    let error = world.step(kind, Step::Retire).unwrap_err();
+    assert_eq!(error.left(), Some(world.options.wait() - SECOND));
+    world.wait();
+    world.step(kind, Step::Retire).unwrap();
+}
+
+#[test]
 fn the_internode_ca_waits_for_a_restart() {
     let (kind, mut world) = (AuthorityKind::Internode, World::new());
     world.step(kind, Step::Trust).unwrap();
