@@ -1,13 +1,14 @@
 //! Credential files on disk: replaced as a whole, never written into, private where they must be.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use secrecy::{ExposeSecret, SecretString};
+use tracing::info;
 
 use crate::jwt::inspect::Unverified;
 
@@ -126,7 +127,10 @@ impl Lock {
             create_folder(folder)?;
             // Never replaced: two callers must lock one and the same file.
             let file = File::options().append(true).create(true).open(&path)?;
-            file.lock()?;
+            if let Err(TryLockError::WouldBlock) = file.try_lock() {
+                info!(path = %path.display(), "waiting for another process that holds the lock");
+                file.lock()?;
+            }
             sweep(folder, Duration::ZERO)?;
             Ok(file)
         };
@@ -298,8 +302,16 @@ pub(crate) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
     }
+    read_at_most(File::open(path)?, most)
+}
+
+/// Reads to the end, which must come after at most this many bytes.
+///
+/// # Errors
+/// When it cannot be read, or there is more.
+pub fn read_at_most(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    File::open(path)?.take(most + 1).read_to_end(&mut content)?;
+    from.take(most + 1).read_to_end(&mut content)?;
     if content.len() as u64 > most {
         let most = format!("larger than anything of its kind: {} MiB", most >> 20);
         return Err(io::Error::other(most));

@@ -86,3 +86,16 @@ fn a_missing_key_is_named_with_the_command_that_makes_it() {
         "{failed:?}"
     );
 }
+
+#[test]
+fn a_file_without_an_end_is_not_read_to_it() {
+    let folder = with_keys();
+    for command in [
+        mint(folder.path()).arg("--signing-key=/dev/zero"),
+        inspect(folder.path()).arg("--file=/dev/zero"),
+    ] {
+        let refused = run(command);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert!(refused.stderr.contains("larger than"), "{refused:?}");
+    }
+}

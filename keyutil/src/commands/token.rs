@@ -3,8 +3,7 @@
 mod renew;
 
 use std::{
-    fs,
-    io::{self, Read},
+    fs, io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -13,7 +12,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
     args::ClaimsArgs,
-    files::is_content,
+    files::{is_content, read_at_most},
     jwt::{
         ClaimsTemplate, Permission, SigningKey, fetch, inspect::Unverified,
         keyring::read_signing_key, permission, verify,
@@ -221,18 +220,16 @@ fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
     match (&arguments.token[..], &arguments.file) {
         (_, Some(path)) => {
             check_name(path)?;
-            fs::read_to_string(path)
-                .with_context(|| format!("failed to read token file `{}`", path.display()))
+            let read = fs::File::open(path).and_then(read_text);
+            read.with_context(|| format!("failed to read token file `{}`", path.display()))
         }
         (words, None) if !words.is_empty() && words != ["-"] => Ok(words.join(" ")),
-        _ => {
-            let mut text = String::new();
-            // More than any header may have.
-            io::stdin()
-                .take(1 << 20)
-                .read_to_string(&mut text)
-                .context("failed to read the token from standard input")?;
-            Ok(text)
-        }
+        _ => read_text(io::stdin()).context("failed to read the token from standard input"),
     }
+}
+
+fn read_text(from: impl io::Read) -> io::Result<String> {
+    // More than any header may have.
+    let content = read_at_most(from, 1 << 20)?;
+    String::from_utf8(content).map_err(|_| io::Error::other("it is not text (UTF-8)"))
 }

@@ -25,7 +25,8 @@ mod schedule;
 mod tests;
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -46,7 +47,10 @@ use self::{
     ring::Found,
 };
 use super::{Jwks, SigningKey};
-use crate::{clock::Clock, files::Lock};
+use crate::{
+    clock::Clock,
+    files::{Lock, read_at_most, read_regular},
+};
 
 /// The folder of one ring, with the file names of this project's `certs/signing`.
 #[derive(Clone, Debug)]
@@ -202,7 +206,8 @@ impl Keyring {
     /// [`KeyringError`], when it cannot be read or must not be published.
     pub fn jwks(&self) -> Result<Jwks, KeyringError> {
         let path = self.jwks_path();
-        let text = fs::read(&path).map_err(|source| KeyringError::Read { path, source })?;
+        let text = read_regular(&path, LARGEST);
+        let text = text.map_err(|source| KeyringError::Read { path, source })?;
         Ok(Jwks::parse(&text)?)
     }
 
@@ -258,8 +263,11 @@ enum Broken {
     Missing,
 }
 
+/// Far larger than any key or key set.
+const LARGEST: u64 = 4 << 20;
+
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
-    match fs::read(path) {
+    match read_regular(path, LARGEST) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(KeyringError::Read {
@@ -274,7 +282,8 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
 /// # Errors
 /// [`KeyringError`] with the path in it.
 pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
-    let pem = fs::read(path).map_err(|source| KeyringError::Read {
+    let read = File::open(path).and_then(|file| read_at_most(file, LARGEST));
+    let pem = read.map_err(|source| KeyringError::Read {
         path: path.to_owned(),
         source,
     })?;
