@@ -1,6 +1,6 @@
 //! Who polls the task queue.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use temporalio_common::protos::temporal::api::{
     enums::v1::{TaskQueueType, WorkerStatus},
@@ -18,6 +18,11 @@ use crate::{
 
 /// How the task queues begin that the server's own workers poll.
 const OF_THE_SERVER: &str = "temporal-sys-";
+
+/// A poll is answered after a minute at the latest (the server's
+/// `matching.longPollExpirationInterval`), and the next one follows. As much again is for clocks that
+/// differ, since the times are the server's.
+const POLLS_AGAIN_WITHIN: Duration = Duration::from_secs(120);
 
 impl Server {
     /// Who polls the task queue, and since when.
@@ -44,10 +49,13 @@ impl Server {
                 let last = poller
                     .last_access_time
                     .and_then(|time| SystemTime::try_from(time).ok());
+                let silent = last.is_some_and(|last| is_silent(last, now));
                 let last = last.map(|last| when(last, now)).unwrap_or_default();
                 let shown = format!("{name:<10} {}, last at {last}", poller.identity);
                 if has_ended(&workers, &poller.identity, task_queue) {
                     gone.push(format!("{shown}, and has ended"));
+                } else if silent {
+                    gone.push(format!("{shown}, and not since: it is gone, or cut off"));
                 } else {
                     here.push(shown);
                 }
@@ -122,6 +130,12 @@ fn has_ended(workers: &[WorkerListInfo], identity: &str, task_queue: &str) -> bo
     of_it.peek().is_some() && of_it.all(is_ending)
 }
 
+/// A worker that was killed tells nobody.
+fn is_silent(last: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(last)
+        .is_ok_and(|since| since > POLLS_AGAIN_WITHIN)
+}
+
 /// `ShuttingDown` is the last that the Rust SDK says.
 fn is_ending(worker: &WorkerListInfo) -> bool {
     matches!(
@@ -144,5 +158,19 @@ fn other_queues(workers: &[WorkerListInfo], than: &str) -> String {
     } else {
         let queues = queues.join("`, `");
         format!("; in the last minutes workers of this namespace have polled `{queues}`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_has_not_polled_for_longer_than_a_poll_takes_is_silent() {
+        let last = SystemTime::now();
+        let after = |seconds| is_silent(last, last + Duration::from_secs(seconds));
+        assert!(!after(61) && !after(120));
+        assert!(after(121));
+        assert!(!is_silent(last + Duration::from_secs(300), last), "a clock");
     }
 }
