@@ -22,8 +22,8 @@ use hyper_util::rt::TokioIo;
 use keyutil::{
     connect::{self, Opened},
     credentials::Watch,
-    jwt::key,
     settings::Settings,
+    token::signing_key,
     transport::{
         Calls,
         bridge::{Bridge, Untouched},
@@ -158,7 +158,7 @@ impl Setting {
         let world = World::new();
         fs::write(
             world.path("signing.pem"),
-            key::generate_pem().unwrap().expose_secret(),
+            signing_key::generate_pem().unwrap().expose_secret(),
         )
         .unwrap();
         let config = peer::mutual(&world.server(), world.clients.certificate_pem());

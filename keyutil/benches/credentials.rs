@@ -22,7 +22,7 @@ mod interceptor {
 
     use keyutil::{
         credentials::TokenSource,
-        jwt::{ClaimsTemplate, Permission, key},
+        token::{ClaimsTemplate, Permission, signing_key},
         transport::Bearer,
     };
     use secrecy::ExposeSecret;
@@ -33,7 +33,7 @@ mod interceptor {
     fn source() -> (tempfile::TempDir, TokenSource) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("current.pem");
-        std::fs::write(&path, key::generate_pem().unwrap().expose_secret()).unwrap();
+        std::fs::write(&path, signing_key::generate_pem().unwrap().expose_secret()).unwrap();
         let template = ClaimsTemplate {
             subject: "worker".into(),
             audience: None,
@@ -72,8 +72,8 @@ mod interceptor {
     /// What a process would pay that mints for every call.
     #[divan::bench]
     fn a_token_minted(bencher: Bencher<'_, '_>) {
-        let pem = key::generate_pem().unwrap();
-        let key = keyutil::jwt::SigningKey::from_pem(pem.expose_secret().as_bytes()).unwrap();
+        let pem = signing_key::generate_pem().unwrap();
+        let key = keyutil::token::SigningKey::from_pem(pem.expose_secret().as_bytes()).unwrap();
         let template = ClaimsTemplate {
             subject: "worker".into(),
             audience: None,
@@ -86,7 +86,7 @@ mod interceptor {
     /// What a process would pay that reads its key for every token, too.
     #[divan::bench]
     fn a_key_parsed_and_a_token_minted(bencher: Bencher<'_, '_>) {
-        let pem = key::generate_pem().unwrap();
+        let pem = signing_key::generate_pem().unwrap();
         let template = ClaimsTemplate {
             subject: "worker".into(),
             audience: None,
@@ -94,7 +94,7 @@ mod interceptor {
             lifetime: Duration::from_secs(300),
         };
         bencher.bench(|| {
-            let key = keyutil::jwt::SigningKey::from_pem(pem.expose_secret().as_bytes()).unwrap();
+            let key = keyutil::token::SigningKey::from_pem(pem.expose_secret().as_bytes()).unwrap();
             key.mint(&template.at(SystemTime::now()))
         });
     }

@@ -19,13 +19,13 @@ use std::{
 
 use client::{World, issue, now};
 use keyutil::{
-    certificate::CertificateSummary,
     connect,
     credentials::TokenSource,
     files::{self, Mode},
-    jwt::{SigningKey, key},
     pki::Purpose,
     settings::Settings,
+    token::{SigningKey, signing_key},
+    x509::certificate::CertificateSummary,
 };
 use peer::Peer;
 use secrecy::ExposeSecret;
@@ -89,7 +89,7 @@ async fn client_certificate() -> Vec<Duration> {
 async fn signing_key() -> Vec<Duration> {
     let world = World::new();
     let path = world.path("signing.pem");
-    fs::write(&path, key::generate_pem().unwrap().expose_secret()).unwrap();
+    fs::write(&path, signing_key::generate_pem().unwrap().expose_secret()).unwrap();
     let mut args = world.args(1);
     args.token.signing_key = Some(path.clone());
     let settings = Settings::new(&args, "bench").unwrap();
@@ -98,7 +98,7 @@ async fn signing_key() -> Vec<Duration> {
     let mut times = Vec::new();
     for rotation in 0..ROTATIONS {
         out_of_step(rotation).await;
-        let pem = key::generate_pem().unwrap();
+        let pem = signing_key::generate_pem().unwrap();
         let pem = pem.expose_secret().as_bytes();
         let kid = SigningKey::from_pem(pem).unwrap().kid().to_owned();
         files::replace(&path, pem, Mode::Private).unwrap();

@@ -12,7 +12,7 @@ use clap::{
 };
 use secrecy::SecretString;
 
-use crate::jwt::{Permission, Role};
+use crate::token::{Permission, Role};
 
 /// How to reach the server, and as whom.
 #[derive(Args, Clone, Debug)]

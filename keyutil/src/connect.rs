@@ -29,13 +29,13 @@ pub use error::ConnectError;
 pub use observer::Observer;
 
 use self::diagnose::connection_failed;
+pub use self::diagnose::describe;
 pub(crate) use self::diagnose::{accepts, explain_call, failed_on};
 use crate::{
     args::ConnectArgs,
     credentials::Watch,
-    jwt::Role,
-    namespace,
     settings::Settings,
+    token::Role,
     transport::{AuthorizedChannel, Bearer, RotatingChannel, is_refusal},
 };
 
@@ -75,7 +75,7 @@ impl Connection {
     }
 
     /// How the connection and its credentials are doing now.
-    pub fn status(&self) -> crate::Status {
+    pub fn status(&self) -> crate::status::Status {
         self.observer.status()
     }
 }
@@ -188,7 +188,7 @@ impl Opened {
     /// [`ConnectError`], with the refusal or failure explained.
     pub async fn probe(&self) -> Result<(), ConnectError> {
         let namespace = &self.settings.namespace;
-        let Err(status) = namespace::describe(self.channel(), namespace).await else {
+        let Err(status) = describe(self.channel(), namespace).await else {
             return Ok(());
         };
         let accepted = match is_refusal(&status) {

@@ -2,8 +2,6 @@
 //!
 //! The same for whoever fails on the way and for `keyutil doctor`, which walks it step by step.
 
-mod files;
-
 use std::{error::Error, fmt};
 
 use serde::Serialize;
@@ -95,6 +93,8 @@ pub enum Class {
     Namespace,
     /// Nobody polls the task queue.
     TaskQueue,
+    /// The same will succeed later.
+    TooEarly,
     /// Something else.
     Other,
 }
@@ -111,6 +111,7 @@ impl Class {
             Self::Token => 80,
             Self::Namespace => 81,
             Self::TaskQueue => 82,
+            Self::TooEarly => 75,
             Self::Other => 1,
         }
     }
@@ -129,13 +130,28 @@ pub struct Diagnosis {
     pub hint: Option<String>,
 }
 
-/// An error with what is known of its cause. Shows the error alone.
+/// An error that knows at which step it lies, of which class it is, and what to do about it.
+pub trait Diagnose: Error + Send + Sync + 'static {
+    /// The diagnosis. Its cause is the whole chain of the error, in one line.
+    fn diagnosis(&self) -> Diagnosis;
+}
+
+/// An error with its diagnosis. It displays as the error alone.
 #[derive(Debug)]
 pub struct Diagnosed {
-    /// The cause.
+    /// The diagnosis.
     pub diagnosis: Diagnosis,
     /// The error.
     pub error: Box<dyn Error + Send + Sync>,
+}
+
+impl<E: Diagnose> From<E> for Diagnosed {
+    fn from(error: E) -> Self {
+        Self {
+            diagnosis: error.diagnosis(),
+            error: Box::new(error),
+        }
+    }
 }
 
 impl From<Diagnosis> for Diagnosed {
@@ -156,5 +172,21 @@ impl fmt::Display for Diagnosed {
 impl Error for Diagnosed {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.error.source()
+    }
+}
+
+/// Attaches its diagnosis to an error, so that [`program`](crate::program) finds it below
+/// `anyhow`'s.
+pub trait ResultExt<T> {
+    /// The value, or the error with its diagnosis.
+    ///
+    /// # Errors
+    /// [`Diagnosed`], with the error.
+    fn diagnosed(self) -> Result<T, Diagnosed>;
+}
+
+impl<T, E: Diagnose> ResultExt<T> for Result<T, E> {
+    fn diagnosed(self) -> Result<T, Diagnosed> {
+        self.map_err(Diagnosed::from)
     }
 }

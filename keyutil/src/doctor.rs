@@ -41,12 +41,12 @@ use self::{
 };
 use crate::{
     args::ConnectArgs,
+    base::time::to_the_second,
     connect::Connection,
     credentials::TokenSource,
     diagnosis::Step,
     explain::Explanation,
     settings::{Examined, Settings},
-    status::to_the_second,
     transport::RotatingChannel,
 };
 

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use self::causes::otherwise;
 use crate::{
     diagnosis::{Class, Step},
-    jwt::{Role, inspect::Unverified},
+    token::{Role, UnverifiedToken},
 };
 
 /// A call that was refused, and what is known of both sides.
@@ -42,7 +42,7 @@ pub enum Sent<'a> {
     /// Something that cannot be read from outside.
     Opaque,
     /// A token, with its text where that is at hand to verify.
-    Token(&'a Unverified, Option<&'a str>),
+    Token(&'a UnverifiedToken, Option<&'a str>),
 }
 
 /// What explains a refusal.

@@ -2,15 +2,13 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use secrecy::{ExposeSecret, SecretString};
 use tracing::info;
-
-use crate::jwt::inspect::Unverified;
 
 /// Who may read a file that this crate writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -278,45 +276,6 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
-}
-
-/// PEM text as some Windows editors save it begins with a byte order mark, which hides the first
-/// block from a parser that wants `-----BEGIN` at the start of a line.
-pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
-}
-
-/// Whether this is no name of a file but what such a file holds: PEM, or a token. A message that
-/// repeats the name of a file must not repeat that.
-pub fn is_content(path: &Path) -> bool {
-    let text = path.to_string_lossy();
-    text.contains("-----BEGIN ")
-        || text
-            .split_whitespace()
-            .any(|word| Unverified::parse(word).is_ok())
-}
-
-/// Reads a file of at most this many bytes. Nothing else than a file: opening a pipe that nobody
-/// writes to would hang, and some devices have no end.
-pub(crate) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    read_at_most(File::open(path)?, most)
-}
-
-/// Reads to the end, which must come after at most this many bytes.
-///
-/// # Errors
-/// When it cannot be read, or there is more.
-pub fn read_at_most(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    from.take(most + 1).read_to_end(&mut content)?;
-    if content.len() as u64 > most {
-        let most = format!("larger than anything of its kind: {} MiB", most >> 20);
-        return Err(io::Error::other(most));
-    }
-    Ok(content)
 }
 
 /// Somebody else's lock could not be waited for.

@@ -5,7 +5,7 @@
 //! | `/healthz` | `ok` for as long as the process is alive |
 //! | `/readyz` | `ok`, or 503 and every reason why not, one a line |
 //! | `/metrics` | the same in numbers, in the text format of Prometheus |
-//! | `/status` | all that is known, as JSON ([`Status`](crate::Status)) |
+//! | `/status` | all that is known, as JSON ([`Status`](crate::status::Status)) |
 //!
 //! Nothing in the answers is a secret, and nobody is asked who they are. The names of files and
 //! keys are in them all the same: let those listen in who may know them.
@@ -33,7 +33,7 @@ mod renewal;
 pub use metrics::render;
 
 use crate::{
-    chain,
+    base::chain,
     connect::Observer,
     credentials::Renewal,
     endpoint::{self, plain},

@@ -13,17 +13,10 @@
 //!
 //! Only this room names the JWT library.
 
-pub mod claims;
 pub mod fetch;
-pub mod inspect;
 pub mod jwks;
-pub mod key;
 pub mod keyring;
-pub mod permission;
 pub mod serve;
 pub mod verify;
 
-pub use claims::{Claims, ClaimsTemplate};
 pub use jwks::Jwks;
-pub use key::SigningKey;
-pub use permission::{Permission, Role};

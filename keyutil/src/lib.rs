@@ -34,33 +34,29 @@
 //! ```
 
 pub mod args;
-pub mod certificate;
-mod chain;
+pub mod base;
 pub mod clock;
 pub mod connect;
 pub mod credentials;
 pub mod diagnosis;
 pub mod doctor;
-
 mod endpoint;
 pub mod explain;
 pub mod files;
 pub mod health;
-mod json;
 pub mod jwt;
 pub mod namespace;
-pub mod pem;
 pub mod pki;
 pub mod program;
 pub mod settings;
 pub mod status;
-mod text;
+pub mod token;
 pub mod transport;
+pub mod x509;
 
 pub use args::ConnectArgs;
-pub use chain::chain;
+pub use base::{JsonError, chain};
 pub use connect::{ConnectError, Connection, connect};
 pub use diagnosis::Diagnosis;
-pub use json::JsonError;
-pub use pem::PemError;
 pub use status::Status;
+pub use x509::pem::PemError;

@@ -3,18 +3,14 @@
 use std::time::Duration;
 
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
-    CountWorkflowExecutionsRequest, DescribeNamespaceRequest, RegisterNamespaceRequest,
+    CountWorkflowExecutionsRequest, RegisterNamespaceRequest,
     workflow_service_client::WorkflowServiceClient,
 };
-use tonic::{
-    Code, Status,
-    service::{Interceptor, interceptor::InterceptedService},
-};
+use tonic::Code;
 
 use crate::{
     connect::{ConnectError, Opened},
-    jwt::Role,
-    transport::RotatingChannel,
+    token::Role,
 };
 
 /// What [`register`] found.
@@ -57,24 +53,6 @@ pub async fn register(
         .patiently(async || usable(opened, namespace).await)
         .await?;
     Ok(registered)
-}
-
-/// Asks for the namespace: the smallest call that takes permission in it, `<namespace>:read`.
-///
-/// # Errors
-/// The status, as it came.
-pub async fn describe<I: Interceptor>(
-    channel: InterceptedService<RotatingChannel, I>,
-    namespace: &str,
-) -> Result<(), Status> {
-    let request = DescribeNamespaceRequest {
-        namespace: namespace.to_owned(),
-        ..Default::default()
-    };
-    WorkflowServiceClient::new(channel)
-        .describe_namespace(request)
-        .await?;
-    Ok(())
 }
 
 /// `DescribeNamespace` reads the database. This goes by the cache that every other call goes by,

@@ -16,14 +16,8 @@ use clap::{Command, Parser, error::ErrorKind};
 use tonic::{Code, Status};
 
 use crate::{
-    chain,
-    connect::ConnectError,
+    base::{chain, text::printable_lines, time::in_words},
     diagnosis::{Class, Diagnosed, Diagnosis, Step},
-    jwt::keyring::KeyringError,
-    pki::{PkiError, RotateError},
-    settings::Problems,
-    status::in_words,
-    text::printable_lines,
 };
 
 pub use examples::{examples_and_exit_codes, mistaken_calls, mistaken_examples};
@@ -44,8 +38,6 @@ Exit codes:
   80  the token is missing, unusable, or not accepted
   81  the namespace does not exist
   82  nobody polls the task queue";
-
-const TRY_LATER: u8 = 75;
 
 /// A whole program: reads the arguments, does `work`, which starts the log with its [`LogArgs`],
 /// prints the error if there is one, and gives the exit code.
@@ -129,13 +121,7 @@ fn report(name: &str, error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(*exit_code);
     }
     let diagnosis = diagnosis(error);
-    let too_early = find::<KeyringError>(error).is_some_and(KeyringError::is_too_early)
-        || find::<RotateError>(error).is_some_and(RotateError::is_too_early);
-    let exit_code = if too_early {
-        TRY_LATER
-    } else {
-        diagnosis.class.exit_code()
-    };
+    let exit_code = diagnosis.class.exit_code();
     let what = chain(error.as_ref());
     say(name, &what, diagnosis.hint.as_deref(), exit_code);
     ExitCode::from(exit_code)
@@ -161,35 +147,22 @@ fn say(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
     }
 }
 
-/// What an error of a program means.
+/// What an error of a program means: the diagnosis in its chain, if one is there.
 pub fn diagnosis(error: &anyhow::Error) -> Diagnosis {
     if let Some(known) = find::<Diagnosed>(error) {
         return known.diagnosis.clone();
     }
-    if let Some(error) = find::<ConnectError>(error) {
-        return error.diagnosis();
-    }
-    if let Some(problems) = find::<Problems>(error) {
-        return problems.diagnosis();
-    }
-    let usage = find::<Usage>(error).is_some()
-        || find::<PkiError>(error).is_some_and(PkiError::is_usage)
-        || find::<RotateError>(error).is_some_and(RotateError::is_usage);
     let (step, class) = match find::<Status>(error).map(Status::code) {
-        _ if usage => (Step::Configuration, Class::Usage),
+        _ if find::<Usage>(error).is_some() => (Step::Configuration, Class::Usage),
         Some(Code::PermissionDenied | Code::Unauthenticated) => (Step::Token, Class::Token),
         Some(Code::Unavailable | Code::DeadlineExceeded) => (Step::Grpc, Class::Unreachable),
         _ => (Step::Grpc, Class::Other),
     };
-    let hint = find::<PkiError>(error)
-        .and_then(PkiError::hint)
-        .or_else(|| find::<RotateError>(error).and_then(RotateError::hint))
-        .or_else(|| find::<KeyringError>(error).and_then(KeyringError::hint));
     Diagnosis {
         step,
         class,
         cause: chain(error.as_ref()),
-        hint: hint.map(str::to_owned),
+        hint: None,
     }
 }
 

@@ -10,14 +10,13 @@ use std::{sync::Arc, time::Duration};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::codec::CompressionEncoding;
 
-pub use address::without_user;
 pub use problems::Problems;
 
 use self::{address::Address, tokens::token_source};
 use crate::{
     args::{Compression, ConnectArgs, given, given_text},
     credentials::{Identity, Look, TokenSource, Trust},
-    transport::dial::{Dial, Security, TrustSource},
+    transport::{Dial, Security, TrustSource},
 };
 
 /// A token's life where none is asked for.

@@ -15,17 +15,17 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::base::time;
+
 mod calls;
 mod connection;
 mod credentials;
 mod readiness;
-mod time;
 
 pub use calls::{CallsStatus, Outcomes, RefusalStatus};
 pub use connection::{ConnectionStatus, Handshake, Presented};
 pub use credentials::{CredentialStatus, CredentialsStatus, MintingStatus};
 pub use readiness::{FAILURE_LIMIT, POLL_LIMIT, readiness};
-pub(crate) use time::{in_words, to_the_second};
 
 /// How a connection and its credentials are doing, at one moment.
 #[derive(Clone, Debug, Serialize)]

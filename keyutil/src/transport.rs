@@ -17,7 +17,12 @@ pub mod bridge;
 pub mod calls;
 pub mod channel;
 pub mod dial;
-pub(crate) mod stream;
+mod error;
+mod handshake;
+mod journal;
+mod peer;
+mod security;
+mod stream;
 mod trial;
 
 use tonic::service::interceptor::InterceptedService;
@@ -26,7 +31,12 @@ pub use bearer::Bearer;
 pub use calls::Calls;
 pub(crate) use calls::is_refusal;
 pub use channel::RotatingChannel;
-pub use dial::{Dial, DialError, Phase, Security};
+pub use dial::Dial;
+pub use error::{DialError, Phase, alert_in};
+pub use handshake::Secured;
+pub use journal::{Journal, Standing};
+pub use peer::Peer;
+pub use security::{Credentials, Security, TrustSource};
 pub use trial::Rejection;
 
 /// What every call goes through, ours and the SDK's.

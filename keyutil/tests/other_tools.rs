@@ -14,7 +14,7 @@ use std::{error::Error, fs, time::SystemTime};
 use keyutil::{
     chain,
     credentials::{Identity, Trust},
-    jwt::SigningKey,
+    token::SigningKey,
 };
 use maker::Maker;
 use openssl::{openssl, rsa_pkcs1};

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use client::{HOUR, World, authority, issue, now, open, past};
 use keyutil::{
     ConnectError, chain,
+    diagnosis::Diagnose,
     pki::{Purpose, Validity},
     transport::DialError,
 };
@@ -79,7 +80,7 @@ async fn a_certificate_that_cannot_be_verified() {
             told.contains(&world.frontend.summary().serial),
             "{words}: {told}"
         );
-        let told = error.hint().unwrap();
+        let told = error.diagnosis().hint.unwrap();
         assert!(told.contains(hint), "{words}: {told}");
     }
 }
@@ -146,7 +147,7 @@ async fn a_port_that_says_nothing() {
     );
     let told = chain(&error);
     assert!(told.contains("within 1s"), "{told}");
-    let hint = error.hint().unwrap();
+    let hint = error.diagnosis().hint.unwrap();
     assert!(hint.contains("says nothing"), "{hint}");
 }
 
@@ -171,7 +172,7 @@ async fn a_port_that_hangs_up() {
         told.contains("the connection was closed when TLS began"),
         "{told}"
     );
-    let hint = error.hint().unwrap();
+    let hint = error.diagnosis().hint.unwrap();
     assert!(hint.contains("the server is running"), "{hint}");
 }
 
@@ -191,7 +192,7 @@ async fn a_port_that_nobody_listens_on() {
     let told = chain(&error);
     assert!(told.contains(&format!("127.0.0.1:{port}")), "{told}");
     assert!(told.contains("refused"), "{told}");
-    let hint = error.hint().unwrap();
+    let hint = error.diagnosis().hint.unwrap();
     assert!(hint.contains("the server is running"), "{hint}");
 }
 
@@ -208,6 +209,6 @@ async fn a_host_that_has_no_address() {
         return;
     }
     assert!(told.contains("`temporal.invalid`"), "{told}");
-    let hint = error.hint().unwrap();
+    let hint = error.diagnosis().hint.unwrap();
     assert!(hint.contains("TEMPORAL_ADDRESS"), "{hint}");
 }

@@ -18,6 +18,7 @@ use keyutil::{
     ConnectError,
     connect::Opened,
     credentials::{Identity, Watch},
+    diagnosis::Diagnose,
     pki::{Leaf, Purpose},
     transport::{DialError, bridge::Bridge},
 };
@@ -108,7 +109,7 @@ async fn a_refused_client_certificate_is_always_told_as_such() {
                 assert_refused(&opened, &error, AlertDescription::UnknownCA, round);
                 let words = keyutil::chain(&error);
                 assert!(words.contains("refused the client certificate"), "{words}");
-                assert!(error.hint().unwrap().contains("clientCaFiles"));
+                assert!(error.diagnosis().hint.unwrap().contains("clientCaFiles"));
             }
         })
     });
@@ -133,7 +134,13 @@ async fn a_missing_client_certificate_is_always_told_as_such() {
             AlertDescription::CertificateRequired,
             round,
         );
-        assert!(error.hint().unwrap().contains("`--tls-cert-path`"));
+        assert!(
+            error
+                .diagnosis()
+                .hint
+                .unwrap()
+                .contains("`--tls-cert-path`")
+        );
     }
 }
 

@@ -8,13 +8,10 @@ use keyutil::{
     connect::{self, Opened},
     explain::{Refusal, Sent},
     files::{self, Mode},
-    jwt::{
-        ClaimsTemplate, Permission, Role, SigningKey, inspect::Unverified, key,
-        keyring::read_signing_key,
-    },
-    namespace,
+    jwt::keyring::read_signing_key,
     pki::{Authority, AuthorityRequest, LeafRequest, Party, Purpose, Validity},
     settings::Settings,
+    token::{ClaimsTemplate, Permission, Role, SigningKey, UnverifiedToken, signing_key},
 };
 use secrecy::{ExposeSecret, SecretString};
 use tonic::{Request, Status, service::interceptor::InterceptedService};
@@ -120,7 +117,7 @@ async fn token_refusal(stack: &Stack, token: Option<SecretString>) -> anyhow::Re
         Ok(()) => bail!("the server accepted it"),
         Err(status) if status.code() == tonic::Code::PermissionDenied => {
             let raw = token.as_ref().map(ExposeSecret::expose_secret);
-            let read = raw.map(Unverified::parse).transpose()?;
+            let read = raw.map(UnverifiedToken::parse).transpose()?;
             let key_set = stack.keyring().jwks()?.document();
             let refusal = Refusal {
                 token: read
@@ -166,7 +163,7 @@ async fn send(
         Ok(request)
     };
     let channel = InterceptedService::new(opened.bare_channel().clone(), interceptor);
-    namespace::describe(channel, namespace).await
+    connect::describe(channel, namespace).await
 }
 
 fn open(args: &ConnectArgs) -> anyhow::Result<Opened> {
@@ -216,7 +213,7 @@ fn wrong_token(stack: &Stack, wrong: Wrong) -> anyhow::Result<SecretString> {
             }];
         }
         Wrong::UnpublishedKey => {
-            let pem = key::generate_pem()?;
+            let pem = signing_key::generate_pem()?;
             signing_key = SigningKey::from_pem(pem.expose_secret().as_bytes())?;
         }
         Wrong::WrongAudience => template.audience = Some("another".to_owned()),

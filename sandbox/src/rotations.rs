@@ -288,11 +288,11 @@ impl<'a> Rotations<'a> {
     }
 }
 
-fn serial(certificate: Option<&keyutil::certificate::CertificateSummary>) -> &str {
+fn serial(certificate: Option<&keyutil::x509::certificate::CertificateSummary>) -> &str {
     certificate.map_or("none", |certificate| &certificate.serial)
 }
 
-fn authority(certificate: Option<&keyutil::certificate::CertificateSummary>) -> String {
+fn authority(certificate: Option<&keyutil::x509::certificate::CertificateSummary>) -> String {
     certificate.map_or("none".to_owned(), |certificate| certificate.subject.clone())
 }
 

@@ -17,9 +17,10 @@ use keyutil::{
     args::{ClaimsArgs, TokenArgs},
     connect,
     credentials::reload::LoadError,
-    jwt::keyring::{Keyring, KeyringError},
+    diagnosis::Diagnosed,
+    jwt::keyring::Keyring,
     namespace,
-    pki::{self, InitOptions, Layout, Party, PkiError},
+    pki::{self, InitOptions, Layout, Party},
     settings::Settings,
 };
 use serde_json::Value;
@@ -122,9 +123,11 @@ impl Stack {
         options: StackOptions,
     ) -> Result<Self, StackError> {
         let certs = guard.folder().join("certs");
-        pki::init(&InitOptions::new(&certs))?;
+        pki::init(&InitOptions::new(&certs)).map_err(|error| StackError::Pki(error.into()))?;
         let keyring = Keyring::at(certs.join("signing"));
-        keyring.generate(false, SystemTime::now)?;
+        keyring
+            .generate(false, SystemTime::now)
+            .map_err(|error| StackError::Keyring(error.into()))?;
         let jwks = JwksEndpoint::start(&keyring).await?;
         let jwks_uri = options.jwks_uri.as_ref().unwrap_or(&jwks.url);
 
@@ -236,10 +239,14 @@ impl Stack {
     pub async fn register_namespace(&self) -> Result<(), StackError> {
         let mut args = self.connect_args(Party::Admin);
         args.token.claims.permissions = Some(format!("{}:admin", self.options.namespace));
-        let settings = Settings::new(&args, "sandbox").map_err(ConnectError::Settings)?;
-        let opened = connect::open(settings)?;
-        let day = Duration::from_secs(24 * 60 * 60);
-        namespace::register(&opened, &self.options.namespace, day).await?;
+        let registered = async {
+            let settings = Settings::new(&args, "sandbox").map_err(ConnectError::Settings)?;
+            let opened = connect::open(settings)?;
+            let day = Duration::from_secs(24 * 60 * 60);
+            namespace::register(&opened, &self.options.namespace, day).await
+        };
+        let registered = registered.await;
+        registered.map_err(|error| StackError::Namespace(error.into()))?;
         Ok(())
     }
 
@@ -352,10 +359,10 @@ pub enum StackError {
     Guard(#[from] GuardError),
     /// Certificates.
     #[error("failed to make the certificates")]
-    Pki(#[from] PkiError),
+    Pki(#[source] Diagnosed),
     /// Signing keys.
     #[error("failed to make the signing keys")]
-    Keyring(#[from] KeyringError),
+    Keyring(#[source] Diagnosed),
     /// The key set.
     #[error("failed to serve the key set")]
     Jwks(#[from] LoadError),
@@ -370,5 +377,5 @@ pub enum StackError {
     Server(#[from] ServerError),
     /// The namespace.
     #[error("failed to register the namespace")]
-    Namespace(#[from] ConnectError),
+    Namespace(#[source] Diagnosed),
 }

@@ -14,10 +14,10 @@ use std::{
 
 use keyutil::{
     files::{self, Mode},
-    jwt::{SigningKey, key},
     pki::{
         Authority, AuthorityKind, Layout, Leaf, LeafRequest, Party, PartyFiles, Purpose, Validity,
     },
+    token::{SigningKey, signing_key},
 };
 use reqwest::StatusCode;
 use sandbox::{Stack, StackOptions, signal::Signal};
@@ -141,7 +141,7 @@ async fn a_worker_with_a_key_that_nobody_published_is_not_ready_until_it_has_the
     let worker = Observed::start(&mut command).await;
     worker.becomes_ready().await;
 
-    let wrong = key::generate_pem().unwrap();
+    let wrong = signing_key::generate_pem().unwrap();
     let wrong = wrong.expose_secret().as_bytes();
     files::replace(&file, wrong, Mode::Private).unwrap();
     worker

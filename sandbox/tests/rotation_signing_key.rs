@@ -14,13 +14,11 @@ use std::{
 };
 
 use keyutil::{
-    jwt::{
-        SigningKey,
-        keyring::{
-            Keyring, KeyringError, Rotated, RotationPolicy, RotationTimes, read_signing_key,
-        },
+    jwt::keyring::{
+        Keyring, KeyringError, Rotated, RotationPolicy, RotationTimes, read_signing_key,
     },
     pki::{Layout, Party},
+    token::SigningKey,
 };
 use sandbox::{Stack, StackOptions, rotations::accepts_token_of, stack::REFRESH};
 use support::LIMIT;

@@ -13,8 +13,9 @@ use std::{
 
 use keyutil::{
     files::{self, Mode},
-    jwt::{ClaimsTemplate, Permission, SigningKey, key, keyring::read_signing_key},
+    jwt::keyring::read_signing_key,
     pki::Party,
+    token::{ClaimsTemplate, Permission, SigningKey, signing_key},
 };
 use sandbox::{Stack, StackOptions, stack::AUDIENCE};
 use secrecy::{ExposeSecret, SecretString};
@@ -134,7 +135,7 @@ async fn a_token_that_only_the_server_can_tell_to_be_bad_is_reported_and_made_go
     let url = health(&worker);
     let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
 
-    let unpublished = key::generate_pem().unwrap();
+    let unpublished = signing_key::generate_pem().unwrap();
     let unpublished = SigningKey::from_pem(unpublished.expose_secret().as_bytes()).unwrap();
     let now = SystemTime::now();
     for (bad, words) in [

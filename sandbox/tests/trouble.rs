@@ -7,7 +7,7 @@ use std::{fs, time::Duration};
 
 use keyutil::{
     files::{self, Mode},
-    jwt::key,
+    token::signing_key,
 };
 use sandbox::StackOptions;
 use secrecy::ExposeSecret;
@@ -27,7 +27,7 @@ async fn a_worker_that_is_refused_for_a_minute_tells_when_it_will_end_and_why_it
     let mut worker = support::polling(&mut command).await;
     support::assert_greeted(&support::starter(&stack, &[]).await);
 
-    let unpublished = key::generate_pem().unwrap();
+    let unpublished = signing_key::generate_pem().unwrap();
     let unpublished = unpublished.expose_secret().as_bytes();
     files::replace(&file, unpublished, Mode::Private).unwrap();
     worker.wait_for("credential replaced", LIMIT).await;

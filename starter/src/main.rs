@@ -16,12 +16,13 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use keyutil::{
-    ConnectArgs, ConnectError, Diagnosis,
+    ConnectArgs, Diagnosis,
+    base::redact::without_user,
     connect::{self, Observer},
-    diagnosis::Diagnosed,
+    diagnosis::{Diagnosed, ResultExt},
     doctor,
     program::{self, LogArgs},
-    settings::{Settings, without_user},
+    settings::Settings,
 };
 use tracing::warn;
 use worker::DEFAULT_TASK_QUEUE;
@@ -161,10 +162,10 @@ impl Run {
         if let Some(limit) = arguments.timeout {
             connect.connect_timeout = connect.connect_timeout.min(limit);
         }
-        let settings = Settings::new(&connect, "starter").map_err(ConnectError::Settings)?;
-        let opened = connect::open(settings)?;
+        let settings = Settings::new(&connect, "starter").diagnosed()?;
+        let opened = connect::open(settings).diagnosed()?;
         self.observer = Some(opened.observer().clone());
-        let connection = opened.connect().await?;
+        let connection = opened.connect().await.diagnosed()?;
         // What is too far away to be told is never.
         let deadline = arguments.timeout.and_then(|limit| {
             let at = begun.checked_add(limit)?;

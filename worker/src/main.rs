@@ -4,7 +4,8 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use keyutil::{
-    ConnectArgs, ConnectError, connect,
+    ConnectArgs, connect,
+    diagnosis::ResultExt,
     health::Health,
     program::{self, LogArgs},
     settings::Settings,
@@ -52,8 +53,8 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
     arguments.log.start()?;
     // From here on, so that a signal while connecting ends the process too.
     let mut interrupted = std::pin::pin!(program::interrupted());
-    let settings = Settings::new(&arguments.connect, "worker").map_err(ConnectError::Settings)?;
-    let mut opened = connect::open(settings)?;
+    let settings = Settings::new(&arguments.connect, "worker").diagnosed()?;
+    let mut opened = connect::open(settings).diagnosed()?;
     let observer = opened.observer().clone();
     let health = match arguments.health_listen {
         Some(address) => {
@@ -66,7 +67,7 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
         None => None,
     };
     let connection = tokio::select! {
-        connected = opened.connect() => connected?,
+        connected = opened.connect() => connected.diagnosed()?,
         signal = &mut interrupted => {
             tracing::info!(reason = signal?, "stopped before the connection was made");
             return Ok(());

@@ -9,9 +9,9 @@ use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum, builder::styling::AnsiColor};
 use keyutil::{
     ConnectArgs,
+    base::redact::without_user,
     doctor::{self, Examination, Finding, Mark, Origin, Party, Report, Sourced},
     program::{self, Failed},
-    settings::without_user,
 };
 use serde::Serialize;
 

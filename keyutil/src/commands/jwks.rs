@@ -12,8 +12,10 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
     credentials::Watch,
-    jwt::{self, SigningKey, keyring::Schedule, serve},
+    diagnosis::ResultExt,
+    jwt::{self, keyring::Schedule, serve},
     program,
+    token::SigningKey,
 };
 use tokio::net::TcpListener;
 use tracing::info;
@@ -98,7 +100,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
         None => None,
     };
     if arguments.generate && !ring.exists() {
-        let made = ring.generate(false, SystemTime::now)?;
+        let made = ring.generate(false, SystemTime::now).diagnosed()?;
         info!(
             signs = made.current.kid(),
             next = made.next.kid(),
@@ -138,7 +140,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
 
 fn print(arguments: Print) -> anyhow::Result<()> {
     let jwks = match arguments.signing_key {
-        None => arguments.folder.ring().jwks()?,
+        None => arguments.folder.ring().jwks().diagnosed()?,
         Some(path) => {
             check_name(&path)?;
             let failed = || format!("failed to use the signing key `{}`", path.display());

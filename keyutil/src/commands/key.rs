@@ -6,7 +6,7 @@ mod rotate;
 use std::{path::PathBuf, time::SystemTime};
 
 use clap::{Args, Subcommand};
-use keyutil::{jwt::keyring::Keyring, program};
+use keyutil::{diagnosis::ResultExt, jwt::keyring::Keyring, program};
 
 pub use rotate::{Times, usage};
 
@@ -69,7 +69,7 @@ pub async fn run(command: Key) -> anyhow::Result<()> {
 
 fn generate(Generate { folder, force }: Generate) -> anyhow::Result<()> {
     let ring = folder.ring();
-    let made = ring.generate(force, SystemTime::now)?;
+    let made = ring.generate(force, SystemTime::now).diagnosed()?;
     program::print_line(format_args!(
         "signs now    {}  {}",
         made.current.kid(),

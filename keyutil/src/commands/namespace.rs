@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use keyutil::{
     ConnectArgs, connect,
+    diagnosis::ResultExt,
     namespace::{self, Registered},
     program::{self, Usage},
     settings::Settings,
@@ -52,8 +53,11 @@ pub async fn run(command: Namespace) -> anyhow::Result<()> {
     }
     connect.mint_for_admin();
     let name = connect.namespace.trim().to_owned();
-    let opened = connect::open(Settings::new(&connect, "keyutil")?)?;
-    let found = match namespace::register(&opened, &name, retention).await? {
+    let opened = connect::open(Settings::new(&connect, "keyutil").diagnosed()?).diagnosed()?;
+    let found = match namespace::register(&opened, &name, retention)
+        .await
+        .diagnosed()?
+    {
         Registered::Created => "Namespace registered",
         Registered::Existed => "Namespace exists already",
     };

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use clap::Args;
 use keyutil::{
+    base::redact,
     diagnosis::Class,
-    jwt::fetch,
     program::{Failed, Usage},
 };
 use reqwest::{Client, Url, redirect::Policy};
@@ -45,7 +45,7 @@ pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
         .redirect(Policy::none())
         .timeout(timeout)
         .build()?;
-    let shown = fetch::shown(url.as_str());
+    let shown = redact::source(url.as_str());
     let mut answer = client.get(url).send().await.map_err(|error| {
         let error = error.without_url();
         failed(format!(

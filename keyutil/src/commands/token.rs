@@ -12,13 +12,12 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
     args::ClaimsArgs,
-    files::{is_content, read_at_most},
-    jwt::{
-        ClaimsTemplate, Permission, SigningKey, fetch, inspect::Unverified,
-        keyring::read_signing_key, permission, verify,
-    },
+    base::{read::read_at_most, redact::is_content},
+    diagnosis::ResultExt,
+    jwt::{fetch, keyring::read_signing_key, verify},
     program::{self, Usage},
     settings::Problems,
+    token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, permission},
 };
 use secrecy::ExposeSecret;
 
@@ -120,6 +119,7 @@ impl Minting {
         let path = &self.signing_key;
         check_name(path)?;
         read_signing_key(path)
+            .diagnosed()
             .with_context(|| format!("no token can be minted with `{}`", path.display()))
     }
 }
@@ -135,7 +135,7 @@ pub async fn run(command: Token) -> anyhow::Result<()> {
 fn mint(arguments: Mint) -> anyhow::Result<()> {
     let mut problems = Problems::default();
     let template = arguments.minting.template(&mut problems);
-    problems.into_result()?;
+    problems.into_result().diagnosed()?;
     for warning in permission::lint(&template.permissions, None) {
         program::print_warning(warning);
     }
@@ -159,7 +159,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     if raw.is_empty() {
         return Err(Usage("there is no token to inspect: the input is empty".to_owned()).into());
     }
-    let token = Unverified::parse(raw)?;
+    let token = UnverifiedToken::parse(raw)?;
     program::print_line(format_args!(
         "header     {}",
         serde_json::to_string(&token.header)?

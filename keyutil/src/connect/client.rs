@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use url::Url;
 
 use super::{ConnectError, Connection, Opened, diagnose::explain};
-use crate::{chain, jwt::Role, transport::bridge::Bridge};
+use crate::{base::chain, diagnosis::Diagnose, token::Role, transport::bridge::Bridge};
 
 impl Opened {
     pub(super) async fn into_client(self) -> Result<Connection, ConnectError> {

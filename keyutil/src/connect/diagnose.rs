@@ -4,22 +4,22 @@
 use std::{error::Error, time::SystemTime};
 
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
-    GetSystemInfoRequest, workflow_service_client::WorkflowServiceClient,
+    DescribeNamespaceRequest, GetSystemInfoRequest, workflow_service_client::WorkflowServiceClient,
 };
 use tokio_rustls::rustls::AlertDescription;
-use tonic::{Code, Status, service::interceptor::InterceptedService};
+use tonic::{
+    Code, Status,
+    service::{Interceptor, interceptor::InterceptedService},
+};
 
 use super::ConnectError;
 use crate::{
-    chain::causes,
+    base::{causes, time::in_words},
     credentials::{Credential, Identity, Token, TokenSource},
     explain::{Explanation, Refusal, Sent},
-    jwt::Role,
-    status::in_words,
+    token::Role,
     transport::{
-        Bearer, DialError, RotatingChannel, Security, bearer,
-        dial::{Credentials, Dial, Peer},
-        is_refusal,
+        Bearer, Credentials, Dial, DialError, Peer, RotatingChannel, Security, bearer, is_refusal,
     },
 };
 
@@ -88,6 +88,24 @@ fn size(bearer: &Bearer) -> usize {
     token
         .and_then(Result::ok)
         .map_or(0, |token| token.header().len())
+}
+
+/// Asks for the namespace: the smallest call that takes permission in it, `<namespace>:read`.
+///
+/// # Errors
+/// The status, as it came.
+pub async fn describe<I: Interceptor>(
+    channel: InterceptedService<RotatingChannel, I>,
+    namespace: &str,
+) -> Result<(), Status> {
+    let request = DescribeNamespaceRequest {
+        namespace: namespace.to_owned(),
+        ..Default::default()
+    };
+    WorkflowServiceClient::new(channel)
+        .describe_namespace(request)
+        .await?;
+    Ok(())
 }
 
 /// Whether the server finds the token good, if that can be learnt: a call that everybody may make

@@ -8,11 +8,11 @@ use tonic::{Code, Status};
 
 use self::advice::{call, server_certificate_hint, unreachable};
 use crate::{
-    chain,
-    diagnosis::{Class, Diagnosis, Step},
+    base::chain,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
     explain::Explanation,
     settings::Problems,
-    transport::{DialError, dial::Peer},
+    transport::{DialError, Peer},
 };
 
 /// Why there is no authorized connection.
@@ -142,14 +142,10 @@ impl ConnectError {
         }
         self
     }
+}
 
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        self.diagnosis().hint
-    }
-
-    /// At which step of the way it lies, of which class it is, and what to do about it.
-    pub fn diagnosis(&self) -> Diagnosis {
+impl Diagnose for ConnectError {
+    fn diagnosis(&self) -> Diagnosis {
         let (step, class, hint) = match self {
             Self::Settings(problems) => return problems.diagnosis(),
             Self::Address(_) | Self::Url(_) => (

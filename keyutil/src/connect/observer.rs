@@ -8,10 +8,11 @@ use std::{
 
 use super::{ConnectError, connection_failed, failed_on};
 use crate::{
-    chain,
+    base::chain,
+    credentials::{Credential, TokenSource},
     diagnosis::Diagnosed,
-    status::{ConnectionStatus, CredentialsStatus, Failure, Phase, Status},
-    transport::{Bearer, Calls, RotatingChannel},
+    status::{ConnectionStatus, CredentialStatus, CredentialsStatus, Failure, Phase, Status},
+    transport::{Bearer, Calls, Credentials, RotatingChannel, Security, TrustSource},
 };
 
 /// Sees how a connection and its credentials are doing. Clones see the same.
@@ -39,9 +40,9 @@ impl Observer {
     pub fn status(&self) -> Status {
         let dial = self.channel.dial();
         let journal = dial.journal();
-        let mut credentials = CredentialsStatus::of(dial.security(), self.bearer.source());
+        let mut credentials = credentials(dial.security(), self.bearer.source());
         if self.channel.rejection().is_some() {
-            credentials.name_those_kept(&self.channel.credentials());
+            name_those_kept(&mut credentials, &self.channel.credentials());
         }
         Status {
             target: dial.target(),
@@ -125,4 +126,42 @@ impl fmt::Debug for Observer {
             .field("target", &self.channel.dial().target())
             .finish_non_exhaustive()
     }
+}
+
+fn credentials(security: &Security, source: Option<&TokenSource>) -> CredentialsStatus {
+    let mut status = CredentialsStatus::default();
+    if let Security::Tls {
+        identity, trust, ..
+    } = security
+    {
+        status.client_certificate = identity.as_ref().map(CredentialStatus::from);
+        status.server_ca = Some(match trust {
+            TrustSource::File(trust) => trust.into(),
+            TrustSource::System(trust) => CredentialStatus {
+                in_use: Some(trust.identify()),
+                ..CredentialStatus::fixed("this machine")
+            },
+        });
+    }
+    if let Some(source) = source {
+        source.add_status(&mut status);
+    }
+    status
+}
+
+/// Where the server has rejected newer TLS credentials, those in use are not those of the files.
+fn name_those_kept(status: &mut CredentialsStatus, kept: &Credentials) {
+    fn name(status: &mut Option<CredentialStatus>, kept: Option<&Arc<impl Credential>>) {
+        if let (Some(status), Some(kept)) = (status, kept) {
+            let CredentialStatus {
+                in_use,
+                id,
+                valid_until,
+                ..
+            } = CredentialStatus::of(&**kept);
+            (status.in_use, status.id, status.valid_until) = (in_use, id, valid_until);
+        }
+    }
+    name(&mut status.client_certificate, kept.identity.as_ref());
+    name(&mut status.server_ca, kept.trust.as_ref());
 }

@@ -7,7 +7,7 @@ use tracing::info;
 
 use super::{ConnectError, Opened, diagnose::connection_failed};
 use crate::{
-    chain,
+    base::chain,
     transport::{DialError, Phase},
 };
 

@@ -11,10 +11,12 @@ use tokio_rustls::rustls::{
 
 use super::reload::{Credential, LoadError, Reloading};
 use crate::{
-    PemError,
-    certificate::{self, CertificateError, CertificateSummary},
-    pem::{self, KeyKind},
-    status::to_the_second,
+    base::{chain, time::to_the_second},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    x509::{
+        certificate::{self, CertificateError, CertificateSummary},
+        pem::{self, KeyKind, PemError},
+    },
 };
 
 /// What this process presents in a TLS handshake: a chain, leaf first, and the leaf's key.
@@ -259,6 +261,54 @@ pub enum IdentityError {
     },
 }
 
+impl IdentityError {
+    fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Expired { .. } => {
+                "have the certificate renewed, or set the clock of this machine; for development: \
+                 `keyutil pki rotate worker` (or `starter`, `admin`)"
+            }
+            Self::NotYetValid { .. } => {
+                "set the clock of this machine, or wait until the certificate is valid"
+            }
+            Self::Mismatch => {
+                "give the key with which the certificate was requested: `openssl x509 -noout -pubkey \
+                 -in <certificate>` and `openssl pkey -pubout -in <key>` must print the same"
+            }
+            Self::Order => {
+                "put the certificate of the client first in the file, and the one that issued it next"
+            }
+            // Its message says how.
+            Self::EncryptedKey => return None,
+            // Its message says what to do.
+            Self::SeveralKeys { .. } => return None,
+            Self::UnusableKey { .. } => {
+                "have a certificate issued for another key: `openssl genpkey -algorithm EC -pkeyopt \
+                 ec_paramgen_curve:P-256`"
+            }
+            Self::Key(_) => {
+                "give the private key in PEM with `--tls-key-path`, and the certificate with \
+                 `--tls-cert-path`"
+            }
+            _ => {
+                "give the certificate in PEM, as `openssl x509 -noout -subject -in <file>` reads it: \
+                 copy it again from where it was issued"
+            }
+        })
+    }
+}
+
+impl Diagnose for IdentityError {
+    fn diagnosis(&self) -> Diagnosis {
+        Diagnosis {
+            step: Step::Files,
+            class: Class::ClientCertificate,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -267,10 +317,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        chain,
+        base::chain,
         credentials::Trust,
-        jwt::SigningKey,
         pki::{Authority, AuthorityRequest, Leaf, LeafRequest, Purpose, Validity},
+        token::SigningKey,
     };
 
     fn leaf() -> Leaf {

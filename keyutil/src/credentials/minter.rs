@@ -17,9 +17,9 @@ use super::{
     token::{Token, TokenError},
 };
 use crate::{
-    chain,
-    jwt::{ClaimsTemplate, SigningKey, claims::renew_at},
+    base::chain,
     status::{Failure, MintingStatus},
+    token::{ClaimsTemplate, SigningKey, claims::renew_at},
 };
 
 /// Mints tokens, and keeps the last one for as long as it is fresh.

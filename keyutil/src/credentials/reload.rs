@@ -7,7 +7,6 @@
 //! the operating system, and sees changes on every kind of file system.
 
 use std::{
-    error::Error,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -21,9 +20,9 @@ use tracing::{debug, error, info, warn};
 
 use super::watch::Look;
 use crate::{
-    chain,
-    files::{is_content, read_regular},
-    status::Failure,
+    base::{chain, read::read_regular, redact::is_content},
+    diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
+    status::{CredentialStatus, Failure},
 };
 
 /// More than any certificate bundle, key or token. A path that was mixed up must not fill memory.
@@ -59,7 +58,7 @@ struct Shared<T> {
     generation: watch::Sender<u64>,
 }
 
-type Parse<T> = dyn Fn(&[Vec<u8>]) -> Result<T, Box<dyn Error + Send + Sync>> + Send + Sync;
+type Parse<T> = dyn Fn(&[Vec<u8>]) -> Result<T, Diagnosed> + Send + Sync;
 
 /// What looking at the files has shown so far.
 struct State {
@@ -116,7 +115,7 @@ impl<T: Credential> Reloading<T> {
     /// [`LoadError`] names the file that cannot be read, or says what is wrong with the contents.
     pub fn load(
         files: Vec<PathBuf>,
-        parse: impl Fn(&[Vec<u8>]) -> Result<T, Box<dyn Error + Send + Sync>> + Send + Sync + 'static,
+        parse: impl Fn(&[Vec<u8>]) -> Result<T, Diagnosed> + Send + Sync + 'static,
     ) -> Result<Self, LoadError> {
         if files.iter().any(|path| is_content(path)) {
             return Err(LoadError::NotAPath { kind: T::KIND });
@@ -280,6 +279,34 @@ impl<T: Credential> Reloading<T> {
     }
 }
 
+impl<T: Credential> From<&Reloading<T>> for CredentialStatus {
+    fn from(reloading: &Reloading<T>) -> Self {
+        let (status, current) = (reloading.status(), reloading.current());
+        let from = reloading.files().iter();
+        Self {
+            from: from.map(|path| path.display().to_string()).collect(),
+            since: Some(status.since),
+            reloads: status.generation,
+            failed_reloads: status.failures,
+            last_failure: status.last_failure,
+            ..Self::of(&*current)
+        }
+    }
+}
+
+impl CredentialStatus {
+    /// Of this credential alone, without its history.
+    pub fn of(credential: &impl Credential) -> Self {
+        Self {
+            in_use: Some(credential.identify()),
+            id: credential.id(),
+            from: Vec::new(),
+            valid_until: credential.expires_at(),
+            ..Self::fixed("")
+        }
+    }
+}
+
 impl<T: Credential> Look for Reloading<T> {
     fn look(&self) {
         let mut state = self.state();
@@ -379,8 +406,45 @@ pub enum LoadError {
         files: Vec<PathBuf>,
         /// What is wrong with it.
         #[source]
-        source: Box<dyn Error + Send + Sync>,
+        source: Diagnosed,
     },
+}
+
+impl Diagnose for LoadError {
+    /// Contents keep the step and the class of what is wrong with them.
+    fn diagnosis(&self) -> Diagnosis {
+        let (step, class, hint) = match self {
+            Self::NotAPath { .. } => (Step::Files, Class::Usage, None),
+            Self::Read { source, .. } => (Step::Files, Class::Usage, unreadable(source)),
+            Self::Content { source, .. } => {
+                let Diagnosis {
+                    step, class, hint, ..
+                } = source.diagnosis.clone();
+                (step, class, hint)
+            }
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint,
+        }
+    }
+}
+
+fn unreadable(error: &io::Error) -> Option<String> {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "check the path, and whether it is relative to another folder than this process runs \
+             in; for development `keyutil pki init` and `keyutil key generate` make the files"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "run as the owner of the file, or have its owner changed: keys are for their owner alone"
+        }
+        io::ErrorKind::IsADirectory => "name the file in the folder, not the folder",
+        _ => return None,
+    };
+    Some(hint.to_owned())
 }
 
 fn names(files: &[PathBuf]) -> String {

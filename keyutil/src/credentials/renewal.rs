@@ -17,10 +17,9 @@ use tracing::{error, info};
 
 use super::{Credential, Look, TokenSource};
 use crate::{
-    chain,
-    files::is_content,
-    jwt::ClaimsTemplate,
-    status::{CredentialsStatus, Failure, in_words},
+    base::{chain, redact::is_content, time::in_words},
+    status::{CredentialsStatus, Failure},
+    token::ClaimsTemplate,
 };
 use output::Output;
 
@@ -114,7 +113,11 @@ impl Renewal {
 
     /// The token and the key that signs it.
     pub fn credentials(&self) -> CredentialsStatus {
-        CredentialsStatus::of_token(&self.shared.source)
+        {
+            let mut status = CredentialsStatus::default();
+            self.shared.source.add_status(&mut status);
+            status
+        }
     }
 
     /// Whether readers of the file have a current token, and will have the next one.

@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use secrecy::ExposeSecret;
 
-use crate::jwt::{ClaimsTemplate, Permission, key};
+use crate::token::{ClaimsTemplate, Permission, signing_key};
 
 pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
 
@@ -20,5 +20,5 @@ pub(crate) fn template() -> ClaimsTemplate {
 
 /// A new signing key.
 pub(crate) fn write_key(path: &Path) {
-    fs::write(path, key::generate_pem().unwrap().expose_secret()).unwrap();
+    fs::write(path, signing_key::generate_pem().unwrap().expose_secret()).unwrap();
 }

@@ -7,7 +7,10 @@ use super::{
     reload::{LoadError, Reloading},
     token::{Token, TokenError},
 };
-use crate::jwt::{ClaimsTemplate, SigningKey};
+use crate::{
+    status::{CredentialStatus, CredentialsStatus},
+    token::{ClaimsTemplate, SigningKey},
+};
 
 /// Where tokens come from. Clones share one cache.
 #[derive(Clone, Debug)]
@@ -73,6 +76,33 @@ impl TokenSource {
         }
     }
 
+    /// Adds the token, and the key that signs it, to the status of the credentials.
+    pub fn add_status(&self, status: &mut CredentialsStatus) {
+        match self {
+            Self::Minted(minter) => {
+                // That a token is minted again is no reload.
+                let minted = CredentialStatus::fixed("minted in this process");
+                status.token = Some(match self.current() {
+                    None => minted,
+                    Some(token) => CredentialStatus {
+                        from: minted.from,
+                        since: minter.minted_at(),
+                        ..CredentialStatus::of(&token)
+                    },
+                });
+                status.signing_key = Some(minter.key().into());
+                status.minting = Some(minter.status());
+            }
+            Self::File(token) => status.token = Some(token.into()),
+            Self::Fixed(token) => {
+                status.token = Some(CredentialStatus {
+                    from: vec!["TEMPORAL_API_KEY".to_owned()],
+                    ..CredentialStatus::of(token)
+                });
+            }
+        }
+    }
+
     /// Where tokens come from, in words.
     pub fn in_words(&self) -> String {
         let path = |files: &[PathBuf]| files.first().map(|path| path.display().to_string());
@@ -103,12 +133,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        chain,
+        base::chain,
         credentials::{
             Look,
             samples::{LIFETIME, template, write_key},
         },
-        jwt::key,
+        token::signing_key,
     };
 
     fn minting() -> (tempfile::TempDir, TokenSource) {
@@ -124,7 +154,12 @@ mod tests {
     }
 
     fn raw_token(now: SystemTime) -> String {
-        let key = SigningKey::from_pem(key::generate_pem().unwrap().expose_secret().as_bytes());
+        let key = SigningKey::from_pem(
+            signing_key::generate_pem()
+                .unwrap()
+                .expose_secret()
+                .as_bytes(),
+        );
         let token = key.unwrap().mint(&template().at(now)).unwrap();
         token.expose_secret().to_owned()
     }
@@ -227,7 +262,7 @@ mod tests {
     #[test]
     fn what_stands_where_a_name_should_is_not_repeated() {
         let token = raw_token(SystemTime::now());
-        let key = key::generate_pem().unwrap();
+        let key = signing_key::generate_pem().unwrap();
         let key = key.expose_secret();
         let refused = [
             TokenSource::file(token.clone().into()),
@@ -284,5 +319,60 @@ mod tests {
                 "{shown}"
             );
         }
+    }
+
+    fn status_of(source: &TokenSource) -> CredentialsStatus {
+        let mut status = CredentialsStatus::default();
+        source.add_status(&mut status);
+        status
+    }
+
+    #[test]
+    fn a_minted_token_and_its_key_are_told_and_no_secret_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("current.pem");
+        write_key(&path);
+        let source = TokenSource::minted(path.clone(), template()).unwrap();
+        let status = || status_of(&source);
+        assert_eq!(status().token.unwrap().in_use, None);
+
+        source.token(SystemTime::now()).unwrap();
+        let first = status();
+        write_key(&path);
+        let TokenSource::Minted(minter) = &source else {
+            unreachable!()
+        };
+        minter.key().look();
+        source.token(SystemTime::now()).unwrap();
+        fs::write(&path, "-----BEGIN PRIVATE KEY----- tops3cret").unwrap();
+        minter.key().look();
+        minter.key().look();
+
+        let second = status();
+        assert_eq!(second.minting.as_ref().unwrap().minted, 2);
+        let (token, key) = (
+            second.token.clone().unwrap(),
+            second.signing_key.clone().unwrap(),
+        );
+        assert_ne!(token.in_use, first.token.unwrap().in_use);
+        assert!(token.since.is_some() && token.valid_until > token.since);
+        assert_eq!((key.reloads, key.failed_reloads), (1, 1));
+        let kid = key.in_use.unwrap().replace("kid ", "");
+        assert!(token.in_use.unwrap().contains(&kid));
+        let shown = serde_json::to_string(&second).unwrap();
+        assert!(shown.contains(&kid), "{shown}");
+        for secret in ["eyJ", "PRIVATE KEY---", "tops3cret"] {
+            assert!(!shown.contains(secret), "{secret}: {shown}");
+        }
+    }
+
+    #[test]
+    fn a_fixed_key_is_not_shown() {
+        let token = Token::parse_api_key("tops3cret", SystemTime::now()).unwrap();
+        let source = TokenSource::Fixed(token);
+        let status = status_of(&source);
+        let shown = serde_json::to_string(&status).unwrap();
+        assert!(shown.contains("an opaque key"), "{shown}");
+        assert!(!shown.contains("tops3cret"), "{shown}");
     }
 }

@@ -10,12 +10,10 @@ use tonic::metadata::{Ascii, MetadataValue};
 
 use super::reload::Credential;
 use crate::{
-    files::without_byte_order_mark,
-    jwt::{
-        inspect::{NotAToken, Unverified},
-        key::KeyError,
-    },
-    pem::Contents,
+    base::{chain, read::without_byte_order_mark},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    token::{KeyError, MalformedToken, UnverifiedToken},
+    x509::pem::Contents,
 };
 
 /// A token that was usable as a header when it was made: no white space, not empty, and, if it is
@@ -28,7 +26,7 @@ pub struct Token {
 struct Parsed {
     header: MetadataValue<Ascii>,
     /// What it says, if it is a JWT.
-    content: Option<Unverified>,
+    content: Option<UnverifiedToken>,
 }
 
 impl Token {
@@ -51,7 +49,7 @@ impl Token {
     /// [`TokenError`], which never holds a part of the token.
     pub fn parse(raw: &str, now: SystemTime) -> Result<Self, TokenError> {
         let raw = trimmed(raw)?;
-        let content = Unverified::parse(raw)?;
+        let content = UnverifiedToken::parse(raw)?;
         Self::new(raw, Some(content), now)
     }
 
@@ -61,11 +59,15 @@ impl Token {
     /// [`TokenError`], for what is empty, cannot be a header, or is a JWT that has expired.
     pub fn parse_api_key(raw: &str, now: SystemTime) -> Result<Self, TokenError> {
         let raw = trimmed(raw)?;
-        Self::new(raw, Unverified::parse(raw).ok(), now)
+        Self::new(raw, UnverifiedToken::parse(raw).ok(), now)
     }
 
-    fn new(raw: &str, content: Option<Unverified>, now: SystemTime) -> Result<Self, TokenError> {
-        if let Some(expires_at) = content.as_ref().and_then(Unverified::expires_at)
+    fn new(
+        raw: &str,
+        content: Option<UnverifiedToken>,
+        now: SystemTime,
+    ) -> Result<Self, TokenError> {
+        if let Some(expires_at) = content.as_ref().and_then(UnverifiedToken::expires_at)
             && expires_at <= now
         {
             return Err(TokenError::Expired { at: expires_at });
@@ -85,7 +87,7 @@ impl Token {
     }
 
     /// What it says, if it is a JWT.
-    pub fn content(&self) -> Option<&Unverified> {
+    pub fn content(&self) -> Option<&UnverifiedToken> {
         self.parsed.content.as_ref()
     }
 
@@ -128,7 +130,7 @@ fn trimmed(raw: &str) -> Result<&str, TokenError> {
     let mut words = raw.split_whitespace();
     if words.clone().nth(1).is_none() {
         Ok(raw)
-    } else if words.all(|word| Unverified::parse(word).is_ok()) {
+    } else if words.all(|word| UnverifiedToken::parse(word).is_ok()) {
         Err(TokenError::Several {
             count: raw.split_whitespace().count(),
         })
@@ -205,7 +207,7 @@ pub enum TokenError {
     NotAHeader,
     /// Not a JWT.
     #[error(transparent)]
-    NotAToken(#[from] NotAToken),
+    MalformedToken(#[from] MalformedToken),
     /// Too late when it was read.
     #[error("the token expired at {}", humantime::format_rfc3339_seconds(*at))]
     Expired {
@@ -233,4 +235,32 @@ pub enum TokenError {
     /// The key would not sign.
     #[error("failed to mint a token")]
     Mint(#[source] KeyError),
+}
+
+impl TokenError {
+    fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Expired { .. } => {
+                "have the token renewed, by whoever writes the file; `keyutil token mint` makes one"
+            }
+            Self::FileExpired { .. } | Self::FixedExpired { .. } | Self::Mint(_) => {
+                return None;
+            }
+            _ => {
+                "the file must hold one JWT and nothing else but white space and `Bearer ` around it: \
+                 `keyutil token mint` makes one"
+            }
+        })
+    }
+}
+
+impl Diagnose for TokenError {
+    fn diagnosis(&self) -> Diagnosis {
+        Diagnosis {
+            step: Step::Token,
+            class: Class::Token,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
+    }
 }

@@ -6,9 +6,12 @@ use tokio_rustls::rustls::{self, RootCertStore};
 
 use super::reload::{Credential, LoadError, Reloading};
 use crate::{
-    PemError,
-    certificate::{CertificateError, CertificateSummary},
-    pem,
+    base::chain,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    x509::{
+        certificate::{CertificateError, CertificateSummary},
+        pem::{self, PemError},
+    },
 };
 
 /// A set of CA certificates, each of which may have signed the server's.
@@ -161,4 +164,28 @@ pub enum TrustError {
         "this machine has no CA certificates: install `ca-certificates`, or name a file with `--tls-ca-path`"
     )]
     NoSystemRoots,
+}
+
+impl TrustError {
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            // Its message says what to do.
+            Self::NoSystemRoots => None,
+            _ => Some(
+                "give the CA certificates in PEM, one after the other, with `--tls-ca-path`: copy them \
+                 again from whoever issued the server's certificate",
+            ),
+        }
+    }
+}
+
+impl Diagnose for TrustError {
+    fn diagnosis(&self) -> Diagnosis {
+        Diagnosis {
+            step: Step::Files,
+            class: Class::ServerTls,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::{
     credentials::{Minter, Token, TokenSource},
     diagnosis::Step,
     explain::Cause,
-    jwt::{Claims, claims::seconds},
+    token::{Claims, claims::seconds},
 };
 
 /// As far away as the server's clock is looked for.

@@ -7,10 +7,9 @@ use serde::Serialize;
 
 use super::Report;
 use crate::{
+    base::redact::{self, is_content, without_user},
     diagnosis::Step,
-    files::is_content,
-    jwt::fetch,
-    settings::{Problems, without_user},
+    settings::Problems,
 };
 
 /// A setting, what it is, and where that came from.
@@ -95,7 +94,7 @@ fn origins<A: Args>(matches: &ArgMatches) -> Vec<Origin> {
 /// Without a password, in addresses and URLs.
 fn shown(value: &str) -> String {
     if value.contains("://") {
-        fetch::shown(value)
+        redact::source(value)
     } else {
         without_user(value)
     }

@@ -9,11 +9,11 @@ use std::{
 use super::{Report, when};
 use crate::{
     args::{ConnectArgs, given},
-    certificate::{self, CertificateSummary},
     credentials::{Identity, Trust},
     diagnosis::Step,
     settings::Problems,
-    transport::{Dial, Security, dial::TrustSource},
+    transport::{Dial, Security, TrustSource},
+    x509::certificate::{self, CertificateSummary},
 };
 
 pub(super) fn look(

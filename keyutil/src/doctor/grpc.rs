@@ -10,8 +10,8 @@ use tonic::Code;
 
 use super::{Report, server::Server};
 use crate::{
-    diagnosis::{Class, Diagnosis, Step},
-    jwt::Role,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    token::Role,
     transport::is_refusal,
 };
 

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 use super::{Examination, Report};
 use crate::{
     args::given,
-    chain,
+    base::{chain, redact},
     credentials::{Token, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     explain::Cause,
     jwt::{
-        fetch::{self, Fetched},
+        fetch::{Fetched, fetch},
         jwks,
         keyring::Keyring,
         verify,
@@ -64,8 +64,8 @@ pub(super) async fn look(
             });
         }
     };
-    let fetched = fetch::fetch(&name, examination.limit()).await;
-    let name = fetch::shown(&name);
+    let fetched = fetch(&name, examination.limit()).await;
+    let name = redact::source(&name);
     let found = match fetched {
         Ok(found) => found,
         Err(error) => {

@@ -10,13 +10,9 @@ use crate::{
     args::{ConnectArgs, given},
     connect::failed_on,
     credentials::Credential,
-    diagnosis::{Diagnosis, Step},
+    diagnosis::{Diagnose, Diagnosis, Step},
     status::Handshake,
-    transport::{
-        Dial, DialError, Security,
-        dial::{Credentials, Peer, Secured},
-        stream::alert_in,
-    },
+    transport::{Credentials, Dial, DialError, Peer, Secured, Security, alert_in},
 };
 
 /// The steps that are taken here.

@@ -13,11 +13,11 @@ use super::{
     server::{Probe, Server},
 };
 use crate::{
-    ConnectError,
+    connect::ConnectError,
     credentials::{Token, TokenSource},
-    diagnosis::{Diagnosis, Step},
+    diagnosis::{Diagnose, Diagnosis, Step},
     explain::{Explanation, Refusal, Sent},
-    jwt::Role,
+    token::Role,
     transport::is_refusal,
 };
 

@@ -5,8 +5,8 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::{
+    base::text::{printable, shortened},
     diagnosis::{Class, Diagnosis, Step},
-    text::{printable, shortened},
 };
 
 /// What was found, in the order of the way.

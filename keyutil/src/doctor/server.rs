@@ -12,11 +12,10 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
 use tonic::{Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
 
 use crate::{
-    ConnectError,
-    connect::{Connection, accepts, explain_call},
+    connect::{ConnectError, Connection, accepts, explain_call},
     credentials::{Token, TokenSource},
     explain::{Explanation, Refusal, Sent},
-    jwt::Role,
+    token::Role,
     transport::{AuthorizedChannel, Bearer, DialError, Phase, RotatingChannel, is_refusal},
 };
 

@@ -12,8 +12,8 @@ use tonic::Status;
 
 use super::{Party, Report, server::Server, when};
 use crate::{
-    diagnosis::{Class, Diagnosis, Step},
-    jwt::Role,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    token::Role,
 };
 
 /// How the task queues begin that the server's own workers poll.

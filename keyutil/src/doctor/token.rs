@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::{Examination, Report, when};
 use crate::{
-    chain,
+    base::chain,
     credentials::{Credential, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     explain::Explanation,

@@ -6,19 +6,14 @@ use serde_json::Value;
 
 use super::{Cause, Refusal};
 use crate::{
-    chain,
+    base::{chain, time::in_words},
     diagnosis::Step,
-    jwt::{
-        Permission, Role,
-        inspect::Unverified,
-        permission,
-        verify::{self, VerifyError},
-    },
-    status::in_words,
+    jwt::verify::{self, VerifyError},
+    token::{Permission, Role, UnverifiedToken, permission},
 };
 
 impl Refusal<'_> {
-    pub(super) fn times(&self, token: &Unverified, now: SystemTime) -> Vec<Cause> {
+    pub(super) fn times(&self, token: &UnverifiedToken, now: SystemTime) -> Vec<Cause> {
         let words = token.lifetime_in_words(now);
         if ["valid", "never", "`exp`"]
             .iter()
@@ -37,7 +32,7 @@ impl Refusal<'_> {
     }
 
     /// What the server does not even read.
-    pub(super) fn form(&self, token: &Unverified) -> Vec<Cause> {
+    pub(super) fn form(&self, token: &UnverifiedToken) -> Vec<Cause> {
         let mut causes = Vec::new();
         if !matches!(token.header["alg"].as_str(), Some("ES256" | "RS256")) {
             causes.push("the token is signed neither with ES256 nor with RS256".to_owned());
@@ -63,7 +58,7 @@ impl Refusal<'_> {
             .collect()
     }
 
-    pub(super) fn permissions(&self, token: &Unverified) -> Vec<Cause> {
+    pub(super) fn permissions(&self, token: &UnverifiedToken) -> Vec<Cause> {
         let entries = token.permissions();
         let granted = entries
             .iter()
@@ -101,7 +96,7 @@ impl Refusal<'_> {
         }]
     }
 
-    pub(super) fn audience(&self, token: &Unverified) -> Vec<Cause> {
+    pub(super) fn audience(&self, token: &UnverifiedToken) -> Vec<Cause> {
         let found = token.audiences();
         match self.audience {
             Some(expected) if !found.contains(&expected) => {
@@ -125,7 +120,7 @@ impl Refusal<'_> {
         Cause::of_signature(&error)
     }
 
-    pub(super) fn suspects(&self, token: &Unverified, now: SystemTime) -> Vec<Cause> {
+    pub(super) fn suspects(&self, token: &UnverifiedToken, now: SystemTime) -> Vec<Cause> {
         let kid = token.kid().unwrap_or("none");
         let of_the_key = match (self.key_set.is_some(), self.key_is_new) {
             (false, _) => (
@@ -234,7 +229,7 @@ pub(super) fn otherwise() -> Cause {
 }
 
 /// Why permissions are worth less than they seem.
-fn notes(token: &Unverified, namespace: &str) -> Vec<String> {
+fn notes(token: &UnverifiedToken, namespace: &str) -> Vec<String> {
     let entries = token.permissions();
     if entries.is_empty() {
         let ignored = "`permissions` is not an array: the server ignores it";
@@ -258,7 +253,7 @@ fn notes(token: &Unverified, namespace: &str) -> Vec<String> {
 }
 
 /// What the server's clock would have to show. To the second, so that a person can compare.
-fn clocks(token: &Unverified, now: SystemTime) -> Option<String> {
+fn clocks(token: &UnverifiedToken, now: SystemTime) -> Option<String> {
     let until = token.expires_at()?;
     let valid = match token.valid_from() {
         Some(from) => format!("from {} to {}", in_words(from), in_words(until)),

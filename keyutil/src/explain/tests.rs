@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn explain(header: Value, claims: Value) -> String {
-    let token = Unverified { header, claims };
+    let token = UnverifiedToken { header, claims };
     let refusal = Refusal {
         token: Sent::Token(&token, None),
         namespace: "default",
@@ -103,7 +103,7 @@ fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
         (&small, Some(false), Class::Token, "the token looks right"),
         (&small, None, Class::Permission, "takes `default:read`"),
     ] {
-        let token = Unverified {
+        let token = UnverifiedToken {
             header: header.clone(),
             claims: claims.clone(),
         };

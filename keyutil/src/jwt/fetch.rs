@@ -8,10 +8,7 @@ use std::{
 
 use reqwest::{StatusCode, header};
 
-use crate::{
-    files::{self, is_content},
-    settings::without_user,
-};
+use crate::base::{read::read_regular, redact};
 
 /// For the whole answer, where nobody asks for less. The server itself waits without a limit.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -39,11 +36,11 @@ pub struct Fetched {
 pub async fn fetch(source: &str, limit: Duration) -> Result<Fetched, FetchError> {
     if !source.starts_with("http://") && !source.starts_with("https://") {
         return read(source).map_err(|error| FetchError::Read {
-            path: shown(source),
+            path: redact::source(source),
             source: error,
         });
     }
-    let url = || shown(source);
+    let url = || redact::source(source);
     let failed = |error: reqwest::Error| FetchError::Unreachable {
         url: url(),
         // It names the URL with all that is in it.
@@ -79,23 +76,9 @@ pub async fn fetch(source: &str, limit: Duration) -> Result<Fetched, FetchError>
     })
 }
 
-/// A URL or file as it may be shown: without a password, and without what may be a key to it.
-pub fn shown(source: &str) -> String {
-    if is_content(Path::new(source)) {
-        return "not the name of a file".to_owned();
-    }
-    match source.split_once("://") {
-        Some((scheme, rest)) => {
-            let rest = rest.split(['?', '#']).next().unwrap_or_default();
-            format!("{scheme}://{}", without_user(rest))
-        }
-        None => source.to_owned(),
-    }
-}
-
 fn read(path: &str) -> io::Result<Fetched> {
     Ok(Fetched {
-        document: files::read_regular(Path::new(path), LARGEST)?,
+        document: read_regular(Path::new(path), LARGEST)?,
         content_type: None,
         date: None,
         at: SystemTime::now(),

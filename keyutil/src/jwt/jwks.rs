@@ -6,8 +6,11 @@ use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::SigningKey;
-use crate::json::JsonError;
+use crate::{
+    base::{JsonError, chain},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    token::SigningKey,
+};
 
 /// A checked JWK Set: not empty, every key with a `kid`, and nothing private in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,15 +206,27 @@ pub enum JwksError {
     },
 }
 
+impl Diagnose for JwksError {
+    fn diagnosis(&self) -> Diagnosis {
+        Diagnosis {
+            step: Step::Files,
+            class: Class::Usage,
+            cause: chain(self),
+            hint: None,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::jwt::key::{expose, generate_pem};
+    use crate::token::signing_key::generate_pem;
 
     fn key() -> SigningKey {
-        SigningKey::from_pem(expose(&generate_pem().unwrap())).unwrap()
+        SigningKey::from_pem(generate_pem().unwrap().expose_secret().as_bytes()).unwrap()
     }
 
     #[test]

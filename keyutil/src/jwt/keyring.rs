@@ -46,10 +46,12 @@ use self::{
     record::Record,
     ring::Found,
 };
-use super::{Jwks, SigningKey};
+use super::Jwks;
 use crate::{
+    base::read::{read_at_most, read_regular},
     clock::Clock,
-    files::{Lock, read_at_most, read_regular},
+    files::Lock,
+    token::SigningKey,
 };
 
 /// The folder of one ring, with the file names of this project's `certs/signing`.

@@ -5,10 +5,8 @@ use std::time::SystemTime;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, errors::ErrorKind};
 use serde_json::Value;
 
-use super::{
-    inspect::{NotAToken, Unverified},
-    jwks::{self, JwksError},
-};
+use super::jwks::{self, JwksError};
+use crate::token::{MalformedToken, UnverifiedToken};
 
 /// Checks the signature and the times by the rules of the server: `ES256` and `RS256` alone, the
 /// key found by `kid`, no leeway, and the audience when one is named.
@@ -16,7 +14,7 @@ use super::{
 /// # Errors
 /// [`VerifyError`] says which check failed.
 pub fn verify(token: &str, key_set: &[u8], audience: Option<&str>) -> Result<(), VerifyError> {
-    let unverified = Unverified::parse(token)?;
+    let unverified = UnverifiedToken::parse(token)?;
     let kid = unverified.kid().ok_or(VerifyError::NoKid)?;
     let algorithm = match unverified.header["alg"].as_str() {
         Some("ES256") => Algorithm::ES256,
@@ -70,7 +68,7 @@ pub fn verify(token: &str, key_set: &[u8], audience: Option<&str>) -> Result<(),
 pub enum VerifyError {
     /// Not a token.
     #[error(transparent)]
-    NotAToken(#[from] NotAToken),
+    MalformedToken(#[from] MalformedToken),
     /// The key set cannot be read.
     #[error(transparent)]
     Jwks(#[from] JwksError),
@@ -125,7 +123,7 @@ pub enum VerifyError {
 impl VerifyError {
     fn from_library(
         error: jsonwebtoken::errors::Error,
-        token: &Unverified,
+        token: &UnverifiedToken,
         audience: Option<&str>,
     ) -> Self {
         match error.kind() {
@@ -148,13 +146,13 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::*;
-    use crate::jwt::{
-        ClaimsTemplate, Jwks, Permission, SigningKey,
-        key::{expose, generate_pem},
+    use crate::{
+        jwt::Jwks,
+        token::{ClaimsTemplate, Permission, SigningKey, signing_key::generate_pem},
     };
 
     fn key() -> SigningKey {
-        SigningKey::from_pem(expose(&generate_pem().unwrap())).unwrap()
+        SigningKey::from_pem(generate_pem().unwrap().expose_secret().as_bytes()).unwrap()
     }
 
     fn mint(key: &SigningKey, at: SystemTime, audience: Option<&str>) -> String {

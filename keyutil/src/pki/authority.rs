@@ -12,7 +12,7 @@ use super::{
     AuthorityError, AuthorityFiles, Leaf, LeafRequest, Validity, bundle,
     parts::{generate_key, params, random_serial},
 };
-use crate::{
+use crate::x509::{
     certificate::{CertificateSummary, upper_hex},
     pem,
 };

@@ -7,10 +7,9 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-use crate::{
-    PemError,
+use crate::x509::{
     certificate::{self, CertificateError, CertificateSummary},
-    pem,
+    pem::{self, PemError},
 };
 
 /// One certificate.

@@ -4,9 +4,10 @@ use std::{io, path::PathBuf, time::Duration};
 
 use super::{NameError, ValidityError};
 use crate::{
-    PemError,
-    certificate::CertificateError,
+    base::chain,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
     files::{LockError, WriteError},
+    x509::{certificate::CertificateError, pem::PemError},
 };
 
 /// The certificates could not be made or written.
@@ -207,5 +208,20 @@ pub(super) fn days(span: Duration) -> String {
     match span.as_secs() {
         seconds if seconds >= DAY && seconds.is_multiple_of(DAY) => format!("{}d", seconds / DAY),
         _ => humantime::format_duration(span).to_string(),
+    }
+}
+
+impl Diagnose for PkiError {
+    fn diagnosis(&self) -> Diagnosis {
+        let (step, class) = match self {
+            _ if self.is_usage() => (Step::Configuration, Class::Usage),
+            _ => (Step::Files, Class::Other),
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::{
     AuthorityKind, AuthorityOptions, FileError, Layout, NextStep, Party, RotateError,
     bundle::Bundle, rotate,
 };
-use crate::{certificate::CertificateSummary, chain, credentials::Identity};
+use crate::{base::chain, credentials::Identity, x509::certificate::CertificateSummary};
 
 /// What there is in one folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

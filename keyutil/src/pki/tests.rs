@@ -13,7 +13,7 @@ use x509_parser::{
 };
 
 use super::*;
-use crate::certificate::CertificateSummary;
+use crate::x509::certificate::CertificateSummary;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

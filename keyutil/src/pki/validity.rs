@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::certificate::LAST_SECOND;
+use crate::base::time::LAST_SECOND;
 
 /// A certificate is valid from this much before it is made: the clock of the peer that checks it
 /// may be behind.

@@ -2,13 +2,7 @@
 
 use tokio_rustls::rustls::pki_types::ServerName;
 
-/// An address as it may be shown. Some write a password before the host, as in other URLs.
-pub fn without_user(address: &str) -> String {
-    match address.rsplit_once('@') {
-        Some((_, host)) => format!("…@{host}"),
-        None => address.to_owned(),
-    }
-}
+use crate::base::redact::without_user;
 
 /// `--address`.
 #[derive(Debug, PartialEq, Eq)]

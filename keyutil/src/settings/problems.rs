@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::diagnosis::{Class, Diagnosis, Step};
+use crate::diagnosis::{Class, Diagnose, Diagnosis, Step};
 
 /// Every mistake in the arguments and in the files that they name.
 #[derive(Debug, Default)]
@@ -27,37 +27,14 @@ impl Problems {
     }
 
     /// Keeps the value, or adds what the error means.
-    pub fn note_error<T, E>(&mut self, result: Result<T, E>) -> Option<T>
-    where
-        for<'e> Diagnosis: From<&'e E>,
-    {
-        let noted = result.map_err(|error| self.all.push(Diagnosis::from(&error)));
+    pub fn note_error<T>(&mut self, result: Result<T, impl Diagnose>) -> Option<T> {
+        let noted = result.map_err(|error| self.all.push(error.diagnosis()));
         noted.ok()
     }
 
     /// Each of them.
     pub fn all(&self) -> &[Diagnosis] {
         &self.all
-    }
-
-    /// All of them as one: of the class of the first that is not a mere slip in the arguments,
-    /// unless there is such a slip.
-    pub fn diagnosis(&self) -> Diagnosis {
-        let first = self
-            .all
-            .iter()
-            .find(|problem| problem.class == Class::Usage)
-            .or(self.all.first());
-        Diagnosis {
-            step: first.map_or(Step::Configuration, |first| first.step),
-            class: first.map_or(Class::Usage, |first| first.class),
-            cause: self.to_string(),
-            hint: match &self.all[..] {
-                [one] => one.hint.clone(),
-                // Each stands below its mistake.
-                _ => None,
-            },
-        }
     }
 
     /// Whether there are none.
@@ -92,3 +69,25 @@ impl fmt::Display for Problems {
 }
 
 impl std::error::Error for Problems {}
+
+impl Diagnose for Problems {
+    /// All of them as one: of the class of the first that is not a mere slip in the arguments,
+    /// unless there is such a slip.
+    fn diagnosis(&self) -> Diagnosis {
+        let first = self
+            .all
+            .iter()
+            .find(|problem| problem.class == Class::Usage)
+            .or(self.all.first());
+        Diagnosis {
+            step: first.map_or(Step::Configuration, |first| first.step),
+            class: first.map_or(Class::Usage, |first| first.class),
+            cause: self.to_string(),
+            hint: match &self.all[..] {
+                [one] => one.hint.clone(),
+                // Each stands below its mistake.
+                _ => None,
+            },
+        }
+    }
+}

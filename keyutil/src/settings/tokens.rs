@@ -7,10 +7,10 @@ use secrecy::ExposeSecret;
 use super::{DEFAULT_TOKEN_LIFETIME, Problems};
 use crate::{
     args::{ClaimsArgs, TokenArgs, given, given_text},
-    chain,
+    base::chain,
     credentials::{Token, TokenSource, token::TokenError},
-    diagnosis::{Class, Diagnosis, Step},
-    jwt::{
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    token::{
         ClaimsTemplate, Permission,
         claims::{LONGEST_LIFETIME, SHORTEST_LIFETIME},
         permission,
@@ -90,17 +90,16 @@ pub(super) fn token_source(
     (source, warnings)
 }
 
-struct UnusableApiKey(TokenError);
+#[derive(Debug, thiserror::Error)]
+#[error("`--api-key` (TEMPORAL_API_KEY) is unusable")]
+struct UnusableApiKey(#[source] TokenError);
 
-impl From<&UnusableApiKey> for Diagnosis {
-    fn from(UnusableApiKey(error): &UnusableApiKey) -> Self {
-        Self {
+impl Diagnose for UnusableApiKey {
+    fn diagnosis(&self) -> Diagnosis {
+        Diagnosis {
             step: Step::Token,
             class: Class::Token,
-            cause: format!(
-                "`--api-key` (TEMPORAL_API_KEY) is unusable: {}",
-                chain(error)
-            ),
+            cause: chain(self),
             hint: Some("`keyutil token mint` makes a new one".to_owned()),
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::Serialize;
 
-use super::time;
+use crate::base::time;
 use crate::diagnosis::Diagnosis;
 
 /// What has become of the SDK's calls. Each attempt counts, also those that the SDK repeats.

@@ -4,8 +4,9 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::{Failure, time};
-use crate::certificate::CertificateSummary;
+use super::Failure;
+use crate::base::time;
+use crate::x509::certificate::CertificateSummary;
 
 /// How connecting has gone.
 #[derive(Clone, Debug, Default, Serialize)]

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Phase, Status, in_words};
+use super::{Phase, Status};
+use crate::base::time::in_words;
 
 /// For how long a worker may go without a poll that went well. The server answers an idle poll
 /// after 60 s, and the SDK gives up on one after 70 s. A worker polls for what it has room for, so

@@ -8,7 +8,7 @@ use std::{
 use tonic::{Request, Status, service::Interceptor};
 
 use crate::{
-    chain,
+    base::chain,
     credentials::{Credential, TokenSource},
 };
 
@@ -78,7 +78,7 @@ mod tests {
     /// A JWT with nothing but an `exp` in it.
     fn expiring(at: SystemTime) -> String {
         use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-        let seconds = crate::jwt::claims::seconds(at);
+        let seconds = crate::token::claims::seconds(at);
         let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{seconds}}}"#));
         format!("e30.{claims}.e30")
     }

@@ -24,10 +24,9 @@ use super::{
     calls::{Calls, is_refusal},
 };
 use crate::{
-    chain::{causes, chain},
+    base::{causes, chain, time::in_words},
     credentials::Watch,
     diagnosis::Diagnosis,
-    status::in_words,
 };
 
 /// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).

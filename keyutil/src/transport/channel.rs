@@ -21,7 +21,8 @@ use tower::{Service, ServiceExt, service_fn};
 use tracing::debug;
 
 use super::{
-    dial::{Credentials, Dial, Security},
+    dial::Dial,
+    security::{Credentials, Security},
     trial::{self, Rejection, Trials},
 };
 

@@ -10,31 +10,21 @@ use tokio_rustls::{
         self, ClientConfig,
         client::{Resumption, WebPkiServerVerifier},
         crypto::aws_lc_rs,
-        pki_types::ServerName,
     },
 };
 use tracing::debug;
 
-mod credentials;
-mod error;
-mod handshake;
-mod journal;
-mod peer;
-mod unverified;
-
-pub use credentials::Credentials;
-pub use error::{DialError, Phase};
-pub(super) use handshake::report;
-pub(super) use journal::Attempt;
-pub use journal::{Journal, Standing};
-pub use peer::Peer;
-
-use self::peer::{Noting, Presenting};
-use super::stream::{Pending, Protection, Stream, Verdict};
+use super::{
+    error::{DialError, Phase},
+    handshake::{self, Secured},
+    journal::Journal,
+    peer::{Noting, Peer, Presenting},
+    security::{Credentials, Security},
+    stream::{Pending, Protection, Stream, Verdict},
+};
 use crate::{
-    chain,
-    credentials::{Identity, Reloading, Trust},
-    status::Handshake,
+    base::chain,
+    credentials::{Identity, Trust},
 };
 
 /// For name, TCP and TLS together, at most.
@@ -51,45 +41,6 @@ pub struct Dial {
     security: Security,
     limit: Duration,
     journal: Arc<Journal>,
-}
-
-/// What protects the connection.
-#[derive(Clone, Debug)]
-pub enum Security {
-    /// Nothing. With `loopback_only` the connection is made to this machine alone, because tokens
-    /// travel on it.
-    Plaintext {
-        /// Whether tokens travel on it.
-        loopback_only: bool,
-    },
-    /// TLS, and mutual TLS where there is an identity.
-    Tls {
-        /// The name that the server's certificate must be for.
-        server_name: ServerName<'static>,
-        /// What we present.
-        identity: Option<Reloading<Identity>>,
-        /// What we verify the server with.
-        trust: TrustSource,
-    },
-}
-
-/// A bundle that is followed, or the machine's own CAs.
-#[derive(Clone, Debug)]
-pub enum TrustSource {
-    /// A file of the user's.
-    File(Reloading<Trust>),
-    /// The machine's.
-    System(Arc<Trust>),
-}
-
-impl TrustSource {
-    /// What is trusted now.
-    pub fn current(&self) -> Arc<Trust> {
-        match self {
-            Self::File(trust) => trust.current(),
-            Self::System(trust) => trust.clone(),
-        }
-    }
 }
 
 impl Dial {
@@ -279,12 +230,6 @@ impl Dial {
         let handshake = handshake::done(session, identity, &peer);
         Ok((tls, Secured { handshake, peer }))
     }
-}
-
-/// A finished handshake.
-pub(crate) struct Secured {
-    pub(crate) handshake: Handshake,
-    pub(crate) peer: Arc<Peer>,
 }
 
 /// The one limit for name, TCP and TLS.

@@ -20,12 +20,13 @@ use tokio::{
     sync::oneshot,
     time::Sleep,
 };
-use tokio_rustls::{
-    client::TlsStream,
-    rustls::{self, AlertDescription},
-};
+use tokio_rustls::client::TlsStream;
 
-use super::dial::{Attempt, DialError, Journal, Secured, report};
+use super::{
+    error::{DialError, alert_in},
+    handshake::{Secured, report},
+    journal::{Attempt, Journal},
+};
 
 /// A connection to the server.
 pub(super) struct Stream {
@@ -179,14 +180,6 @@ impl Encrypted {
         let failed = self.failed_write.take();
         let error = found.or(failed.map(|failed| failed.error));
         Poll::Ready(error.unwrap_or_else(|| io::ErrorKind::BrokenPipe.into()))
-    }
-}
-
-/// The alert in an error of rustls, if it is one that the peer sent.
-pub(crate) fn alert_in(error: &io::Error) -> Option<AlertDescription> {
-    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::AlertReceived(alert) => Some(*alert),
-        _ => None,
     }
 }
 

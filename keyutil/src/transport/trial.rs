@@ -14,10 +14,12 @@ use tower::service_fn;
 use tracing::{debug, info, warn};
 
 use super::{
-    dial::{Credentials, Dial, DialError, Phase, Security},
+    dial::Dial,
+    error::{DialError, Phase},
+    security::{Credentials, Security},
     stream::Verdict,
 };
-use crate::{chain, credentials::Credential};
+use crate::{base::chain, credentials::Credential};
 
 /// For name, TCP, TLS and the server's first words. A call waits for that long at most.
 const LIMIT: Duration = Duration::from_secs(5);

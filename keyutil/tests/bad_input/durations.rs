@@ -3,14 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use keyutil::{
-    jwt::{
-        claims::renew_at,
-        keyring::{Keyring, RotationPolicy, RotationTimes, Schedule},
-    },
+    jwt::keyring::{Keyring, RotationPolicy, RotationTimes, Schedule},
     pki::{
         AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party, Step, Validity,
         init, list, rotate_authority, rotate_leaf,
     },
+    token::claims::renew_at,
 };
 use proptest::prelude::*;
 

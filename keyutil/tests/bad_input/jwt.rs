@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use keyutil::{
     credentials::Token,
-    jwt::{Jwks, Permission, inspect::Unverified, permission, verify::verify},
+    jwt::{Jwks, verify::verify},
+    token::{Permission, UnverifiedToken, permission},
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -26,7 +27,7 @@ proptest! {
         TOKEN_SECRETS.check(&told(&soon(&input, || Token::parse_file(&input.text, now))));
         TOKEN_SECRETS.check(&told(&soon(&input, || Token::parse(&text, now))));
         TOKEN_SECRETS.check(&told(&soon(&input, || Token::parse_api_key(&text, now))));
-        let parsed = soon(&input, || Unverified::parse(&text));
+        let parsed = soon(&input, || UnverifiedToken::parse(&text));
         if let Err(error) = &parsed {
             TOKEN_SECRETS.check(&format!("{error} {error:?}"));
         }
@@ -47,7 +48,7 @@ proptest! {
         let now = SystemTime::now();
         let claims = serde_json::to_vec(&numbers).unwrap();
         let token = format!("e30.{}.AAAA", BASE64_URL_SAFE_NO_PAD.encode(claims));
-        let token = Unverified::parse(&token).unwrap();
+        let token = UnverifiedToken::parse(&token).unwrap();
         for time in [token.expires_at(), token.valid_from()].into_iter().flatten() {
             humantime::format_rfc3339(time).to_string();
         }

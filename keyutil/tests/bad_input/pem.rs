@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use keyutil::{
-    certificate::{CertificateSummary, public_key},
     credentials::{Identity, Trust},
-    jwt::{ClaimsTemplate, SigningKey},
     pki::Authority,
+    token::{ClaimsTemplate, SigningKey},
+    x509::certificate::{CertificateSummary, public_key},
 };
 use proptest::prelude::*;
 

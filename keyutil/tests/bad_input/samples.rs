@@ -8,8 +8,9 @@ use std::{
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use keyutil::{
-    jwt::{ClaimsTemplate, Jwks, Permission, SigningKey, key::generate_pem},
+    jwt::Jwks,
     pki::{Authority, AuthorityRequest, LeafRequest, Purpose, Validity},
+    token::{ClaimsTemplate, Permission, SigningKey, signing_key::generate_pem},
 };
 use secrecy::ExposeSecret;
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};

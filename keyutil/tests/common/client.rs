@@ -13,7 +13,7 @@ use keyutil::{
     credentials::Look,
     pki::{Authority, AuthorityRequest, Leaf, LeafRequest, Purpose, Validity},
     settings::Settings,
-    transport::{Security, dial::TrustSource},
+    transport::{Security, TrustSource},
 };
 use secrecy::ExposeSecret;
 use tempfile::TempDir;

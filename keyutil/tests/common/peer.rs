@@ -11,7 +11,7 @@ use std::{
 };
 
 use http::Request;
-use keyutil::{certificate::CertificateSummary, pki::Leaf, transport::RotatingChannel};
+use keyutil::{pki::Leaf, transport::RotatingChannel, x509::certificate::CertificateSummary};
 use secrecy::ExposeSecret;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -10,9 +10,9 @@ use anyhow::{Context, bail};
 use keyutil::{
     ConnectArgs, ConnectError, Connection, connect,
     files::{self, Mode},
-    jwt::{ClaimsTemplate, Permission, SigningKey},
     pki::{Layout, Party},
     settings::Settings,
+    token::{ClaimsTemplate, Permission, SigningKey},
 };
 use serde_json::Value;
 use tokio::time::sleep;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, EncodingKey, crypto};
-use keyutil::jwt::{SigningKey, claims, key};
+use keyutil::token::{SigningKey, claims, signing_key};
 use sandbox::stack::AUDIENCE;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
@@ -89,7 +89,7 @@ fn set(object: &mut Value, name: &str, value: Value) {
 
 /// A key that nobody has published.
 pub fn new_key() -> (SecretString, String) {
-    let pem = key::generate_pem().unwrap();
+    let pem = signing_key::generate_pem().unwrap();
     let read = SigningKey::from_pem(pem.expose_secret().as_bytes()).unwrap();
     let kid = read.kid().to_owned();
     (pem, kid)

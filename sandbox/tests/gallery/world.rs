@@ -9,13 +9,14 @@ use std::{
 
 use keyutil::{
     ConnectArgs, connect,
-    jwt::{SigningKey, keyring::read_signing_key},
+    jwt::keyring::read_signing_key,
     namespace,
     pki::{
         AlternativeName, Authority, AuthorityKind, AuthorityRequest, Layout, Leaf, LeafRequest,
         Party, Purpose, Validity,
     },
     settings::Settings,
+    token::SigningKey,
 };
 use sandbox::{
     Stack, StackOptions,

@@ -23,8 +23,9 @@ use std::{
 
 use clap::Parser;
 use keyutil::{
-    jwt::{ClaimsTemplate, Permission, keyring::read_signing_key},
+    jwt::keyring::read_signing_key,
     pki::Party,
+    token::{ClaimsTemplate, Permission},
 };
 use sandbox::{
     Stack, StackOptions,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use humantime::format_duration;
 use keyutil::{
+    diagnosis::ResultExt,
     jwt::keyring::{Ring, RingKey, RotationPolicy, State},
     program,
 };
@@ -28,7 +29,7 @@ pub struct List {
 pub fn list(arguments: List) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let now = SystemTime::now();
-    let ring = arguments.folder.ring().look(now)?;
+    let ring = arguments.folder.ring().look(now).diagnosed()?;
     program::print_line(format_args!(
         "{:43}  {:11}  {:>14}  {:>14}  {:>14}  next step",
         "kid", "state", "published", "signs since", "stopped"

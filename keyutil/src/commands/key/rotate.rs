@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use humantime::{format_duration, parse_duration};
 use keyutil::{
+    diagnosis::ResultExt,
     jwt::keyring::{Keyring, KeyringError, PolicyError, Rotated, RotationPolicy, RotationTimes},
     program::{self, Usage},
 };
@@ -115,16 +116,18 @@ pub async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let ring = arguments.folder.ring();
     if arguments.emergency {
-        let rotated = ring.rotate_in_emergency(SystemTime::now)?;
+        let rotated = ring.rotate_in_emergency(SystemTime::now).diagnosed()?;
         print(&rotated)?;
         return print_cost(&rotated, arguments.times.refresh_interval);
     }
     let rotated = match ring.rotate(&policy, SystemTime::now) {
         Err(KeyringError::TooEarly { kid, left, .. }) if arguments.wait => {
             let what = format!("the next key `{kid}` may sign");
-            wait_and_rotate(&ring, &policy, &what, left).await?
+            wait_and_rotate(&ring, &policy, &what, left)
+                .await
+                .diagnosed()?
         }
-        done => done?,
+        done => done.diagnosed()?,
     };
     print(&rotated)?;
     let kept = policy.retire_after();
@@ -195,7 +198,7 @@ fn print_cost(rotated: &Rotated, refresh_interval: Duration) -> anyhow::Result<(
 pub fn retire(arguments: Retire) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let ring = arguments.folder.ring();
-    let removed = ring.retire(&policy, SystemTime::now)?;
+    let removed = ring.retire(&policy, SystemTime::now).diagnosed()?;
     for kid in &removed {
         program::print_line(format_args!("removed        {kid}"))?;
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use humantime::parse_duration;
 use keyutil::{
+    diagnosis::ResultExt,
     pki::{self, AuthorityOptions, Existing, InitOptions, Layout, Party},
     program,
 };
@@ -73,7 +74,8 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
         leaf_lifetime: args.leaf_lifetime,
         frontend_names: args.frontend_san,
         internode_names: args.internode_san,
-    })?;
+    })
+    .diagnosed()?;
     if initialized.files.is_empty() {
         program::print_line(format_args!("left as it is: `{}`", dir.display()))?;
         return warn_of_what_is_there(&Layout::new(&dir), &asked_names);
@@ -92,7 +94,7 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
 
 /// It is not changed, and may be of no use.
 fn warn_of_what_is_there(layout: &Layout, asked_names: &[String]) -> anyhow::Result<()> {
-    let listing = pki::list(layout, &AuthorityOptions::default(), SystemTime::now())?;
+    let listing = pki::list(layout, &AuthorityOptions::default(), SystemTime::now()).diagnosed()?;
     for problem in &listing.problems {
         program::print_warning(problem.clone());
     }

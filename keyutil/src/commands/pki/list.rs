@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use clap::Args;
 use keyutil::{
+    diagnosis::ResultExt,
     pki::{self, AuthorityOptions, Layout, ListedAuthority, Listing, NextStep, Role, Step},
     program,
 };
@@ -34,7 +35,7 @@ pub fn run(args: ListArgs) -> anyhow::Result<()> {
         ..AuthorityOptions::default()
     };
     let layout = Layout::new(&args.folder.dir);
-    let listing = pki::list(&layout, &options, SystemTime::now())?;
+    let listing = pki::list(&layout, &options, SystemTime::now()).diagnosed()?;
     program::print_line(authorities(&listing))?;
     program::print_line("")?;
     program::print_line(leaves(&listing))?;

@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand, ValueEnum};
 use humantime::parse_duration;
-use keyutil::pki::{
-    self, AuthorityKind, AuthorityOptions, Layout, LeafOptions, Party, RotateError,
+use keyutil::{
+    diagnosis::{Diagnosed, ResultExt},
+    pki::{self, AuthorityKind, AuthorityOptions, Layout, LeafOptions, Party, RotateError},
 };
 
 use crate::commands::countdown;
@@ -160,7 +161,7 @@ fn leaf(party: Party, args: Leaf) -> anyhow::Result<()> {
     let options = LeafOptions {
         lifetime: args.lifetime,
     };
-    let rotated = pki::rotate_leaf(&layout, party, &options, SystemTime::now)?;
+    let rotated = pki::rotate_leaf(&layout, party, &options, SystemTime::now).diagnosed()?;
     report::leaf(&rotated)
 }
 
@@ -177,10 +178,13 @@ async fn authority(
         servers_restarted,
     };
     if let Some(step) = args.step {
-        let rotated = pki::rotate_authority(&layout, kind, step.into(), &options, SystemTime::now)?;
+        let rotated = pki::rotate_authority(&layout, kind, step.into(), &options, SystemTime::now)
+            .diagnosed()?;
         return report::authority(&rotated);
     }
-    let mut step = pki::next_step(&layout, kind, &options, SystemTime::now())?.step;
+    let mut step = pki::next_step(&layout, kind, &options, SystemTime::now())
+        .diagnosed()?
+        .step;
     // Not yet true of a CA that this run makes.
     options.servers_restarted &= step != pki::Step::Trust;
     // Whoever reads the output may go away; the rotation is finished all the same.
@@ -201,7 +205,7 @@ async fn authority(
                 };
                 countdown::wait(what, left).await;
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Diagnosed::from(error).into()),
         }
     }
 }

@@ -8,10 +8,11 @@ use keyutil::{
         Renewal, Watch,
         renewal::{RenewalError, SHORTEST_LIFETIME},
     },
+    diagnosis::ResultExt,
     health::Health,
-    jwt::{claims, permission},
     program::{self, Usage},
     settings::Problems,
+    token::{claims, permission},
 };
 use tracing::info;
 
@@ -55,7 +56,7 @@ pub async fn run(arguments: Renew) -> anyhow::Result<()> {
             humantime::format_duration(template.lifetime),
         ));
     }
-    problems.into_result()?;
+    problems.into_result().diagnosed()?;
     for warning in permission::lint(&template.permissions, None) {
         program::print_warning(warning);
     }

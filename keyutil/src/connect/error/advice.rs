@@ -4,9 +4,9 @@ use tokio_rustls::rustls::CertificateError;
 use tonic::{Code, Status};
 
 use crate::{
-    certificate::CertificateSummary,
     diagnosis::{Class, Step},
-    transport::{DialError, Phase, dial::Peer},
+    transport::{DialError, Peer, Phase},
+    x509::certificate::CertificateSummary,
 };
 
 pub(super) fn unreachable(error: &DialError) -> (Step, Class, Option<String>) {

@@ -24,9 +24,19 @@ fn load(folder: &Path) -> Result<Reloading<Number>, LoadError> {
     Reloading::load(vec![folder.join("a"), folder.join("b")], |contents| {
         let [a, b] = [&contents[0], &contents[1]].map(|text| String::from_utf8_lossy(text));
         if a != b {
-            return Err("a and b do not belong together".into());
+            return Err(unusable("a and b do not belong together"));
         }
-        Ok(Number(a.trim().parse()?))
+        let parsed = a.trim().parse().map(Number);
+        parsed.map_err(|error: std::num::ParseIntError| unusable(&error.to_string()))
+    })
+}
+
+fn unusable(cause: &str) -> Diagnosed {
+    Diagnosed::from(Diagnosis {
+        step: Step::Files,
+        class: Class::Usage,
+        cause: cause.to_owned(),
+        hint: None,
     })
 }
 

@@ -12,8 +12,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::RenewalError;
 use crate::{
+    base::read::read_regular,
     credentials::Token,
-    files::{self, LockError, Mode, create_folder, folder_of, read_regular, sweep},
+    files::{self, LockError, Mode, create_folder, folder_of, sweep},
 };
 
 /// More than any token.

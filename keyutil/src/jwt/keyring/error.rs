@@ -9,9 +9,11 @@ use std::{
 use humantime::{format_duration, format_rfc3339_seconds};
 
 use crate::{
+    base::{JsonError, chain},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
     files::{LockError, WriteError},
-    json::JsonError,
-    jwt::{jwks::JwksError, key::KeyError},
+    jwt::jwks::JwksError,
+    token::KeyError,
 };
 
 /// A ring that could not be read or changed.
@@ -147,5 +149,19 @@ impl KeyringError {
     /// Whether the same is worth trying again later.
     pub fn is_too_early(&self) -> bool {
         matches!(self, Self::TooEarly { .. } | Self::FinishedFirst { .. })
+    }
+}
+
+impl Diagnose for KeyringError {
+    fn diagnosis(&self) -> Diagnosis {
+        Diagnosis {
+            step: Step::Files,
+            class: match self {
+                _ if self.is_too_early() => Class::TooEarly,
+                _ => Class::Other,
+            },
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     files::{Change, Operation},
-    jwt::SigningKey,
+    token::SigningKey,
 };
 
 /// Which way the next key comes to sign.

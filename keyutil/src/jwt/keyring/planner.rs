@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Keyring,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     files::{Change, Operation},
-    jwt::{SigningKey, key},
+    token::{SigningKey, signing_key},
 };
 
 /// Makes one step for one ring.
@@ -218,6 +218,6 @@ fn same_kids(some: &[String], others: &[String]) -> bool {
 }
 
 pub(super) fn new_key() -> Result<(SigningKey, SecretString), KeyringError> {
-    let pem = key::generate_pem()?;
-    Ok((SigningKey::from_pem(key::expose(&pem))?, pem))
+    let pem = signing_key::generate_pem()?;
+    Ok((SigningKey::from_pem(pem.expose_secret().as_bytes())?, pem))
 }

@@ -10,7 +10,10 @@ use super::{
     policy::RotationPolicy,
     record::{ClockSetBack, Entry, Record, State, whole_second},
 };
-use crate::jwt::{Jwks, SigningKey, jwks};
+use crate::{
+    jwt::{Jwks, jwks},
+    token::SigningKey,
+};
 
 /// The files as they were read.
 #[derive(Debug, Default)]

@@ -267,7 +267,7 @@ fn broken_files_are_named_and_nothing_changes() {
 
             let error = world.rotate().unwrap_err();
 
-            let words = crate::chain(&error);
+            let words = crate::base::chain(&error);
             assert!(words.contains(name) && !words.contains("MIGH"), "{words}");
             assert!(error.hint().is_some(), "{words}");
             assert_eq!(world.files(), files, "{name}");

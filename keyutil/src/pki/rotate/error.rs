@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use super::Step;
 use crate::{
+    base::chain,
+    diagnosis::{self, Class, Diagnose, Diagnosis},
     files::{LockError, WriteError},
     pki::{AuthorityError, AuthorityKind, FileError, NameError, Party, ValidityError, error::days},
 };
@@ -215,5 +217,21 @@ fn up_to_seconds(span: Duration) -> Duration {
         whole
     } else {
         whole + Duration::from_secs(1)
+    }
+}
+
+impl Diagnose for RotateError {
+    fn diagnosis(&self) -> Diagnosis {
+        let (step, class) = match self {
+            _ if self.is_usage() => (diagnosis::Step::Configuration, Class::Usage),
+            _ if self.is_too_early() => (diagnosis::Step::Files, Class::TooEarly),
+            _ => (diagnosis::Step::Files, Class::Other),
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
     }
 }

@@ -7,12 +7,12 @@ use super::{
     state::{Current, Holder},
 };
 use crate::{
-    certificate::CertificateSummary,
     files::Operation,
     pki::{
         AlternativeName, BACK_DATED, FileError, InitOptions, LeafRequest, NameError, Validity,
         bundle::Bundle,
     },
+    x509::certificate::CertificateSummary,
 };
 
 /// In memory. Between the two operations key and certificate do not belong together, which whoever

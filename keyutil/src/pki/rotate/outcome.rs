@@ -7,8 +7,8 @@ use tracing::info;
 
 use super::Step;
 use crate::{
-    certificate::CertificateSummary,
     pki::{AuthorityKind, Party},
+    x509::certificate::CertificateSummary,
 };
 
 /// A party has a new certificate.

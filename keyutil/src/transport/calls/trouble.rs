@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{diagnosis::Diagnosis, status::in_words};
+use crate::{base::time::in_words, diagnosis::Diagnosis};
 
 /// From the first time that it is told to the second; twice as long after each.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);

@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, thread};
 
 use super::world::{STEPS, World};
 use crate::{
-    chain,
+    base::chain,
     pki::{
         AuthorityKind, Layout, LeafOptions, Party, RotateError, Step, list, rotate_authority,
         rotate_leaf,

@@ -7,11 +7,11 @@ use std::{
 
 use super::world::{STEPS, World};
 use crate::{
-    certificate::CertificateSummary,
     pki::{
         AuthorityKind, BACK_DATED, InitOptions, LeafOptions, Party, RotateError, Step,
         bundle::Bundle, init, next_step, rotate_authority, rotate_leaf,
     },
+    x509::certificate::CertificateSummary,
 };
 
 const SECOND: Duration = Duration::from_secs(1);

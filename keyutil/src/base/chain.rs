@@ -16,7 +16,7 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 }
 
 /// The error and its sources, outermost first.
-pub(crate) fn causes<'a>(
+pub fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     // Copied out of the reference, so that the source lives as long as the error does.

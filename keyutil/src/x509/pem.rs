@@ -15,10 +15,10 @@ use tokio_rustls::rustls::pki_types::{
 pub use contents::Contents;
 pub use kind::KeyKind;
 
-use crate::files::without_byte_order_mark;
+use crate::base::read::without_byte_order_mark;
 
 /// Every certificate of a file, of which there is at least one.
-pub(crate) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let text = without_byte_order_mark(text);
     let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
     let found = found.map_err(|error| PemError::of(error, text, Wanted::Certificate))?;
@@ -29,7 +29,7 @@ pub(crate) fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, 
 }
 
 /// The first private key of a file: PKCS#8, PKCS#1 or SEC1, without a passphrase.
-pub(crate) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
+pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     let text = without_byte_order_mark(text);
     PrivateKeyDer::from_pem_slice(text).map_err(|error| {
         if contents::is_encrypted(text) {
@@ -41,7 +41,7 @@ pub(crate) fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemErro
 }
 
 /// How many private keys there are that can be read.
-pub(crate) fn count_private_keys(text: &[u8]) -> usize {
+pub fn count_private_keys(text: &[u8]) -> usize {
     PrivateKeyDer::pem_slice_iter(without_byte_order_mark(text))
         .filter(Result::is_ok)
         .count()

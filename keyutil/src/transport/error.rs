@@ -1,11 +1,18 @@
 //! Why there is no connection.
 
-use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
-use tokio_rustls::rustls::{self, AlertDescription, CertificateError, pki_types::ServerName};
+use tokio_rustls::rustls::{
+    self, AlertDescription, CertificateError,
+    pki_types::{ServerName, UnixTime},
+};
 
-use super::{Peer, unverified::InWords};
-use crate::transport::stream::alert_in;
+use super::peer::Peer;
 
 /// Why there is no connection.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -120,7 +127,7 @@ impl DialError {
         }
     }
 
-    pub(in crate::transport) fn handshake(
+    pub(super) fn handshake(
         server_name: &ServerName<'static>,
         peer: &Arc<Peer>,
         source: io::Error,
@@ -218,4 +225,58 @@ impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.to_str())
     }
+}
+
+/// The alert in an error of rustls, if it is one that the peer sent.
+pub fn alert_in(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+/// What is wrong with the certificate that this peer presented.
+struct InWords<'a> {
+    error: &'a CertificateError,
+    peer: &'a Peer,
+}
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use CertificateError as E;
+        match self.error {
+            E::UnknownIssuer => f.write_str("none of these has issued it (`UnknownIssuer`)"),
+            E::BadSignature => f.write_str(
+                "its issuer has the name of one of these, and another key (`BadSignature`)",
+            ),
+            E::ExpiredContext { time, not_after } => write!(
+                f,
+                "it expired at {}, and by the clock of this machine it is {}",
+                shown(*not_after),
+                shown(*time)
+            ),
+            E::NotValidYetContext { time, not_before } => write!(
+                f,
+                "it is not valid before {}, and by the clock of this machine it is {}",
+                shown(*not_before),
+                shown(*time)
+            ),
+            E::NotValidForNameContext { expected, .. } => {
+                write!(f, "it is not valid for name `{}`", expected.to_str())?;
+                let presented = self.peer.presented();
+                match presented.map(|leaf| leaf.names()).unwrap_or_default() {
+                    names if names.is_empty() => f.write_str(", nor for any other"),
+                    names => write!(f, ", but for `{}`", names.join("`, `")),
+                }
+            }
+            E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
+                f.write_str("it lacks the extended key usage `serverAuth`")
+            }
+            other => write!(f, "{other}"),
+        }
+    }
+}
+
+fn shown(time: UnixTime) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()))
 }

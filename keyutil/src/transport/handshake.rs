@@ -1,16 +1,25 @@
 //! What both sides have presented, for the journal and the log.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
 
 use tokio_rustls::rustls::ClientConnection;
 use tracing::{debug, info};
 
-use super::Peer;
+use super::peer::Peer;
 use crate::{
-    certificate::CertificateSummary,
     credentials::Identity,
     status::{Handshake, Presented},
+    x509::certificate::CertificateSummary,
 };
+
+/// A finished handshake.
+#[derive(Debug)]
+pub struct Secured {
+    /// What both sides have presented.
+    pub handshake: Handshake,
+    /// What the server has shown of itself.
+    pub peer: Arc<Peer>,
+}
 
 /// A handshake that was finished just now.
 pub(super) fn done(
@@ -35,11 +44,7 @@ pub(super) fn done(
 }
 
 /// A person wants to see that a new certificate is in use, and not each connection.
-pub(in crate::transport) fn report(
-    target: &str,
-    handshake: &Handshake,
-    before: Option<&Handshake>,
-) {
+pub(super) fn report(target: &str, handshake: &Handshake, before: Option<&Handshake>) {
     let (server, client) = (handshake.server.as_ref(), handshake.client.as_ref());
     macro_rules! report {
         ($level:ident) => {

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{
     sign::CertifiedKey,
 };
 
-use crate::certificate::{self, CertificateSummary};
+use crate::x509::certificate::{self, CertificateSummary};
 
 /// What the server has shown of itself in one handshake.
 #[derive(Debug, Default)]

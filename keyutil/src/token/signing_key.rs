@@ -7,13 +7,14 @@ use jsonwebtoken::{
     jwk::{Jwk, PublicKeyUse, ThumbprintHash},
 };
 use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding, PrivateKeyInfoRef};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::Claims;
 use crate::{
-    PemError,
-    pem::{self, Contents, KeyKind},
+    base::chain,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    x509::pem::{self, Contents, KeyKind, PemError},
 };
 
 /// A key that mints tokens the server accepts: P-256 (ES256) or RSA (RS256).
@@ -110,7 +111,8 @@ impl SigningKey {
         }
     }
 
-    pub(super) fn public(&self) -> &Jwk {
+    /// The public half, named by the `kid`.
+    pub fn public(&self) -> &Jwk {
         &self.public
     }
 
@@ -153,11 +155,6 @@ pub fn generate_pem() -> Result<SecretString, KeyError> {
     Ok(SecretString::from(pem.as_str()))
 }
 
-/// The bytes of a PEM that [`generate_pem`] made, for the one who writes the file.
-pub(super) fn expose(pem: &SecretString) -> &[u8] {
-    pem.expose_secret().as_bytes()
-}
-
 /// A signing key that cannot be used. Never holds a part of the key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -190,9 +187,34 @@ pub enum KeyError {
     Generate,
 }
 
+impl KeyError {
+    fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Pem(_) | Self::Public => Some(
+                "give the private signing key, P-256 or RSA, with `--signing-key`: `keyutil key \
+                 generate` makes one in `certs/signing/current.pem`",
+            ),
+            // Their messages say what to do.
+            _ => None,
+        }
+    }
+}
+
+impl Diagnose for KeyError {
+    fn diagnosis(&self) -> Diagnosis {
+        Diagnosis {
+            step: Step::Token,
+            class: Class::Token,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use base64::{Engine, prelude::BASE64_STANDARD};
+    use secrecy::ExposeSecret;
 
     use super::*;
 
@@ -215,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_kid_is_the_thumbprint_of_the_public_half() {
-        let key = SigningKey::from_pem(expose(&generate_pem().unwrap())).unwrap();
+        let key = SigningKey::from_pem(generate_pem().unwrap().expose_secret().as_bytes()).unwrap();
         let mut bare = key.public().clone();
         bare.common = Default::default();
         assert_eq!(bare.thumbprint(ThumbprintHash::SHA256).unwrap(), key.kid());
@@ -282,7 +304,7 @@ mod tests {
     #[test]
     fn debug_shows_no_key() {
         let pem = generate_pem().unwrap();
-        let key = SigningKey::from_pem(expose(&pem)).unwrap();
+        let key = SigningKey::from_pem(pem.expose_secret().as_bytes()).unwrap();
         let shown = format!("{key:?} {pem:?}");
         let middle = pem.expose_secret().lines().nth(1).unwrap();
         assert!(!shown.contains(middle), "{shown}");

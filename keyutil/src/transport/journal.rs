@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::DialError;
+use super::error::DialError;
 use crate::status::Handshake;
 
 /// What happened to the last connection. The HTTP/2 layer between us and the caller keeps the text
@@ -29,7 +29,7 @@ pub struct Journal {
 
 /// Which connection this is, counted from 1: one with a higher number was dialled later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::transport) struct Attempt(u64);
+pub(super) struct Attempt(u64);
 
 /// A failure that no later connection has made good.
 #[derive(Clone, Debug)]
@@ -68,22 +68,22 @@ impl Journal {
     }
 
     /// Whether the server has ever answered.
-    pub(in crate::transport) fn has_answered(&self) -> bool {
+    pub(super) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed) > 0
     }
 
-    pub(in crate::transport) fn attempt(&self) -> Attempt {
+    pub(super) fn attempt(&self) -> Attempt {
         Attempt(self.attempts.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     /// Takes the place of the last handshake, and gives that back.
-    pub(in crate::transport) fn shook_hands(&self, handshake: Handshake) -> Option<Handshake> {
+    pub(super) fn shook_hands(&self, handshake: Handshake) -> Option<Handshake> {
         self.handshakes.fetch_add(1, Ordering::Relaxed);
         lock(&self.last_handshake).replace(handshake)
     }
 
     /// The end of a connection that a later one has taken the place of is nobody's trouble.
-    pub(in crate::transport) fn failed(&self, attempt: Attempt, error: DialError) {
+    pub(super) fn failed(&self, attempt: Attempt, error: DialError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         if attempt.0 < self.answered.load(Ordering::Relaxed) {
             return;
@@ -100,7 +100,7 @@ impl Journal {
 
     /// The server has sent something. On a connection that is older than the failure that proves
     /// nothing: it stays for its long polls when a new certificate is refused.
-    pub(in crate::transport) fn answered(&self, attempt: Attempt) {
+    pub(super) fn answered(&self, attempt: Attempt) {
         if self.answered.load(Ordering::Relaxed) < attempt.0 {
             self.answered.fetch_max(attempt.0, Ordering::Relaxed);
         }

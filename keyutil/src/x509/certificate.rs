@@ -17,10 +17,7 @@ use x509_parser::{
     x509::X509Name,
 };
 
-use crate::text::printable;
-
-/// The last second that X.509 can write: 9999-12-31T23:59:59Z.
-pub(crate) const LAST_SECOND: u64 = 253_402_300_799;
+use crate::base::{text::printable, time::LAST_SECOND};
 
 /// The parts of a certificate by which a person recognises it and judges its fitness.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,7 +129,7 @@ pub fn public_key(der: &[u8]) -> Result<Vec<u8>, CertificateError> {
 
 /// Whether the first of two certificates in DER says that the second is its issuer: by its name
 /// and, where both have it, by the identifier of its key. The signature is not verified.
-pub(crate) fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
+pub fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
     let (Ok(certificate), Ok(issuer)) = (parse(certificate), parse(issuer)) else {
         return false;
     };
@@ -157,7 +154,7 @@ pub(crate) fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
 }
 
 /// A distinguished name in DER, such as a TLS server sends of the CAs that it accepts.
-pub(crate) fn name_in_words(der: &[u8]) -> String {
+pub fn name_in_words(der: &[u8]) -> String {
     match X509Name::from_der(der) {
         Ok((_, name)) => printable(&name.to_string()),
         Err(_) => "a name that cannot be read".to_owned(),
@@ -165,7 +162,7 @@ pub(crate) fn name_in_words(der: &[u8]) -> String {
 }
 
 /// Whether the serial number is negative, which some tools write by mistake.
-pub(crate) fn has_negative_serial(der: &[u8]) -> bool {
+pub fn has_negative_serial(der: &[u8]) -> bool {
     parse(der).is_ok_and(|certificate| {
         let first = certificate.raw_serial().first();
         first.is_some_and(|byte| byte & 0x80 != 0)
@@ -266,7 +263,7 @@ fn serial_text(raw: &[u8]) -> String {
     upper_hex(digits)
 }
 
-pub(crate) fn upper_hex(bytes: &[u8]) -> String {
+pub fn upper_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 

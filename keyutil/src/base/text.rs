@@ -2,17 +2,17 @@
 
 /// Escapes what is no text: control characters, with which a terminal can be told what to do, and
 /// those that turn the direction of writing, with which a line can be made to read as another.
-pub(crate) fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     escaped(text, |_| false)
 }
 
 /// The same, and leaves the ends of lines.
-pub(crate) fn printable_lines(text: &str) -> String {
+pub fn printable_lines(text: &str) -> String {
     escaped(text, |character| character == '\n')
 }
 
 /// The beginning of what is longer than anybody reads.
-pub(crate) fn shortened(text: &str, most: usize) -> String {
+pub fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
         None => text.to_owned(),

@@ -9,10 +9,10 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 pub struct KeyKind(&'static str);
 
 impl KeyKind {
-    pub(crate) const RSA: Self = Self("RSA");
-    pub(crate) const P256: Self = Self("P-256");
+    pub const RSA: Self = Self("RSA");
+    pub const P256: Self = Self("P-256");
 
-    pub(crate) fn of(key: &PrivateKeyDer<'_>) -> Self {
+    pub fn of(key: &PrivateKeyDer<'_>) -> Self {
         let der = match key {
             PrivateKeyDer::Pkcs1(_) => return Self::RSA,
             // The curve stands behind the key.

@@ -6,30 +6,30 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 use super::{Permission, permission};
-use crate::certificate::LAST_SECOND;
+use crate::base::time::LAST_SECOND;
 
 /// The two readable parts of a token in the compact form of RFC 7515. The signature is not looked
 /// at, so nothing here can be relied on for a decision.
 #[derive(Clone, Debug)]
-pub struct Unverified {
+pub struct UnverifiedToken {
     /// The JOSE header.
     pub header: Value,
     /// The claims.
     pub claims: Value,
 }
 
-impl Unverified {
+impl UnverifiedToken {
     /// Takes a token apart. It must have no white space around it.
     ///
     /// # Errors
-    /// [`NotAToken`], which never holds a part of the text.
-    pub fn parse(token: &str) -> Result<Self, NotAToken> {
+    /// [`MalformedToken`], which never holds a part of the text.
+    pub fn parse(token: &str) -> Result<Self, MalformedToken> {
         let parts: Vec<&str> = token.split('.').collect();
         let [header, claims, signature] = parts[..] else {
-            return Err(NotAToken::Parts(parts.len()));
+            return Err(MalformedToken::Parts(parts.len()));
         };
         if BASE64_URL_SAFE_NO_PAD.decode(signature).is_err() {
-            return Err(NotAToken::Part("signature"));
+            return Err(MalformedToken::Part("signature"));
         }
         Ok(Self {
             header: object(header, "header")?,
@@ -78,7 +78,7 @@ impl Unverified {
 
     /// Whether a date is there and is none: a NumericDate is a number that fits the 64 bits which
     /// the server reads it into.
-    pub(crate) fn malformed_time(&self, claim: &str) -> bool {
+    pub fn malformed_time(&self, claim: &str) -> bool {
         let fits = |seconds: f64| seconds.abs() < i64::MAX as f64;
         let value = self.claims.get(claim);
         value.is_some_and(|value| !value.as_f64().is_some_and(fits))
@@ -170,19 +170,19 @@ impl Unverified {
     }
 }
 
-fn object(part: &str, name: &'static str) -> Result<Value, NotAToken> {
+fn object(part: &str, name: &'static str) -> Result<Value, MalformedToken> {
     let bytes = BASE64_URL_SAFE_NO_PAD
         .decode(part)
-        .map_err(|_| NotAToken::Part(name))?;
+        .map_err(|_| MalformedToken::Part(name))?;
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(members)) => Ok(Value::Object(members)),
-        _ => Err(NotAToken::Part(name)),
+        _ => Err(MalformedToken::Part(name)),
     }
 }
 
 /// Text that is no token in the compact form of RFC 7515.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotAToken {
+pub enum MalformedToken {
     /// The wrong number of dots.
     #[error("not a JWT: it has {0} part(s) where a signed token has three, parted by dots")]
     Parts(usize),
@@ -211,7 +211,7 @@ mod tests {
             (serde_json::json!({"exp": 1e300}), "`exp` cannot be read"),
             (serde_json::json!({"exp": null}), "`exp` cannot be read"),
         ] {
-            let token = Unverified {
+            let token = UnverifiedToken {
                 header: serde_json::json!({}),
                 claims,
             };
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn permissions_that_are_no_array_are_named() {
-        let token = Unverified {
+        let token = UnverifiedToken {
             header: serde_json::json!({"alg": "HS256"}),
             claims: serde_json::json!({"permissions": "default:write"}),
         };
@@ -235,7 +235,7 @@ mod tests {
     /// Milliseconds, by mistake: the year 50000, which `humantime` panics on.
     #[test]
     fn times_beyond_the_calendar_are_its_end() {
-        let token = |exp: f64| Unverified {
+        let token = |exp: f64| UnverifiedToken {
             header: serde_json::json!({}),
             claims: serde_json::json!({"exp": exp, "nbf": -exp}),
         };
@@ -251,7 +251,7 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_text_neither_panics_nor_leaks(text in "[\\PC.]{0,80}") {
-            if let Err(error) = Unverified::parse(&text) {
+            if let Err(error) = UnverifiedToken::parse(&text) {
                 prop_assert!(text.len() < 20 || !error.to_string().contains(&text));
             }
         }

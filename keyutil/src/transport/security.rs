@@ -1,9 +1,49 @@
-//! What one connection is made with.
+//! What protects a connection, and what one connection is made with.
 
 use std::sync::Arc;
 
-use super::{Security, TrustSource};
-use crate::credentials::{Identity, Trust};
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::credentials::{Identity, Reloading, Trust};
+
+/// What protects the connection.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// Nothing. With `loopback_only` the connection is made to this machine alone, because tokens
+    /// travel on it.
+    Plaintext {
+        /// Whether tokens travel on it.
+        loopback_only: bool,
+    },
+    /// TLS, and mutual TLS where there is an identity.
+    Tls {
+        /// The name that the server's certificate must be for.
+        server_name: ServerName<'static>,
+        /// What we present.
+        identity: Option<Reloading<Identity>>,
+        /// What we verify the server with.
+        trust: TrustSource,
+    },
+}
+
+/// A bundle that is followed, or the machine's own CAs.
+#[derive(Clone, Debug)]
+pub enum TrustSource {
+    /// A file of the user's.
+    File(Reloading<Trust>),
+    /// The machine's.
+    System(Arc<Trust>),
+}
+
+impl TrustSource {
+    /// What is trusted now.
+    pub fn current(&self) -> Arc<Trust> {
+        match self {
+            Self::File(trust) => trust.current(),
+            Self::System(trust) => trust.clone(),
+        }
+    }
+}
 
 /// What one connection is made with: identity and trust as they were at one moment. In plaintext
 /// there is neither.
@@ -31,7 +71,7 @@ impl Credentials {
 
     /// One new and the other as it was: what is left to try where both are new and do not do. A bad
     /// certificate must not keep a good CA bundle from use, nor the other way round.
-    pub(in crate::transport) fn halves(&self, new: &Self) -> Vec<Self> {
+    pub(super) fn halves(&self, new: &Self) -> Vec<Self> {
         let halves = [
             Self {
                 identity: self.identity.clone(),
@@ -55,7 +95,7 @@ impl Credentials {
     }
 
     /// Whether they still are. On the path of every call, so no reference is counted.
-    pub(in crate::transport) fn are_of_now(&self, security: &Security) -> bool {
+    pub(super) fn are_of_now(&self, security: &Security) -> bool {
         let Security::Tls {
             identity, trust, ..
         } = security

@@ -6,7 +6,8 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 use super::Wanted;
 use crate::{
-    certificate::CertificateSummary, files::without_byte_order_mark, jwt::inspect::Unverified,
+    base::{read::without_byte_order_mark, redact::is_jwt},
+    x509::certificate::CertificateSummary,
 };
 
 /// What a file holds, as far as it can be told without repeating any of it.
@@ -39,7 +40,7 @@ pub enum Contents {
 }
 
 impl Contents {
-    pub(crate) fn of(text: &[u8]) -> Self {
+    pub fn of(text: &[u8]) -> Self {
         let text = without_byte_order_mark(text);
         let trimmed = text.trim_ascii();
         if trimmed.is_empty() {
@@ -58,7 +59,7 @@ impl Contents {
             return der(text, body);
         }
         match std::str::from_utf8(trimmed) {
-            Ok(text) if Unverified::parse(text).is_ok() => Self::Token,
+            Ok(text) if is_jwt(text) => Self::Token,
             Ok(text) if text.starts_with(['{', '[']) => Self::Json,
             _ => Self::Unknown,
         }

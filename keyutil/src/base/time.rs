@@ -4,20 +4,27 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
-use crate::certificate::LAST_SECOND;
+/// The last second of the year 9999, 9999-12-31T23:59:59Z: the last that X.509 and RFC 3339 can
+/// express.
+pub const LAST_SECOND: u64 = 253_402_300_799;
 
-pub(super) fn serialize<S: Serializer>(
-    time: &SystemTime,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+/// Serializes a time as RFC 3339 text, for `#[serde(with = "time")]`.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
     in_words(*time).serialize(serializer)
 }
 
-/// The same for a time that may be missing.
-pub(super) mod option {
+/// Serializes an optional time as RFC 3339 text, for `#[serde(with = "time::option")]`.
+pub mod option {
     use super::*;
 
-    pub(in crate::status) fn serialize<S: Serializer>(
+    /// Serializes the time, or nothing.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(
         time: &Option<SystemTime>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -27,14 +34,14 @@ pub(super) mod option {
 
 /// Text, because `humantime` panics on times that no calendar of ours has: certificates may be
 /// valid until the year 9999, and a token until whenever its issuer says.
-pub(crate) fn in_words(time: SystemTime) -> String {
+pub fn in_words(time: SystemTime) -> String {
     within_the_calendar(time, |time| {
         humantime::format_rfc3339_millis(time).to_string()
     })
 }
 
 /// The same to the second, for what is of no finer grain.
-pub(crate) fn to_the_second(time: SystemTime) -> String {
+pub fn to_the_second(time: SystemTime) -> String {
     within_the_calendar(time, |time| {
         humantime::format_rfc3339_seconds(time).to_string()
     })

@@ -1,0 +1,45 @@
+//! Reading files of a bounded size.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    path::Path,
+};
+
+/// The largest file that is read where a credential is expected, in bytes. It is larger than any
+/// certificate bundle, key or token; a wrong path must not fill the memory.
+pub const MAX_FILE_SIZE: u64 = 4 << 20;
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// Other kinds of files are refused: opening a pipe without a writer would block, and some devices
+/// have no end.
+///
+/// # Errors
+/// An [`io::Error`], when the file cannot be read, is not a regular file, or is larger.
+pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    read_at_most(File::open(path)?, limit)
+}
+
+/// Reads to the end, which must come after at most `limit` bytes.
+///
+/// # Errors
+/// An [`io::Error`], when reading fails or there is more.
+pub fn read_at_most(from: impl Read, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    from.take(limit + 1).read_to_end(&mut content)?;
+    if content.len() as u64 > limit {
+        let limit = format!("larger than anything of its kind: {} MiB", limit >> 20);
+        return Err(io::Error::other(limit));
+    }
+    Ok(content)
+}
+
+/// The text without a leading byte order mark, with which some Windows editors save PEM. A parser
+/// that expects `-----BEGIN` at the start of a line would not find the first block behind it.
+pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}

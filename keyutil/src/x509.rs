@@ -1,0 +1,4 @@
+//! PEM and certificates as files have them.
+
+pub mod certificate;
+pub mod pem;
