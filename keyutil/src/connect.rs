@@ -30,10 +30,11 @@ pub use observer::Observer;
 
 use self::diagnose::connection_failed;
 pub use self::diagnose::describe;
-pub(crate) use self::diagnose::{accepts, explain_call, failed_on};
+pub(crate) use self::diagnose::{explain_call, failed_on, verdict};
 use crate::{
     args::ConnectArgs,
     credentials::Watch,
+    explain::TokenVerdict,
     settings::Settings,
     token::Role,
     transport::{AuthorizedChannel, Bearer, RotatingChannel, is_refusal},
@@ -191,9 +192,9 @@ impl Opened {
         let Err(status) = describe(self.channel(), namespace).await else {
             return Ok(());
         };
-        let accepted = match is_refusal(&status) {
-            true => accepts(&self.channel, &self.bearer).await,
-            false => None,
+        let verdict = match is_refusal(&status) {
+            true => verdict(&self.channel, &self.bearer).await,
+            false => TokenVerdict::Unknown,
         };
         let (channel, bearer) = (&self.channel, &self.bearer);
         Err(explain_call(
@@ -202,12 +203,19 @@ impl Opened {
             status,
             namespace,
             Role::Read,
-            accepted,
+            verdict,
         ))
     }
 
     /// What a failed call in `namespace` that takes `needed` means.
     pub fn explain(&self, status: Status, namespace: &str, needed: Role) -> ConnectError {
-        explain_call(&self.channel, &self.bearer, status, namespace, needed, None)
+        explain_call(
+            &self.channel,
+            &self.bearer,
+            status,
+            namespace,
+            needed,
+            TokenVerdict::Unknown,
+        )
     }
 }

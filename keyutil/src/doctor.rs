@@ -45,7 +45,7 @@ use crate::{
     connect::Connection,
     credentials::TokenSource,
     diagnosis::Step,
-    explain::Explanation,
+    explain::{Explanation, TokenVerdict},
     settings::{Examined, Settings},
     transport::RotatingChannel,
 };
@@ -117,7 +117,7 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
         for step in [Step::Grpc, Step::Permission, Step::TaskQueue] {
             report.skip(step, "there is no connection to make calls on");
         }
-        let key_set = jwks::look(&mut report, examination, token, None).await;
+        let key_set = jwks::look(&mut report, examination, token, TokenVerdict::Unknown).await;
         token::look(&mut report, examination, token, &problems, None);
         clock::look(&mut report, token, &key_set, false);
         report.sort();
@@ -127,14 +127,19 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
     let server = Server::new(channel, token, args.namespace.trim(), limit).compressing(compression);
     server.answers(&mut report).await;
     let probe = server.probe().await;
-    let accepted = server.accepts(&probe).await;
-    let key_set = jwks::look(&mut report, examination, token, accepted).await;
+    let verdict = server.verdict(&probe).await;
+    let key_set = jwks::look(&mut report, examination, token, verdict).await;
     let why = match &probe {
-        Probe::Refused(_) => Some(why(&server, examination, token, &key_set, accepted).await),
+        Probe::Refused(_) => Some(why(&server, examination, token, &key_set, verdict).await),
         _ => None,
     };
     token::look(&mut report, examination, token, &problems, why.as_ref());
-    clock::look(&mut report, token, &key_set, accepted == Some(true));
+    clock::look(
+        &mut report,
+        token,
+        &key_set,
+        verdict == TokenVerdict::Accepted,
+    );
     if server
         .permits(&mut report, examination.role, probe, why.as_ref())
         .await
@@ -186,13 +191,13 @@ async fn why(
     examination: &Examination<'_>,
     token: Option<&TokenSource>,
     key_set: &KeySet,
-    accepted: Option<bool>,
+    verdict: TokenVerdict,
 ) -> Explanation {
     let explanation = server.why(&Facts {
         key_set: key_set.document(),
         key_is_new: key_set.key_is_new,
         audience: examination.audience,
-        accepted,
+        verdict,
     });
     let Explanation::Perhaps(suspects) = explanation else {
         return explanation;

@@ -29,9 +29,20 @@ pub struct Refusal<'a> {
     pub key_is_new: bool,
     /// The audience that the server expects, if it is known.
     pub audience: Option<&'a str>,
-    /// Whether the server finds the token good: it answers a call that everybody may make with it,
-    /// or without a token alone.
-    pub accepted: Option<bool>,
+    /// Whether the server accepts the token.
+    pub verdict: TokenVerdict,
+}
+
+/// Whether the server accepts a token, whatever the token permits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TokenVerdict {
+    /// The server answers a call with the token that takes no permission.
+    Accepted,
+    /// The server refuses such a call with the token, and answers it without a token.
+    Rejected,
+    /// The two cannot be told apart.
+    #[default]
+    Unknown,
 }
 
 /// What a call had in its `authorization` header.
@@ -149,13 +160,13 @@ impl Refusal<'_> {
             ]
             .concat()
         };
-        let certain = match self.accepted {
-            Some(true) => match self.permissions(token) {
+        let certain = match self.verdict {
+            TokenVerdict::Accepted => match self.permissions(token) {
                 none if none.is_empty() => vec![otherwise()],
                 permissions => permissions,
             },
-            Some(false) => of_token(),
-            None => [of_token(), self.permissions(token)].concat(),
+            TokenVerdict::Rejected => of_token(),
+            TokenVerdict::Unknown => [of_token(), self.permissions(token)].concat(),
         };
         if certain.is_empty() {
             Explanation::Perhaps(self.suspects(token, now))

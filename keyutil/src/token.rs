@@ -17,4 +17,4 @@ pub mod unverified;
 pub use claims::{Claims, ClaimsTemplate};
 pub use permission::{Permission, Role};
 pub use signing_key::{KeyError, SigningKey};
-pub use unverified::{MalformedToken, UnverifiedToken};
+pub use unverified::{Lifetime, MalformedToken, UnverifiedToken};

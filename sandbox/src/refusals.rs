@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use keyutil::{
     ConnectArgs, ConnectError,
     connect::{self, Opened},
-    explain::{Refusal, Sent},
+    explain::{Refusal, Sent, TokenVerdict},
     files::{self, Mode},
     jwt::keyring::read_signing_key,
     pki::{Authority, AuthorityRequest, LeafRequest, Party, Purpose, Validity},
@@ -128,7 +128,7 @@ async fn token_refusal(stack: &Stack, token: Option<SecretString>) -> anyhow::Re
                 key_set: Some(&key_set),
                 key_is_new: false,
                 audience: Some(AUDIENCE),
-                accepted: None,
+                verdict: TokenVerdict::Unknown,
             };
             Ok(Refused {
                 answer: format!("{:?}: {}", status.code(), status.message()),

@@ -170,7 +170,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     ))?;
     program::print_line(format_args!(
         "lifetime   {}",
-        token.lifetime_in_words(SystemTime::now())
+        token.lifetime(SystemTime::now())
     ))?;
     for warning in token.lint(arguments.namespace.as_deref()) {
         program::print_line(format_args!("warning    {warning}"))?;

@@ -10,7 +10,9 @@ use tonic::{Code, Status};
 use url::Url;
 
 use super::{ConnectError, Connection, Opened, diagnose::explain};
-use crate::{base::chain, diagnosis::Diagnose, token::Role, transport::bridge::Bridge};
+use crate::{
+    base::chain, diagnosis::Diagnose, explain::TokenVerdict, token::Role, transport::bridge::Bridge,
+};
 
 impl Opened {
     pub(super) async fn into_client(self) -> Result<Connection, ConnectError> {
@@ -24,7 +26,14 @@ impl Opened {
             target: target.clone(),
             explain: Box::new(move |status| {
                 // All that workers and starters do takes `write`.
-                let known = explain(&rotating, &bearer, status, &namespace, Role::Write, None);
+                let known = explain(
+                    &rotating,
+                    &bearer,
+                    status,
+                    &namespace,
+                    Role::Write,
+                    TokenVerdict::Unknown,
+                );
                 let error = known.or_else(|| {
                     is_of_the_server(status).then(|| ConnectError::Call {
                         target: rotating.dial().target(),

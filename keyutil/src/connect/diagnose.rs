@@ -16,36 +16,35 @@ use super::ConnectError;
 use crate::{
     base::{causes, time::in_words},
     credentials::{Credential, Identity, Token, TokenSource},
-    explain::{Explanation, Refusal, Sent},
+    explain::{Explanation, Refusal, Sent, TokenVerdict},
     token::Role,
     transport::{
-        Bearer, Credentials, Dial, DialError, Peer, RotatingChannel, Security, bearer, is_refusal,
+        Bearer, Credentials, Dial, DialError, LocalCause, Peer, RotatingChannel, Security,
+        is_refusal,
     },
 };
 
 /// What a failed call in `namespace` that takes `needed` means, if it is one of those that many
-/// calls share: it was refused, or not sent, or there was no connection. `accepted` is what
-/// [`accepts`] says.
+/// calls share: it was refused, or not sent, or there was no connection. `verdict` is what
+/// [`verdict`] says.
 pub(super) fn explain(
     channel: &RotatingChannel,
     bearer: &Bearer,
     status: &Status,
     namespace: &str,
     needed: Role,
-    accepted: Option<bool>,
+    verdict: TokenVerdict,
 ) -> Option<ConnectError> {
     match status.code() {
         _ if is_refusal(status) => Some(ConnectError::Refused {
             target: channel.dial().target(),
             namespace: namespace.to_owned(),
-            explanation: explain_refusal(bearer, namespace, needed, accepted),
+            explanation: explain_refusal(bearer, namespace, needed, verdict),
             status: status.clone(),
         }),
-        Code::Unavailable if status.message().starts_with(bearer::NOT_SENT) => {
-            Some(ConnectError::NoToken {
-                reason: status.message().to_owned(),
-            })
-        }
+        _ if LocalCause::of(status) == Some(LocalCause::NotSent) => Some(ConnectError::NoToken {
+            reason: status.message().to_owned(),
+        }),
         _ => dial_error(channel, status).map(|source| connection_failed(channel, source)),
     }
 }
@@ -57,9 +56,9 @@ pub(crate) fn explain_call(
     status: Status,
     namespace: &str,
     needed: Role,
-    accepted: Option<bool>,
+    verdict: TokenVerdict,
 ) -> ConnectError {
-    if let Some(known) = explain(channel, bearer, &status, namespace, needed, accepted) {
+    if let Some(known) = explain(channel, bearer, &status, namespace, needed, verdict) {
         return known;
     }
     let target = channel.dial().target();
@@ -68,7 +67,7 @@ pub(crate) fn explain_call(
             target,
             namespace: namespace.to_owned(),
         },
-        Code::Unknown if status.message().ends_with(HEADERS_TOO_LARGE) => {
+        _ if LocalCause::of(&status) == Some(LocalCause::HeadersTooLarge) => {
             ConnectError::TokenTooLarge {
                 target,
                 size: size(bearer),
@@ -77,9 +76,6 @@ pub(crate) fn explain_call(
         _ => ConnectError::Call { target, status },
     }
 }
-
-/// As tonic tells of an answer without a gRPC status (RFC 6585 section 5).
-const HEADERS_TOO_LARGE: &str = "HTTP status code 431";
 
 fn size(bearer: &Bearer) -> usize {
     let token = bearer
@@ -108,24 +104,25 @@ pub async fn describe<I: Interceptor>(
     Ok(())
 }
 
-/// Whether the server finds the token good, if that can be learnt: a call that everybody may make
-/// is refused with a bad one. Tells a token that is not accepted from one that permits too little.
-pub(crate) async fn accepts(channel: &RotatingChannel, bearer: &Bearer) -> Option<bool> {
-    bearer.source()?;
+/// Asks the server whether it accepts the token: a call that takes no permission is refused with a
+/// token that is not accepted. Tells such a token from one that permits too little.
+pub(crate) async fn verdict(channel: &RotatingChannel, bearer: &Bearer) -> TokenVerdict {
+    if bearer.source().is_none() {
+        return TokenVerdict::Unknown;
+    }
     let answered = async |bearer: Bearer| {
         let channel = InterceptedService::new(channel.clone(), bearer);
         let mut service = WorkflowServiceClient::new(channel);
-        let answer = service.get_system_info(GetSystemInfoRequest {});
-        match answer.await {
-            Ok(_) => Some(true),
-            Err(status) => is_refusal(&status).then_some(false),
-        }
+        service.get_system_info(GetSystemInfoRequest {}).await
     };
-    if answered(bearer.clone()).await? {
-        return Some(true);
+    match answered(bearer.clone()).await {
+        Ok(_) => TokenVerdict::Accepted,
+        // Temporal Cloud, or a proxy, may ask for permission here too.
+        Err(status) if is_refusal(&status) && answered(Bearer::new(None)).await.is_ok() => {
+            TokenVerdict::Rejected
+        }
+        Err(_) => TokenVerdict::Unknown,
     }
-    // Temporal Cloud, or a proxy, may ask for permission here too.
-    answered(Bearer::new(None)).await?.then_some(false)
 }
 
 /// Why there was no connection for a call, if that is why it failed.
@@ -223,7 +220,7 @@ fn explain_refusal(
     bearer: &Bearer,
     namespace: &str,
     needed: Role,
-    accepted: Option<bool>,
+    verdict: TokenVerdict,
 ) -> Explanation {
     let token = bearer.source().and_then(TokenSource::current);
     let content = token.as_ref().map(Token::content);
@@ -238,7 +235,7 @@ fn explain_refusal(
         key_set: None,
         key_is_new: false,
         audience: None,
-        accepted,
+        verdict,
     };
     refusal.explain(SystemTime::now())
 }

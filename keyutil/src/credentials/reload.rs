@@ -20,7 +20,7 @@ use tracing::{debug, error, info, warn};
 
 use super::watch::Look;
 use crate::{
-    base::{chain, read::read_regular, redact::is_content},
+    base::{chain, read::read_regular, redact::is_content, time::to_the_second},
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
     status::{CredentialStatus, Failure},
 };
@@ -211,7 +211,7 @@ impl<T: Credential> Reloading<T> {
     fn accept(&self, state: &mut State, found: Fingerprint, value: T) {
         let before = self.peek().identify();
         let now = value.identify();
-        let expires = value.expires_at().map(in_words);
+        let expires = value.expires_at().map(to_the_second);
         self.shared.current.store(Arc::new(value));
         state.since = SystemTime::now();
         state.good = found;
@@ -239,19 +239,21 @@ impl<T: Credential> Reloading<T> {
         state.failures += 1;
         let failure = chain(failure);
         let kept = self.peek();
-        let left = kept.expires_at().map(left_in_words);
-        match &left {
-            Some(left) if left == EXPIRED => error!(
+        let expires_in = kept
+            .expires_at()
+            .map(|at| at.duration_since(SystemTime::now()).ok());
+        match expires_in {
+            Some(None) => error!(
                 credential = T::KIND,
                 kept = kept.identify(),
-                expires_in = left,
+                expires_in = "expired",
                 error = failure,
                 "the new credential is unusable, and the one in use has expired"
             ),
             left => warn!(
                 credential = T::KIND,
                 kept = kept.identify(),
-                expires_in = left,
+                expires_in = left.flatten().map(seconds),
                 error = failure,
                 "the new credential is unusable: kept the one in use"
             ),
@@ -364,17 +366,8 @@ fn fingerprint(contents: &[Vec<u8>]) -> Fingerprint {
     hash.finalize().into()
 }
 
-const EXPIRED: &str = "expired";
-
-fn left_in_words(expires_at: SystemTime) -> String {
-    match expires_at.duration_since(SystemTime::now()) {
-        Ok(left) => humantime::format_duration(Duration::from_secs(left.as_secs())).to_string(),
-        Err(_) => EXPIRED.to_owned(),
-    }
-}
-
-fn in_words(time: SystemTime) -> String {
-    humantime::format_rfc3339_seconds(time).to_string()
+fn seconds(left: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(left.as_secs())).to_string()
 }
 
 /// Files that could not be loaded. Never holds a part of their contents.

@@ -8,7 +8,7 @@ use crate::{
     base::{chain, redact},
     credentials::{Token, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
-    explain::Cause,
+    explain::{Cause, TokenVerdict},
     jwt::{
         fetch::{Fetched, fetch},
         jwks,
@@ -34,13 +34,13 @@ impl KeySet {
     }
 }
 
-/// `accepted` is whether the server accepts the token, where that is known: if it does, it reads
+/// `verdict` is what the server makes of the token: if it accepts it, it reads
 /// another key set than one which does not verify it.
 pub(super) async fn look(
     report: &mut Report,
     examination: &Examination<'_>,
     source: Option<&TokenSource>,
-    accepted: Option<bool>,
+    verdict: TokenVerdict,
 ) -> KeySet {
     let beside = beside_the_signing_key(examination);
     let of_the_server = examination.jwks.is_some();
@@ -52,7 +52,7 @@ pub(super) async fn look(
         return KeySet::default();
     };
     let fail = |report: &mut Report, cause: String, hint: &str| {
-        if accepted == Some(true) {
+        if verdict == TokenVerdict::Accepted {
             let seen = format!("{cause}; the server accepts the token all the same");
             report.warn(Step::Jwks, seen, hint);
         } else {
@@ -122,7 +122,7 @@ pub(super) async fn look(
         }
     }
     tell(report, &name, &kids, kid, &set);
-    if accepted == Some(false) {
+    if verdict == TokenVerdict::Rejected {
         set.key_is_new = tell_age(report, examination, kid);
     }
     set

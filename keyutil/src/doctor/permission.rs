@@ -16,7 +16,7 @@ use crate::{
     connect::ConnectError,
     credentials::{Token, TokenSource},
     diagnosis::{Diagnose, Diagnosis, Step},
-    explain::{Explanation, Refusal, Sent},
+    explain::{Explanation, Refusal, Sent, TokenVerdict},
     token::Role,
     transport::is_refusal,
 };
@@ -87,7 +87,7 @@ impl Server {
                     key_set: None,
                     key_is_new: false,
                     audience: None,
-                    accepted: Some(true),
+                    verdict: TokenVerdict::Accepted,
                 };
                 let explanation = refusal.explain(SystemTime::now());
                 let mut diagnosis = self.refusal(status, explanation).diagnosis();

@@ -12,9 +12,9 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
 use tonic::{Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
 
 use crate::{
-    connect::{ConnectError, Connection, accepts, explain_call},
+    connect::{ConnectError, Connection, explain_call, verdict},
     credentials::{Token, TokenSource},
-    explain::{Explanation, Refusal, Sent},
+    explain::{Explanation, Refusal, Sent, TokenVerdict},
     token::Role,
     transport::{AuthorizedChannel, Bearer, DialError, Phase, RotatingChannel, is_refusal},
 };
@@ -90,13 +90,15 @@ impl Server {
     }
 
     /// Whether the server finds the token good, which one that it refuses may be all the same.
-    pub(super) async fn accepts(&self, probe: &Probe) -> Option<bool> {
+    pub(super) async fn verdict(&self, probe: &Probe) -> TokenVerdict {
         match probe {
-            Probe::Accepted | Probe::NoNamespace(_) => Some(true),
-            Probe::Failed(_) => None,
+            Probe::Accepted | Probe::NoNamespace(_) => TokenVerdict::Accepted,
+            Probe::Failed(_) => TokenVerdict::Unknown,
             Probe::Refused(_) => {
-                let asked = accepts(&self.channel, &self.bearer);
-                tokio::time::timeout(self.limit, asked).await.ok().flatten()
+                let asked = verdict(&self.channel, &self.bearer);
+                tokio::time::timeout(self.limit, asked)
+                    .await
+                    .unwrap_or_default()
             }
         }
     }
@@ -127,7 +129,7 @@ impl Server {
             key_set: facts.key_set,
             key_is_new: facts.key_is_new,
             audience: facts.audience,
-            accepted: facts.accepted,
+            verdict: facts.verdict,
         };
         refusal.explain(SystemTime::now())
     }
@@ -156,7 +158,7 @@ impl Server {
             status,
             &self.namespace,
             needed,
-            None,
+            TokenVerdict::Unknown,
         )
     }
 
@@ -184,5 +186,5 @@ pub(super) struct Facts<'a> {
     pub(super) key_set: Option<&'a [u8]>,
     pub(super) key_is_new: bool,
     pub(super) audience: Option<&'a str>,
-    pub(super) accepted: Option<bool>,
+    pub(super) verdict: TokenVerdict,
 }

@@ -63,7 +63,7 @@ pub(super) fn look(
         .map(|content| {
             let lifetime = match content.expires_at() {
                 Some(until) => format!("valid until {}", when(until, now)),
-                None => content.lifetime_in_words(now),
+                None => content.lifetime(now).to_string(),
             };
             vec![
                 format!("header   {}", content.header),

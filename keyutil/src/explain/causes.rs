@@ -9,25 +9,25 @@ use crate::{
     base::{chain, time::in_words},
     diagnosis::Step,
     jwt::verify::{self, VerifyError},
-    token::{Permission, Role, UnverifiedToken, permission},
+    token::{Lifetime, Permission, Role, UnverifiedToken, permission},
 };
 
 impl Refusal<'_> {
     pub(super) fn times(&self, token: &UnverifiedToken, now: SystemTime) -> Vec<Cause> {
-        let words = token.lifetime_in_words(now);
-        if ["valid", "never", "`exp`"]
-            .iter()
-            .any(|begin| words.starts_with(begin))
-        {
-            return Vec::new();
-        }
-        let hint = if words.starts_with("expired") {
-            "have the token renewed; a signing key (`--signing-key`) or a token file that an agent \
-             renews (`--token-file`) never runs out"
-        } else {
-            "set the clock of this machine, or that of whoever minted the token"
+        let lifetime = token.lifetime(now);
+        let hint = match lifetime {
+            Lifetime::Valid { .. } | Lifetime::Unlimited | Lifetime::Unreadable => {
+                return Vec::new();
+            }
+            Lifetime::Expired { .. } => {
+                "have the token renewed; a signing key (`--signing-key`) or a token file that an \
+                 agent renews (`--token-file`) never runs out"
+            }
+            Lifetime::NotYetValid { .. } => {
+                "set the clock of this machine, or that of whoever minted the token"
+            }
         };
-        let words = format!("the token is out of its time: {words}");
+        let words = format!("the token is out of its time: {lifetime}");
         vec![Cause::of_token(words, hint)]
     }
 

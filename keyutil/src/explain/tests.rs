@@ -15,7 +15,7 @@ fn explain(header: Value, claims: Value) -> String {
         key_set: None,
         key_is_new: false,
         audience: Some("temporal"),
-        accepted: None,
+        verdict: TokenVerdict::Unknown,
     };
     refusal
         .explain(UNIX_EPOCH + Duration::from_secs(1000))
@@ -91,17 +91,37 @@ fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
     let header = json!({"alg": "ES256", "kid": "k"});
     let good = json!({"sub": "s", "exp": 2000, "permissions": ["default:write"]});
     let small = json!({"sub": "s", "exp": 2000, "permissions": ["other:write"]});
-    for (claims, accepted, class, words) in [
-        (&good, Some(true), Class::Permission, "by the token's"),
-        (&good, Some(false), Class::Token, "the token looks right"),
+    for (claims, verdict, class, words) in [
+        (
+            &good,
+            TokenVerdict::Accepted,
+            Class::Permission,
+            "by the token's",
+        ),
+        (
+            &good,
+            TokenVerdict::Rejected,
+            Class::Token,
+            "the token looks right",
+        ),
         (
             &small,
-            Some(true),
+            TokenVerdict::Accepted,
             Class::Permission,
             "takes `default:read`",
         ),
-        (&small, Some(false), Class::Token, "the token looks right"),
-        (&small, None, Class::Permission, "takes `default:read`"),
+        (
+            &small,
+            TokenVerdict::Rejected,
+            Class::Token,
+            "the token looks right",
+        ),
+        (
+            &small,
+            TokenVerdict::Unknown,
+            Class::Permission,
+            "takes `default:read`",
+        ),
     ] {
         let token = UnverifiedToken {
             header: header.clone(),
@@ -114,7 +134,7 @@ fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
             key_set: None,
             key_is_new: false,
             audience: None,
-            accepted,
+            verdict,
         };
         let explanation = refusal.explain(UNIX_EPOCH + Duration::from_secs(1000));
         assert_eq!(explanation.class(), class, "{explanation}");

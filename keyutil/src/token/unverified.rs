@@ -1,6 +1,9 @@
 //! What a token says, read without trusting it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
@@ -92,24 +95,23 @@ impl UnverifiedToken {
             .unwrap_or_default()
     }
 
-    /// How long it has to live, in words.
-    pub fn lifetime_in_words(&self, now: SystemTime) -> String {
-        let words = |duration: Duration| {
-            humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
-        };
+    /// How long the token is still valid, or why it is not.
+    pub fn lifetime(&self, now: SystemTime) -> Lifetime {
         if let Some(from) = self.valid_from()
             && let Ok(early) = from.duration_since(now)
             && !early.is_zero()
         {
-            return format!("not valid yet, for another {}", words(early));
+            return Lifetime::NotYetValid { left: early };
         }
         match self.expires_at() {
-            None if self.malformed_time("exp") => "`exp` cannot be read".to_owned(),
-            None => "never expires: nothing but a change of the signing key ends it".to_owned(),
+            None if self.malformed_time("exp") => Lifetime::Unreadable,
+            None => Lifetime::Unlimited,
             Some(expires) => match expires.duration_since(now) {
-                Ok(left) if !left.is_zero() => format!("valid for another {}", words(left)),
-                Ok(_) => "expired just now".to_owned(),
-                Err(since) => format!("expired {} ago", words(since.duration())),
+                Ok(left) if !left.is_zero() => Lifetime::Valid { left },
+                Ok(ago) => Lifetime::Expired { ago },
+                Err(since) => Lifetime::Expired {
+                    ago: since.duration(),
+                },
             },
         }
     }
@@ -170,6 +172,50 @@ impl UnverifiedToken {
     }
 }
 
+/// The lifetime of a token, as seen at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lifetime {
+    /// `nbf` or `iat` lies ahead.
+    NotYetValid {
+        /// Until then.
+        left: Duration,
+    },
+    /// The token is valid until `exp`.
+    Valid {
+        /// Until then.
+        left: Duration,
+    },
+    /// The token has no `exp`.
+    Unlimited,
+    /// `exp` is not a date.
+    Unreadable,
+    /// `exp` has passed.
+    Expired {
+        /// Since then; zero at `exp` itself.
+        ago: Duration,
+    },
+}
+
+impl fmt::Display for Lifetime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = |duration: &Duration| {
+            humantime::format_duration(Duration::from_secs(duration.as_secs()))
+        };
+        match self {
+            Self::NotYetValid { left } => {
+                write!(f, "not valid yet, for another {}", seconds(left))
+            }
+            Self::Valid { left } => write!(f, "valid for another {}", seconds(left)),
+            Self::Unlimited => {
+                f.write_str("never expires: nothing but a change of the signing key ends it")
+            }
+            Self::Unreadable => f.write_str("`exp` cannot be read"),
+            Self::Expired { ago } if ago.is_zero() => f.write_str("expired just now"),
+            Self::Expired { ago } => write!(f, "expired {} ago", seconds(ago)),
+        }
+    }
+}
+
 fn object(part: &str, name: &'static str) -> Result<Value, MalformedToken> {
     let bytes = BASE64_URL_SAFE_NO_PAD
         .decode(part)
@@ -215,7 +261,7 @@ mod tests {
                 header: serde_json::json!({}),
                 claims,
             };
-            let found = token.lifetime_in_words(at(1000));
+            let found = token.lifetime(at(1000)).to_string();
             assert!(found.starts_with(words), "{words}: {found}");
         }
     }

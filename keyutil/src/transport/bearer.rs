@@ -10,6 +10,7 @@ use tonic::{Request, Status, service::Interceptor};
 use crate::{
     base::chain,
     credentials::{Credential, TokenSource},
+    transport::LocalCause,
 };
 
 /// Puts `authorization: Bearer <token>` into each call, with the token of that moment; or nothing,
@@ -39,9 +40,10 @@ impl Interceptor for Bearer {
             return Ok(request);
         };
         // `Unavailable`, because the SDK goes on retrying it: the source may recover.
-        let token = source
-            .token(SystemTime::now())
-            .map_err(|error| Status::unavailable(format!("{NOT_SENT}: {}", chain(&error))))?;
+        let token = source.token(SystemTime::now()).map_err(|error| {
+            let reason = format!("not sent, there is no valid token: {}", chain(&error));
+            LocalCause::NotSent.mark(Status::unavailable(reason))
+        })?;
         if let Some(expiry) = request.extensions().get::<TokenExpiry>()
             && let Some(at) = token.expires_at()
         {
@@ -64,9 +66,6 @@ impl TokenExpiry {
         self.0.get().copied().filter(|at| *at <= now)
     }
 }
-
-/// How the message of a call begins that never left the process.
-pub(crate) const NOT_SENT: &str = "not sent, there is no valid token";
 
 #[cfg(test)]
 mod tests {
@@ -122,6 +121,7 @@ mod tests {
         let mut bearer = Bearer::new(Some(TokenSource::Fixed(token)));
         let status = bearer.call(Request::new(())).unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
+        assert_eq!(LocalCause::of(&status), Some(LocalCause::NotSent));
         assert!(status.message().contains("expired at"), "{status}");
         assert!(!format!("{status:?}").contains(&raw));
     }

@@ -10,10 +10,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{
+    Status,
     body::Body,
     transport::{Channel, Endpoint, Error},
 };
@@ -25,6 +26,8 @@ use super::{
     security::{Credentials, Security},
     trial::{self, Rejection, Trials},
 };
+
+use crate::transport::LocalCause;
 
 /// The SDK's own intervals (`ClientKeepAliveOptions`), which the server's
 /// `frontend.keepAliveMinTime` allows.
@@ -236,8 +239,20 @@ impl Service<Request<Body>> for RotatingChannel {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let rotating = self.clone();
-        Box::pin(async move { rotating.channel().await.oneshot(request).await })
+        Box::pin(async move {
+            let response = rotating.channel().await.oneshot(request).await?;
+            Ok(match response.status() {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => too_large().into_http(),
+                _ => response,
+            })
+        })
     }
+}
+
+/// What tonic makes of the answer of a proxy with HTTP status 431, and the cause.
+fn too_large() -> Status {
+    let message = "grpc-status header missing, mapped from HTTP status code 431";
+    LocalCause::HeadersTooLarge.mark(Status::unknown(message))
 }
 
 impl fmt::Debug for RotatingChannel {

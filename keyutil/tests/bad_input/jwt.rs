@@ -37,7 +37,7 @@ proptest! {
                 let lints = [token.lint(None), token.lint(Some("default"))].concat();
                 let times = [token.expires_at(), token.valid_from()];
                 let times = times.map(|time| time.map(|time| humantime::format_rfc3339(time).to_string()));
-                format!("{lints:?} {times:?} {} {:?}", token.lifetime_in_words(later), token.audiences())
+                format!("{lints:?} {times:?} {} {:?}", token.lifetime(later), token.audiences())
             }));
         }
     }
@@ -52,7 +52,7 @@ proptest! {
         for time in [token.expires_at(), token.valid_from()].into_iter().flatten() {
             humantime::format_rfc3339(time).to_string();
         }
-        token.lifetime_in_words(now);
+        let _ = token.lifetime(now).to_string();
         token.lint(None);
     }
 
