@@ -175,12 +175,12 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
 }
 
 /// The path, unless it is empty.
-pub(crate) fn given(path: &Option<PathBuf>) -> Option<&PathBuf> {
+pub fn given(path: &Option<PathBuf>) -> Option<&PathBuf> {
     path.as_ref().filter(|path| !path.as_os_str().is_empty())
 }
 
 /// The text without the white space around it, unless nothing is left.
-pub(crate) fn given_text(text: &Option<String>) -> Option<&str> {
+pub fn given_text(text: &Option<String>) -> Option<&str> {
     text.as_deref()
         .map(str::trim)
         .filter(|text| !text.is_empty())

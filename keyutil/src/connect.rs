@@ -30,7 +30,7 @@ pub use observer::Observer;
 
 use self::diagnose::connection_failed;
 pub use self::diagnose::describe;
-pub(crate) use self::diagnose::{explain_call, failed_on, verdict};
+pub use self::diagnose::{explain_call, failed_on, verdict};
 use crate::{
     args::ConnectArgs,
     credentials::Watch,

@@ -9,14 +9,10 @@
 //! | the token: what may be sent | `token.rs` |
 //! | where it comes from: minted here, or read from a file, or fixed | `source.rs` |
 //! | minting, and when it is due again | `minter.rs` |
-//! | writing a token file that others read, and keeping it current | `renewal.rs` |
 
 pub mod identity;
 pub mod minter;
 pub mod reload;
-pub mod renewal;
-#[cfg(test)]
-pub(crate) mod samples;
 pub mod source;
 pub mod token;
 pub mod trust;
@@ -25,7 +21,6 @@ pub mod watch;
 pub use identity::{Identity, IdentityError};
 pub use minter::Minter;
 pub use reload::{Credential, Reloading};
-pub use renewal::{Renewal, RenewalStatus};
 pub use source::TokenSource;
 pub use token::Token;
 pub use trust::Trust;

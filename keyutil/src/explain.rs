@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use self::causes::otherwise;
 use crate::{
-    diagnosis::{Class, Step},
+    diagnosis::{Class, Diagnosis, Step},
     token::{Role, UnverifiedToken},
 };
 
@@ -23,8 +23,8 @@ pub struct Refusal<'a> {
     pub namespace: &'a str,
     /// What the call takes, by `common/api/metadata.go` of the server.
     pub needed: Role,
-    /// The key set that the server reads, if it is at hand.
-    pub key_set: Option<&'a [u8]>,
+    /// What the key set that the server reads says of the token.
+    pub key_set: KeySetCheck<'a>,
     /// Whether the key was put there so lately that the server may not have fetched it.
     pub key_is_new: bool,
     /// The audience that the server expects, if it is known.
@@ -45,6 +45,18 @@ pub enum TokenVerdict {
     Unknown,
 }
 
+/// What the key set that the server reads says of a token.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum KeySetCheck<'a> {
+    /// The key set is not at hand.
+    #[default]
+    Unknown,
+    /// A key of it verifies the token.
+    Verifies,
+    /// No key of it does.
+    Refuses(&'a Diagnosis),
+}
+
 /// What a call had in its `authorization` header.
 #[derive(Clone, Copy, Debug)]
 pub enum Sent<'a> {
@@ -52,42 +64,30 @@ pub enum Sent<'a> {
     Nothing,
     /// Something that cannot be read from outside.
     Opaque,
-    /// A token, with its text where that is at hand to verify.
-    Token(&'a UnverifiedToken, Option<&'a str>),
+    /// A token.
+    Token(&'a UnverifiedToken),
 }
 
 /// What explains a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explanation {
     /// Each of these alone is enough.
-    Because(Vec<Cause>),
+    Because(Vec<Diagnosis>),
     /// The token looks right, so it must be one of these, the likeliest first.
-    Perhaps(Vec<Cause>),
+    Perhaps(Vec<Diagnosis>),
 }
 
-/// One cause of a refusal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cause {
-    /// At which step of the way it lies.
-    pub step: Step,
-    /// The cause, in words.
-    pub words: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
-
-impl Cause {
-    fn of_token(words: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            step: Step::Token,
-            words: words.into(),
-            hint: Some(hint.into()),
-        }
+fn of_token(cause: impl Into<String>, hint: impl Into<String>) -> Diagnosis {
+    Diagnosis {
+        step: Step::Token,
+        class: Class::Token,
+        cause: cause.into(),
+        hint: Some(hint.into()),
     }
 }
 
 impl Explanation {
-    fn causes(&self) -> &[Cause] {
+    fn causes(&self) -> &[Diagnosis] {
         match self {
             Self::Because(causes) | Self::Perhaps(causes) => causes,
         }
@@ -102,10 +102,9 @@ impl Explanation {
 
     /// For the exit code.
     pub fn class(&self) -> Class {
-        match self.step() {
-            Step::Permission => Class::Permission,
-            _ => Class::Token,
-        }
+        self.causes()
+            .first()
+            .map_or(Class::Permission, |cause| cause.class)
     }
 
     /// What to do: about what is certain, or to make certain which it is.
@@ -131,32 +130,33 @@ const LOG: &str = "the server's log says which it is, in the field `error` of `A
 impl Refusal<'_> {
     /// The causes that can be seen from this side at `now`, in sentences.
     pub fn explain(&self, now: SystemTime) -> Explanation {
-        let (token, text) = match self.token {
+        let token = match self.token {
             Sent::Nothing => {
-                return Explanation::Because(vec![Cause::of_token(
+                return Explanation::Because(vec![of_token(
                     "no token was sent, and this server asks for one",
                     "give `--signing-key` to mint tokens with, or `--token-file`, or an API key in \
                      TEMPORAL_API_KEY",
                 )]);
             }
             Sent::Opaque => {
-                return Explanation::Because(vec![Cause::of_token(
+                return Explanation::Because(vec![of_token(
                     "the API key is not valid, or not for this namespace",
                     "compare it with the one that was issued; one of Temporal Cloud belongs to an \
                      account and its namespaces, and a server of one's own takes none that is no \
                      JWT, as this",
                 )]);
             }
-            Sent::Token(token, text) => (token, text),
+            Sent::Token(token) => token,
         };
         let of_token = || {
             [
                 self.times(token, now),
                 self.form(token),
                 self.audience(token),
-                text.and_then(|text| self.signature(text))
-                    .into_iter()
-                    .collect(),
+                match self.key_set {
+                    KeySetCheck::Refuses(cause) => vec![cause.clone()],
+                    KeySetCheck::Unknown | KeySetCheck::Verifies => Vec::new(),
+                },
             ]
             .concat()
         };
@@ -178,7 +178,7 @@ impl Refusal<'_> {
 
 impl std::fmt::Display for Explanation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let words: Vec<_> = self.causes().iter().map(|cause| &cause.words[..]).collect();
+        let words: Vec<_> = self.causes().iter().map(|cause| &cause.cause[..]).collect();
         match self {
             Self::Because(_) => f.write_str(&words.join("; ")),
             Self::Perhaps(_) => write!(

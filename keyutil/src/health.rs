@@ -27,18 +27,14 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-mod metrics;
-mod renewal;
+pub mod endpoint;
+pub mod metrics;
 
 pub use metrics::render;
 
-use crate::{
-    base::chain,
-    connect::Observer,
-    credentials::Renewal,
-    endpoint::{self, plain},
-    status::readiness,
-};
+use self::endpoint::plain;
+
+use crate::{base::chain, connect::Observer, status::readiness};
 
 /// The endpoint. It ends when this is dropped.
 #[derive(Debug)]
@@ -73,16 +69,11 @@ impl Health {
         Self::serve(address, router(observer, exporter)).await
     }
 
-    /// Answers at `address` for a process that renews a token file: `/healthz`, `/readyz` and
-    /// `/metrics`.
+    /// Answers these routes at `address`, for a process of another kind than a worker.
     ///
     /// # Errors
     /// [`ListenError`], for an address that cannot be had.
-    pub async fn of_renewal(address: SocketAddr, renewal: Renewal) -> Result<Self, ListenError> {
-        Self::serve(address, renewal::router(renewal)).await
-    }
-
-    async fn serve(address: SocketAddr, routes: Router) -> Result<Self, ListenError> {
+    pub async fn serve(address: SocketAddr, routes: Router) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
@@ -136,7 +127,8 @@ async fn ready(State(shown): State<Shown>) -> Response {
     answer(readiness(&shown.observer.status(), SystemTime::now()))
 }
 
-fn answer(readiness: Result<(), Vec<String>>) -> Response {
+/// `200 ok`, or `503` with every reason why the process is not ready, one a line.
+pub fn answer(readiness: Result<(), Vec<String>>) -> Response {
     match readiness {
         Ok(()) => plain(StatusCode::OK, "ok\n"),
         Err(reasons) => plain(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n"),
@@ -186,6 +178,7 @@ async fn fetch(exporter: SocketAddr) -> reqwest::Result<String> {
 /// Less than the 10 s that Prometheus waits.
 const FETCH_LIMIT: Duration = Duration::from_secs(5);
 
-fn broken(error: &(dyn std::error::Error + 'static)) -> Response {
+/// `500` with the error.
+pub fn broken(error: &(dyn std::error::Error + 'static)) -> Response {
     plain(StatusCode::INTERNAL_SERVER_ERROR, chain(error) + "\n")
 }

@@ -35,19 +35,14 @@
 
 pub mod args;
 pub mod base;
-pub mod clock;
 pub mod connect;
 pub mod credentials;
 pub mod diagnosis;
-pub mod doctor;
-mod endpoint;
 pub mod explain;
-pub mod files;
 pub mod health;
-pub mod jwt;
-pub mod namespace;
-pub mod pki;
 pub mod program;
+#[cfg(test)]
+mod samples;
 pub mod settings;
 pub mod status;
 pub mod token;

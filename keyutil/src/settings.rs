@@ -40,14 +40,14 @@ pub struct Settings {
 }
 
 /// What can be said of the arguments before anything is dialled: what is usable, and every mistake.
-pub(crate) struct Examined {
-    pub(crate) dial: Option<Dial>,
+pub struct Examined {
+    pub dial: Option<Dial>,
     /// Where the address is usable, and what it is to be protected with is not.
-    pub(crate) bare: Option<Dial>,
-    pub(crate) token: Option<TokenSource>,
-    pub(crate) compression: Option<CompressionEncoding>,
-    pub(crate) warnings: Vec<String>,
-    pub(crate) problems: Problems,
+    pub bare: Option<Dial>,
+    pub token: Option<TokenSource>,
+    pub compression: Option<CompressionEncoding>,
+    pub warnings: Vec<String>,
+    pub problems: Problems,
 }
 
 impl Settings {
@@ -80,7 +80,7 @@ impl Settings {
     }
 
     /// The same, as far as it goes.
-    pub(crate) fn examine(args: &ConnectArgs, program: &str) -> Examined {
+    pub fn examine(args: &ConnectArgs, program: &str) -> Examined {
         let mut problems = Problems::default();
         let address = problems.note(Address::parse(&args.address));
         let namespace = args.namespace.trim();
@@ -114,7 +114,7 @@ impl Settings {
     }
 
     /// The files to look at while the connection is in use.
-    pub(crate) fn watched(&self) -> Vec<Box<dyn Look>> {
+    pub fn watched(&self) -> Vec<Box<dyn Look>> {
         let mut watched: Vec<Box<dyn Look>> = Vec::new();
         if let Security::Tls {
             identity, trust, ..

@@ -75,7 +75,7 @@ pub struct Failure {
 
 impl Failure {
     /// Keeps the time of the failure that stands already.
-    pub(crate) fn note(standing: &mut Option<Self>, reason: String, now: SystemTime) {
+    pub fn note(standing: &mut Option<Self>, reason: String, now: SystemTime) {
         let since = standing.as_ref().map_or(now, |standing| standing.since);
         *standing = Some(Self { reason, since });
     }

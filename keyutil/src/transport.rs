@@ -30,7 +30,7 @@ use tonic::service::interceptor::InterceptedService;
 
 pub use bearer::Bearer;
 pub use calls::Calls;
-pub(crate) use calls::is_refusal;
+pub use calls::is_refusal;
 pub use channel::RotatingChannel;
 pub use dial::Dial;
 pub use error::{DialError, Phase, alert_in};

@@ -6,7 +6,8 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use keyutil::{pki::Party, program::print_line};
+use keyutil::program::print_line;
+use keyutil_cli::pki::Party;
 use tokio_util::sync::CancellationToken;
 
 use crate::{

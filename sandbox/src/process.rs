@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use keyutil::pki::Party;
+use keyutil_cli::pki::Party;
 use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},

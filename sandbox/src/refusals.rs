@@ -3,16 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use keyutil::{
-    ConnectArgs, ConnectError,
-    connect::{self, Opened},
-    explain::{Refusal, Sent, TokenVerdict},
-    files::{self, Mode},
-    jwt::keyring::read_signing_key,
-    pki::{Authority, AuthorityRequest, LeafRequest, Party, Purpose, Validity},
-    settings::Settings,
-    token::{ClaimsTemplate, Permission, Role, SigningKey, UnverifiedToken, signing_key},
-};
+use keyutil::{connect::{self, Opened}, ConnectArgs, ConnectError, explain::{KeySetCheck, Refusal, Sent, TokenVerdict}, settings::Settings, token::{ClaimsTemplate, Permission, Role, signing_key, SigningKey, UnverifiedToken}};
+use keyutil_cli::{files::{self, Mode}, keys::{keyring::read_signing_key, verify::verify}, pki::{Authority, AuthorityRequest, LeafRequest, Party, Purpose, Validity}};
 use secrecy::{ExposeSecret, SecretString};
 use tonic::{Request, Status, service::interceptor::InterceptedService};
 
@@ -119,13 +111,17 @@ async fn token_refusal(stack: &Stack, token: Option<SecretString>) -> anyhow::Re
             let raw = token.as_ref().map(ExposeSecret::expose_secret);
             let read = raw.map(UnverifiedToken::parse).transpose()?;
             let key_set = stack.keyring().jwks()?.document();
+            let by_the_key_set = raw
+                .and_then(|raw| verify(raw, &key_set, None).err())
+                .and_then(|error| error.of_the_key_set());
             let refusal = Refusal {
-                token: read
-                    .as_ref()
-                    .map_or(Sent::Nothing, |read| Sent::Token(read, raw)),
+                token: read.as_ref().map_or(Sent::Nothing, Sent::Token),
                 namespace: stack.namespace(),
                 needed: Role::Read,
-                key_set: Some(&key_set),
+                key_set: match &by_the_key_set {
+                    Some(refuses) => KeySetCheck::Refuses(refuses),
+                    None => KeySetCheck::Verifies,
+                },
                 key_is_new: false,
                 audience: Some(AUDIENCE),
                 verdict: TokenVerdict::Unknown,

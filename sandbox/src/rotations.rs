@@ -10,9 +10,9 @@ mod rotation;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, ensure};
-use keyutil::{
-    Connection,
-    jwt::keyring::{KeyringError, RotationPolicy, RotationTimes, read_signing_key},
+use keyutil::Connection;
+use keyutil_cli::{
+    keys::keyring::{KeyringError, RotationPolicy, RotationTimes, read_signing_key},
     pki::{
         self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, LeafOptions, Party,
         RotateError, Step,

@@ -24,7 +24,8 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use humantime::parse_duration;
-use keyutil::{pki::Party, program::print_line};
+use keyutil::program::print_line;
+use keyutil_cli::pki::Party;
 use tokio_util::sync::CancellationToken;
 
 use self::{

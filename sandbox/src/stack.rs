@@ -18,10 +18,12 @@ use keyutil::{
     connect,
     credentials::reload::LoadError,
     diagnosis::Diagnosed,
-    jwt::keyring::Keyring,
+    settings::Settings,
+};
+use keyutil_cli::{
+    keys::keyring::Keyring,
     namespace,
     pki::{self, InitOptions, Layout, Party},
-    settings::Settings,
 };
 use serde_json::Value;
 

@@ -4,10 +4,10 @@
 use std::{convert::Infallible, fs, io, path::Path, time::Duration};
 
 use anyhow::Context;
-use keyutil::{
+use keyutil::program;
+use keyutil_cli::{
     files::{self, Mode},
     pki::{Layout, Party},
-    program,
 };
 
 use crate::{

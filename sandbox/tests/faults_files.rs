@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use keyutil::{
+use keyutil_cli::{
     files::{self, Mode},
     pki::{
         Authority, AuthorityKind, AuthorityRequest, Layout, LeafRequest, Party, PartyFiles,
@@ -385,7 +385,7 @@ fn own_files(stack: &Stack) -> PartyFiles {
     Layout::new(&stack.certs()).party(Party::Worker)
 }
 
-fn issue(stack: &Stack) -> keyutil::pki::Leaf {
+fn issue(stack: &Stack) -> keyutil_cli::pki::Leaf {
     let files = Layout::new(&stack.certs()).authority(AuthorityKind::Clients);
     let request = LeafRequest {
         common_name: "worker",

@@ -13,8 +13,8 @@ mod support;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use keyutil::{
-    jwt::keyring::{KeyringError, RotationPolicy, RotationTimes},
+use keyutil_cli::{
+    keys::keyring::{KeyringError, RotationPolicy, RotationTimes},
     pki::Party,
 };
 use sandbox::{Stack, StackOptions, guard::Guard, stack::REFRESH};

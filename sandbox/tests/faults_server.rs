@@ -10,7 +10,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use keyutil::pki::Party;
+use keyutil_cli::pki::Party;
 use reqwest::StatusCode;
 use sandbox::{StackOptions, server::Server, signal::Signal};
 use support::{InFlight, LIMIT, Observed};

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyutil::{
+use keyutil_cli::{
     files::{self, Mode},
     pki::Party,
 };

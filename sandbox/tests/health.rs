@@ -12,12 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyutil::{
+use keyutil::token::{SigningKey, signing_key};
+use keyutil_cli::{
     files::{self, Mode},
     pki::{
         Authority, AuthorityKind, Layout, Leaf, LeafRequest, Party, PartyFiles, Purpose, Validity,
     },
-    token::{SigningKey, signing_key},
 };
 use reqwest::StatusCode;
 use sandbox::{Stack, StackOptions, signal::Signal};

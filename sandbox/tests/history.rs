@@ -11,7 +11,7 @@ mod support;
 
 use std::{fs, path::Path};
 
-use keyutil::pki::Party;
+use keyutil_cli::pki::Party;
 use sandbox::StackOptions;
 use serde_json::Value;
 use temporalio_client::{

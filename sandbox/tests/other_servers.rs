@@ -7,7 +7,7 @@
 
 use std::{ffi::OsString, path::Path};
 
-use keyutil::pki::Party;
+use keyutil_cli::pki::Party;
 use sandbox::{
     Stack, StackOptions,
     server::{Server, ServerSettings},

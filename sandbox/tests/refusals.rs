@@ -5,7 +5,7 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-use keyutil::jwt::keyring::read_signing_key;
+use keyutil_cli::keys::keyring::read_signing_key;
 use sandbox::{
     StackOptions,
     refusals::{self, Wrong},

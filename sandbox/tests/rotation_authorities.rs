@@ -12,9 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyutil::{
-    ConnectError,
-    pki::{Authority, AuthorityRequest, Layout, LeafRequest, Party, Purpose, Validity},
+use keyutil::ConnectError;
+use keyutil_cli::pki::{
+    Authority, AuthorityRequest, Layout, LeafRequest, Party, Purpose, Validity,
 };
 use sandbox::{
     Stack, StackOptions,

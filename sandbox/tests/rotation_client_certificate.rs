@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use keyutil::pki::{
+use keyutil_cli::pki::{
     self, Authority, AuthorityKind, AuthorityRequest, Layout, Leaf, LeafOptions, LeafRequest,
     Party, PartyFiles, Purpose, Validity,
 };

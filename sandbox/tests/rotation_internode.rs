@@ -9,11 +9,9 @@ mod support;
 
 use std::time::{Duration, SystemTime};
 
-use keyutil::{
-    ConnectArgs,
-    pki::{
-        self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, Party, RotateError, Step,
-    },
+use keyutil::ConnectArgs;
+use keyutil_cli::pki::{
+    self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, Party, RotateError, Step,
 };
 use sandbox::{
     Stack, StackOptions,

@@ -13,12 +13,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use keyutil::{
-    jwt::keyring::{
+use keyutil::token::SigningKey;
+use keyutil_cli::{
+    keys::keyring::{
         Keyring, KeyringError, Rotated, RotationPolicy, RotationTimes, read_signing_key,
     },
     pki::{Layout, Party},
-    token::SigningKey,
 };
 use sandbox::{Stack, StackOptions, rotations::accepts_token_of, stack::REFRESH};
 use support::LIMIT;

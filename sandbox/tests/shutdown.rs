@@ -10,9 +10,9 @@ mod support;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use keyutil::{
+use keyutil_cli::{
     files::{self, Mode},
-    jwt::keyring::{KeyringError, RotationPolicy, RotationTimes},
+    keys::keyring::{KeyringError, RotationPolicy, RotationTimes},
     pki::{
         self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, LeafOptions, Party,
         RotateError, Step,

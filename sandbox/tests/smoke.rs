@@ -13,9 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyutil::{
-    credentials::Identity,
-    jwt::keyring::read_signing_key,
+use keyutil::credentials::Identity;
+use keyutil_cli::{
+    keys::keyring::read_signing_key,
     pki::{Layout, Party},
 };
 use sandbox::{Stack, StackOptions, signal::Signal};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use keyutil::pki::Party;
+use keyutil_cli::pki::Party;
 use sandbox::{Stack, StackOptions};
 use support::{LIMIT, Program};
 use tokio::{process::Command, time::sleep};

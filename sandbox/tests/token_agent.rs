@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use keyutil::pki::Party;
+use keyutil_cli::pki::Party;
 use sandbox::{Stack, StackOptions, signal::Signal};
 use support::{InFlight, LIMIT, Program};
 

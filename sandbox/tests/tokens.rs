@@ -11,11 +11,11 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use keyutil::{
+use keyutil::token::{ClaimsTemplate, Permission, SigningKey, signing_key};
+use keyutil_cli::{
     files::{self, Mode},
-    jwt::keyring::read_signing_key,
+    keys::keyring::read_signing_key,
     pki::Party,
-    token::{ClaimsTemplate, Permission, SigningKey, signing_key},
 };
 use sandbox::{Stack, StackOptions, stack::AUDIENCE};
 use secrecy::{ExposeSecret, SecretString};

@@ -5,10 +5,8 @@ mod support;
 
 use std::{fs, time::Duration};
 
-use keyutil::{
-    files::{self, Mode},
-    token::signing_key,
-};
+use keyutil::token::signing_key;
+use keyutil_cli::files::{self, Mode};
 use sandbox::StackOptions;
 use secrecy::ExposeSecret;
 use support::{LIMIT, Program};

@@ -20,10 +20,10 @@ use keyutil::{
     base::redact::without_user,
     connect::{self, Observer},
     diagnosis::{Diagnosed, ResultExt},
-    doctor,
     program::{self, LogArgs},
     settings::Settings,
 };
+use keyutil_cli::doctor;
 use tracing::warn;
 use worker::DEFAULT_TASK_QUEUE;
 

@@ -16,7 +16,7 @@ use super::ConnectError;
 use crate::{
     base::{causes, time::in_words},
     credentials::{Credential, Identity, Token, TokenSource},
-    explain::{Explanation, Refusal, Sent, TokenVerdict},
+    explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
     token::Role,
     transport::{
         Bearer, Credentials, Dial, DialError, LocalCause, Peer, RotatingChannel, Security,
@@ -50,7 +50,7 @@ pub(super) fn explain(
 }
 
 /// What a failed call in `namespace` that takes `needed` means.
-pub(crate) fn explain_call(
+pub fn explain_call(
     channel: &RotatingChannel,
     bearer: &Bearer,
     status: Status,
@@ -106,7 +106,7 @@ pub async fn describe<I: Interceptor>(
 
 /// Asks the server whether it accepts the token: a call that takes no permission is refused with a
 /// token that is not accepted. Tells such a token from one that permits too little.
-pub(crate) async fn verdict(channel: &RotatingChannel, bearer: &Bearer) -> TokenVerdict {
+pub async fn verdict(channel: &RotatingChannel, bearer: &Bearer) -> TokenVerdict {
     if bearer.source().is_none() {
         return TokenVerdict::Unknown;
     }
@@ -145,7 +145,7 @@ pub(super) fn connection_failed(channel: &RotatingChannel, source: DialError) ->
 }
 
 /// The same for a connection that was made with these.
-pub(crate) fn failed_on(dial: &Dial, credentials: &Credentials, source: DialError) -> ConnectError {
+pub fn failed_on(dial: &Dial, credentials: &Credentials, source: DialError) -> ConnectError {
     let target = dial.target();
     if source.client_certificate_alert().is_some() {
         let identity = credentials.identity.as_deref();
@@ -228,11 +228,11 @@ fn explain_refusal(
         token: match content {
             None => Sent::Nothing,
             Some(None) => Sent::Opaque,
-            Some(Some(content)) => Sent::Token(content, None),
+            Some(Some(content)) => Sent::Token(content),
         },
         namespace,
         needed,
-        key_set: None,
+        key_set: KeySetCheck::Unknown,
         key_is_new: false,
         audience: None,
         verdict,

@@ -87,15 +87,15 @@ impl Observer {
         *self.phase() = Phase::Stopping;
     }
 
-    pub(crate) fn channel(&self) -> &RotatingChannel {
+    pub fn channel(&self) -> &RotatingChannel {
         &self.channel
     }
 
-    pub(crate) fn bearer(&self) -> &Bearer {
+    pub fn bearer(&self) -> &Bearer {
         &self.bearer
     }
 
-    pub(crate) fn namespace(&self) -> &str {
+    pub fn namespace(&self) -> &str {
         &self.namespace
     }
 

@@ -22,7 +22,7 @@ impl Opened {
 
     /// Repeats an attempt until it succeeds, or fails in a way that waiting cannot cure, or the
     /// time is up.
-    pub(crate) async fn patiently<T>(
+    pub async fn patiently<T>(
         &self,
         attempt: impl AsyncFn() -> Result<T, ConnectError>,
     ) -> Result<T, ConnectError> {

@@ -89,12 +89,12 @@ impl Identity {
     }
 
     /// For the rustls config of one connection.
-    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+    pub fn certified(&self) -> Arc<CertifiedKey> {
         self.certified.clone()
     }
 
     /// Who signed each certificate of the chain.
-    pub(crate) fn issuers(&self) -> impl Iterator<Item = String> {
+    pub fn issuers(&self) -> impl Iterator<Item = String> {
         let chain = self.certified.cert.iter();
         chain.filter_map(|der| Some(CertificateSummary::from_der(der).ok()?.issuer))
     }
@@ -311,39 +311,14 @@ impl Diagnose for IdentityError {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
-    use secrecy::ExposeSecret;
-
     use super::*;
-    use crate::{
-        base::chain,
-        credentials::Trust,
-        pki::{Authority, AuthorityRequest, Leaf, LeafRequest, Purpose, Validity},
-        token::SigningKey,
-    };
-
-    fn leaf() -> Leaf {
-        let validity = Validity::from_now(Duration::from_secs(3600)).unwrap();
-        let authority = Authority::generate(&AuthorityRequest {
-            name: "clients",
-            validity,
-            intermediates: 0,
-        });
-        let request = LeafRequest {
-            common_name: "worker",
-            names: &[],
-            purpose: Purpose::Client,
-            validity,
-        };
-        authority.unwrap().issue(&request).unwrap()
-    }
+    use crate::{base::chain, credentials::Trust, samples, token::SigningKey};
 
     /// As YAML folding, a variable or a chat window leave a key; the parser quotes the whole line.
     #[test]
     fn a_key_that_lost_its_line_ends_is_not_repeated() {
-        let leaf = leaf();
-        let key = leaf.key_pem.expose_secret();
+        let leaf = samples::client();
+        let key = &leaf.key_pem;
         let now = SystemTime::now();
         for flat in [
             key.replace('\n', ""),
@@ -352,7 +327,7 @@ mod tests {
         ] {
             let flat = flat.as_bytes();
             let told = [
-                chain(&Identity::parse(leaf.certificate_pem.as_bytes(), flat, now).unwrap_err()),
+                chain(&Identity::parse(leaf.leaf_pem.as_bytes(), flat, now).unwrap_err()),
                 chain(&Identity::parse(flat, flat, now).unwrap_err()),
                 chain(&Trust::parse(flat).unwrap_err()),
                 chain(&SigningKey::from_pem(flat).unwrap_err()),
@@ -367,12 +342,12 @@ mod tests {
 
     #[test]
     fn a_chain_that_no_server_can_read_is_refused() {
-        let leaf = leaf();
+        let leaf = samples::client();
         let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-        let broken = format!("{}{garbage}", leaf.certificate_pem);
-        let long = leaf.certificate_pem.repeat(LONGEST_CHAIN + 1);
+        let broken = format!("{}{garbage}", leaf.leaf_pem);
+        let long = leaf.leaf_pem.repeat(LONGEST_CHAIN + 1);
         for (text, words) in [(broken, "block 2"), (long, "16 at most")] {
-            let key = leaf.key_pem.expose_secret().as_bytes();
+            let key = leaf.key_pem.as_bytes();
             let error = Identity::parse(text.as_bytes(), key, SystemTime::now());
             let told = error.unwrap_err().to_string();
             assert!(told.contains(words), "{words}: {told}");

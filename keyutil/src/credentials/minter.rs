@@ -82,7 +82,7 @@ impl Minter {
     }
 
     /// What its tokens say.
-    pub(crate) fn template(&self) -> &ClaimsTemplate {
+    pub fn template(&self) -> &ClaimsTemplate {
         &self.template
     }
 

@@ -134,10 +134,8 @@ mod tests {
     use super::*;
     use crate::{
         base::chain,
-        credentials::{
-            Look,
-            samples::{LIFETIME, template, write_key},
-        },
+        credentials::Look,
+        samples::{LIFETIME, template, write_key},
         token::signing_key,
     };
 

@@ -92,7 +92,7 @@ impl Token {
     }
 
     /// The token itself: a secret.
-    pub(crate) fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         let header = self.header().to_str().unwrap_or_default();
         header.strip_prefix("Bearer ").unwrap_or(header)
     }

@@ -76,12 +76,12 @@ impl Trust {
     }
 
     /// For the rustls config of one connection.
-    pub(crate) fn roots(&self) -> Arc<RootCertStore> {
+    pub fn roots(&self) -> Arc<RootCertStore> {
         self.roots.clone()
     }
 
     /// The CAs of a file; none of those of the machine.
-    pub(crate) fn authorities(&self) -> &[CertificateSummary] {
+    pub fn authorities(&self) -> &[CertificateSummary] {
         &self.authorities
     }
 

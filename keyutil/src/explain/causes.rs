@@ -4,16 +4,15 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use super::{Cause, Refusal};
+use super::{KeySetCheck, Refusal, of_token};
 use crate::{
-    base::{chain, time::in_words},
-    diagnosis::Step,
-    jwt::verify::{self, VerifyError},
+    base::time::in_words,
+    diagnosis::{Class, Diagnosis, Step},
     token::{Lifetime, Permission, Role, UnverifiedToken, permission},
 };
 
 impl Refusal<'_> {
-    pub(super) fn times(&self, token: &UnverifiedToken, now: SystemTime) -> Vec<Cause> {
+    pub(super) fn times(&self, token: &UnverifiedToken, now: SystemTime) -> Vec<Diagnosis> {
         let lifetime = token.lifetime(now);
         let hint = match lifetime {
             Lifetime::Valid { .. } | Lifetime::Unlimited | Lifetime::Unreadable => {
@@ -28,11 +27,11 @@ impl Refusal<'_> {
             }
         };
         let words = format!("the token is out of its time: {lifetime}");
-        vec![Cause::of_token(words, hint)]
+        vec![of_token(words, hint)]
     }
 
     /// What the server does not even read.
-    pub(super) fn form(&self, token: &UnverifiedToken) -> Vec<Cause> {
+    pub(super) fn form(&self, token: &UnverifiedToken) -> Vec<Diagnosis> {
         let mut causes = Vec::new();
         if !matches!(token.header["alg"].as_str(), Some("ES256" | "RS256")) {
             causes.push("the token is signed neither with ES256 nor with RS256".to_owned());
@@ -54,11 +53,11 @@ impl Refusal<'_> {
                     the server wants it, and `keyutil token inspect` shows what one has";
         causes
             .into_iter()
-            .map(|words| Cause::of_token(words, hint))
+            .map(|words| of_token(words, hint))
             .collect()
     }
 
-    pub(super) fn permissions(&self, token: &UnverifiedToken) -> Vec<Cause> {
+    pub(super) fn permissions(&self, token: &UnverifiedToken) -> Vec<Diagnosis> {
         let entries = token.permissions();
         let granted = entries
             .iter()
@@ -89,14 +88,15 @@ impl Refusal<'_> {
              letter",
             self.namespace
         );
-        vec![Cause {
+        vec![Diagnosis {
             step: Step::Permission,
-            words,
+            class: Class::Permission,
+            cause: words,
             hint: Some(hint),
         }]
     }
 
-    pub(super) fn audience(&self, token: &UnverifiedToken) -> Vec<Cause> {
+    pub(super) fn audience(&self, token: &UnverifiedToken) -> Vec<Diagnosis> {
         let found = token.audiences();
         match self.audience {
             Some(expected) if !found.contains(&expected) => {
@@ -108,21 +108,19 @@ impl Refusal<'_> {
                 let words = format!(
                     "the token is for the audience `{found}`, and the server expects `{expected}`"
                 );
-                vec![Cause::of_token(words, format!("`--audience {expected}`"))]
+                vec![of_token(words, format!("`--audience {expected}`"))]
             }
             _ => Vec::new(),
         }
     }
 
-    pub(super) fn signature(&self, text: &str) -> Option<Cause> {
-        // Times and audience are told by the other checks, in more words.
-        let error = verify::verify(text, self.key_set?, None).err()?;
-        Cause::of_signature(&error)
+    fn key_set_is_known(&self) -> bool {
+        !matches!(self.key_set, KeySetCheck::Unknown)
     }
 
-    pub(super) fn suspects(&self, token: &UnverifiedToken, now: SystemTime) -> Vec<Cause> {
+    pub(super) fn suspects(&self, token: &UnverifiedToken, now: SystemTime) -> Vec<Diagnosis> {
         let kid = token.kid().unwrap_or("none");
-        let of_the_key = match (self.key_set.is_some(), self.key_is_new) {
+        let of_the_key = match (self.key_set_is_known(), self.key_is_new) {
             (false, _) => (
                 Step::Jwks,
                 Some(
@@ -173,51 +171,27 @@ impl Refusal<'_> {
                         `keyutil doctor --server-audience <it>` does";
             suspects.push((Step::Token, Some(hint), words));
         }
-        if self.key_set.is_some() && !self.key_is_new {
+        if self.key_set_is_known() && !self.key_is_new {
             // A key that is in its place, and has been for long, is the less likely cause.
             suspects.reverse();
         }
         suspects.extend(clocks(token, now).map(|words| (Step::Clock, None, words)));
-        let cause = |(step, hint, words): (Step, Option<&str>, String)| Cause {
+        let cause = |(step, hint, cause): (Step, Option<&str>, String)| Diagnosis {
             step,
-            words,
+            class: Class::Token,
+            cause,
             hint: hint.map(str::to_owned),
         };
         suspects.into_iter().map(cause).collect()
     }
 }
 
-impl Cause {
-    /// What the key set tells of a token, if it is anything that nothing else tells.
-    pub(crate) fn of_signature(error: &VerifyError) -> Option<Self> {
-        let hint = match error {
-            VerifyError::UnknownKid { .. } => {
-                "publish the key before it signs (`keyutil key rotate` does), or sign with one of \
-                 those that are published"
-            }
-            VerifyError::Signature => {
-                "two keys have the same `kid`: publish the one that signs; `keyutil key` names \
-                 keys by their thumbprint, so that no two are named alike"
-            }
-            VerifyError::Jwks(_) | VerifyError::Key(_) => {
-                "have the JWKS endpoint serve the public keys: `keyutil jwks serve` never serves \
-                 anything else"
-            }
-            _ => return None,
-        };
-        Some(Self {
-            step: Step::Jwks,
-            words: chain(error),
-            hint: Some(hint.to_owned()),
-        })
-    }
-}
-
 /// A token that is good, and permits the call as far as can be seen.
-pub(super) fn otherwise() -> Cause {
-    Cause {
+pub(super) fn otherwise() -> Diagnosis {
+    Diagnosis {
         step: Step::Permission,
-        words: "the server accepts the token, and does not permit the call, though by the \
+        class: Class::Permission,
+        cause: "the server accepts the token, and does not permit the call, though by the \
                 token's `permissions` it should"
             .to_owned(),
         hint: Some(

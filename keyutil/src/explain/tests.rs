@@ -9,10 +9,10 @@ use super::*;
 fn explain(header: Value, claims: Value) -> String {
     let token = UnverifiedToken { header, claims };
     let refusal = Refusal {
-        token: Sent::Token(&token, None),
+        token: Sent::Token(&token),
         namespace: "default",
         needed: Role::Read,
-        key_set: None,
+        key_set: KeySetCheck::Unknown,
         key_is_new: false,
         audience: Some("temporal"),
         verdict: TokenVerdict::Unknown,
@@ -128,10 +128,10 @@ fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
             claims: claims.clone(),
         };
         let refusal = Refusal {
-            token: Sent::Token(&token, None),
+            token: Sent::Token(&token),
             namespace: "default",
             needed: Role::Read,
-            key_set: None,
+            key_set: KeySetCheck::Unknown,
             key_is_new: false,
             audience: None,
             verdict,

@@ -9,10 +9,7 @@ use prometheus::{
     Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-use crate::{
-    credentials::RenewalStatus,
-    status::{CredentialsStatus, Status, readiness},
-};
+use crate::status::{CredentialsStatus, Status, readiness};
 
 /// `Content-Type` of what [`render`] makes.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -30,35 +27,18 @@ pub fn render(status: &Status, now: SystemTime) -> prometheus::Result<String> {
     numbers.text()
 }
 
-/// The same for a process that renews a token file.
-pub(super) fn render_renewal(
-    credentials: &CredentialsStatus,
-    renewal: &RenewalStatus,
-    ready: bool,
-) -> prometheus::Result<String> {
-    let numbers = Numbers::default();
-    numbers.ready(ready)?;
-    numbers.credentials(credentials)?;
-    numbers.count(
-        "token_writes_total",
-        "How often the token file was written",
-        renewal.writes,
-    )?;
-    numbers.count(
-        "token_write_failures_total",
-        "Looks at the token file that have ended without a current token in it",
-        renewal.failures,
-    )?;
-    numbers.text()
-}
-
-#[derive(Default)]
-struct Numbers {
+/// Metrics, gathered for one scrape.
+#[derive(Debug, Default)]
+pub struct Numbers {
     registry: Registry,
 }
 
 impl Numbers {
-    fn ready(&self, ready: bool) -> prometheus::Result<()> {
+    /// Whether the process can do its work.
+    ///
+    /// # Errors
+    /// For a name that is taken.
+    pub fn ready(&self, ready: bool) -> prometheus::Result<()> {
         let help = "1 if the process can do its work, or else 0";
         self.gauge("ready", help, &[])?
             .with_label_values(&[] as &[&str])
@@ -66,7 +46,11 @@ impl Numbers {
         Ok(())
     }
 
-    fn credentials(&self, status: &CredentialsStatus) -> prometheus::Result<()> {
+    /// What is in use, until when, and how replacing it has gone.
+    ///
+    /// # Errors
+    /// For a name that is taken.
+    pub fn credentials(&self, status: &CredentialsStatus) -> prometheus::Result<()> {
         const LABELS: &[&str] = &["credential"];
         let info = self.gauge(
             "credential_info",
@@ -192,7 +176,10 @@ impl Numbers {
     }
 
     /// A counter without labels.
-    fn count(&self, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
+    ///
+    /// # Errors
+    /// For a name that is taken or malformed.
+    pub fn count(&self, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
         let counter = self.counter(name, help, &[])?;
         counter.with_label_values(&[] as &[&str]).inc_by(value);
         Ok(())
@@ -203,7 +190,11 @@ impl Numbers {
         Ok(family)
     }
 
-    fn text(&self) -> prometheus::Result<String> {
+    /// All of them, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// Those of the encoder.
+    pub fn text(&self) -> prometheus::Result<String> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())

@@ -4,47 +4,52 @@ mod addresses;
 mod mistakes;
 mod tls;
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{fs, path::PathBuf};
 
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    jwt::keyring::Keyring,
-    pki::{self, InitOptions, Layout, Party},
-};
+use crate::samples;
 
 /// Certificates and a signing key of its own.
 struct World {
     folder: TempDir,
-    layout: Layout,
 }
 
 impl World {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        pki::init(&InitOptions::new(folder.path())).unwrap();
-        let ring = Keyring::at(folder.path());
-        ring.generate(false, SystemTime::now).unwrap();
-        let layout = Layout::new(folder.path());
-        Self { folder, layout }
+        let world = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let worker = samples::client();
+        let server = samples::valid_for(rcgen::ExtendedKeyUsagePurpose::ServerAuth);
+        for (file, content) in [
+            ("tls.crt", worker.leaf_pem),
+            ("tls.key", worker.key_pem),
+            ("ca.crt", worker.ca_pem),
+            ("server.crt", server.leaf_pem),
+            ("server.key", server.key_pem),
+        ] {
+            fs::write(world.file(file), content).unwrap();
+        }
+        samples::write_key(&world.signing_key());
+        world
     }
 
     /// With a CA, so that nothing depends on those of this machine.
     fn tls(&self) -> ConnectArgs {
         ConnectArgs {
-            tls_ca_path: Some(self.layout.party(Party::Worker).trust),
+            tls_ca_path: Some(self.file("ca.crt")),
             ..ConnectArgs::default()
         }
     }
 
-    fn worker(&self, file: &str) -> PathBuf {
-        let certificate = self.layout.party(Party::Worker).certificate;
-        certificate.with_file_name(file)
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     fn signing_key(&self) -> PathBuf {
-        Keyring::at(self.folder.path()).current_path()
+        self.file("signing.pem")
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 
 impl TokenArgs {
     /// The token sources that are given, by the names of their flags.
-    pub(crate) fn sources(&self) -> impl Iterator<Item = &'static str> {
+    pub fn sources(&self) -> impl Iterator<Item = &'static str> {
         let api_key = self
             .api_key
             .as_ref()

@@ -195,7 +195,7 @@ impl Calls {
 }
 
 /// Whether the server has refused a call for what the caller may do, or for who it is.
-pub(crate) fn is_refusal(status: &Status) -> bool {
+pub fn is_refusal(status: &Status) -> bool {
     matches!(
         status.code(),
         Code::PermissionDenied | Code::Unauthenticated

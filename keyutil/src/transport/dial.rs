@@ -135,7 +135,7 @@ impl Dial {
         }
     }
 
-    pub(crate) fn deadline(&self) -> Deadline {
+    pub fn deadline(&self) -> Deadline {
         Deadline {
             at: Instant::now() + self.limit,
             limit: self.limit,
@@ -143,7 +143,7 @@ impl Dial {
     }
 
     /// What the name stands for.
-    pub(crate) async fn resolve(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, DialError> {
+    pub async fn resolve(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, DialError> {
         let failed = |source| DialError::Resolve {
             host: self.host.clone(),
             source: Arc::new(source),
@@ -158,7 +158,7 @@ impl Dial {
     }
 
     /// A connection to the first of the addresses that takes one.
-    pub(crate) async fn tcp(
+    pub async fn tcp(
         &self,
         addresses: &[SocketAddr],
         deadline: Deadline,
@@ -197,7 +197,7 @@ impl Dial {
     }
 
     /// The handshake. With TLS 1.3 the server may refuse our certificate after it.
-    pub(crate) async fn tls(
+    pub async fn tls(
         &self,
         tcp: TcpStream,
         credentials: &Credentials,
@@ -234,7 +234,7 @@ impl Dial {
 
 /// The one limit for name, TCP and TLS.
 #[derive(Clone, Copy)]
-pub(crate) struct Deadline {
+pub struct Deadline {
     at: Instant,
     limit: Duration,
 }

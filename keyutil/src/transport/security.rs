@@ -57,7 +57,7 @@ pub struct Credentials {
 
 impl Credentials {
     /// As the files have them now.
-    pub(crate) fn now(security: &Security) -> Self {
+    pub fn now(security: &Security) -> Self {
         match security {
             Security::Plaintext { .. } => Self::default(),
             Security::Tls {

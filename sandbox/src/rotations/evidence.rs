@@ -9,10 +9,12 @@ use std::{
 use anyhow::{Context, bail};
 use keyutil::{
     ConnectArgs, ConnectError, Connection, connect,
-    files::{self, Mode},
-    pki::{Layout, Party},
     settings::Settings,
     token::{ClaimsTemplate, Permission, SigningKey},
+};
+use keyutil_cli::{
+    files::{self, Mode},
+    pki::{Layout, Party},
 };
 use serde_json::Value;
 use tokio::time::sleep;

@@ -2,10 +2,8 @@
 
 use std::{io, net::SocketAddr};
 
-use keyutil::{
-    credentials::Watch,
-    jwt::{keyring::Keyring, serve},
-};
+use keyutil::credentials::Watch;
+use keyutil_cli::keys::{keyring::Keyring, serve};
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use super::StackError;

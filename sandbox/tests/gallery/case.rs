@@ -162,7 +162,8 @@ impl Attempt {
     /// Writes a file of its own, for its owner alone.
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.folder.join(name);
-        keyutil::files::replace(&path, content.as_ref(), keyutil::files::Mode::Private).unwrap();
+        keyutil_cli::files::replace(&path, content.as_ref(), keyutil_cli::files::Mode::Private)
+            .unwrap();
         path
     }
 

@@ -1,6 +1,6 @@
 //! What the server makes of a client certificate.
 
-use keyutil::pki::{AuthorityKind, AuthorityRequest, Leaf, Purpose, Validity};
+use keyutil_cli::pki::{AuthorityKind, AuthorityRequest, Leaf, Purpose, Validity};
 use secrecy::ExposeSecret;
 
 use super::{
@@ -131,6 +131,6 @@ pub fn issued(world: &World, validity: Validity) -> Leaf {
     client(&world.authority(AuthorityKind::Clients), validity)
 }
 
-fn client(authority: &keyutil::pki::Authority, validity: Validity) -> Leaf {
+fn client(authority: &keyutil_cli::pki::Authority, validity: Validity) -> Leaf {
     issue(authority, Purpose::Client, &[], validity)
 }

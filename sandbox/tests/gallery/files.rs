@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use keyutil::pki::AuthorityRequest;
+use keyutil_cli::pki::AuthorityRequest;
 use secrecy::ExposeSecret;
 
 use super::{
@@ -239,7 +239,7 @@ fn chain(attempt: &Attempt) -> [String; 3] {
         intermediates: 0,
     };
     let intermediate = root.subordinate(&request).unwrap();
-    let leaf = issue(&intermediate, keyutil::pki::Purpose::Client, &[], now());
+    let leaf = issue(&intermediate, keyutil_cli::pki::Purpose::Client, &[], now());
     attempt.write("tls.key", leaf.key_pem.expose_secret());
     let first = super::server_certificate::first;
     [

@@ -6,7 +6,8 @@ use std::{
 };
 
 use futures::FutureExt;
-use keyutil::{connect, jwt::keyring::Keyring, pki::Party, settings::Settings};
+use keyutil::{connect, settings::Settings};
+use keyutil_cli::{keys::keyring::Keyring, pki::Party};
 use secrecy::ExposeSecret;
 
 use super::{

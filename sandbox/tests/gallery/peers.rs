@@ -2,7 +2,7 @@
 
 use std::{any::Any, net::TcpListener, sync::Arc};
 
-use keyutil::pki::Leaf;
+use keyutil_cli::pki::Leaf;
 use secrecy::ExposeSecret;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

@@ -1,7 +1,7 @@
 //! The server's certificate is not what it must be.
 
 use futures::FutureExt;
-use keyutil::{
+use keyutil_cli::{
     files::{self, Mode},
     pki::{AuthorityKind, Leaf, Purpose},
 };
@@ -160,7 +160,7 @@ async fn presenting(world: &World, attempt: Attempt, leaf: Leaf) -> Attempt {
 
 async fn without_the_intermediate(world: &World, attempt: Attempt) -> Attempt {
     let root = stranger("frontend");
-    let request = keyutil::pki::AuthorityRequest {
+    let request = keyutil_cli::pki::AuthorityRequest {
         name: "intermediate",
         validity: now(),
         intermediates: 0,

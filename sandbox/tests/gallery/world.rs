@@ -7,16 +7,14 @@ use std::{
     time::SystemTime,
 };
 
-use keyutil::{
-    ConnectArgs, connect,
-    jwt::keyring::read_signing_key,
+use keyutil::{ConnectArgs, connect, settings::Settings, token::SigningKey};
+use keyutil_cli::{
+    keys::keyring::read_signing_key,
     namespace,
     pki::{
         AlternativeName, Authority, AuthorityKind, AuthorityRequest, Layout, Leaf, LeafRequest,
         Party, Purpose, Validity,
     },
-    settings::Settings,
-    token::SigningKey,
 };
 use sandbox::{
     Stack, StackOptions,

@@ -22,11 +22,8 @@ use std::{
 };
 
 use clap::Parser;
-use keyutil::{
-    jwt::keyring::read_signing_key,
-    pki::Party,
-    token::{ClaimsTemplate, Permission},
-};
+use keyutil::token::{ClaimsTemplate, Permission};
+use keyutil_cli::{keys::keyring::read_signing_key, pki::Party};
 use sandbox::{
     Stack, StackOptions,
     binaries::Binaries,

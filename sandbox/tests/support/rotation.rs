@@ -7,7 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use keyutil::{ConnectArgs, ConnectError, connect, pki::Party, settings::Settings};
+use keyutil::{ConnectArgs, ConnectError, connect, settings::Settings};
+use keyutil_cli::pki::Party;
 use sandbox::{Stack, process::WorkerProcess};
 use serde_json::Value;
 use tokio::time::sleep;
@@ -160,5 +161,5 @@ pub fn copied(stack: &Stack, party: Party) -> ConnectArgs {
 pub fn replace(path: &Path, content: impl AsRef<[u8]>) {
     // A directory would be in the way.
     let _ = fs::remove_dir(path);
-    keyutil::files::replace(path, content.as_ref(), keyutil::files::Mode::Private).unwrap();
+    keyutil_cli::files::replace(path, content.as_ref(), keyutil_cli::files::Mode::Private).unwrap();
 }

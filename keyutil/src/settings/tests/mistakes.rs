@@ -19,11 +19,11 @@ fn what_contradicts_itself_or_is_incomplete_is_refused() {
             "`--connect-timeout` is zero",
         ),
         (
-            |args, world| args.tls_cert_path = Some(world.worker("tls.crt")),
+            |args, world| args.tls_cert_path = Some(world.file("tls.crt")),
             "`--tls-key-path` is not",
         ),
         (
-            |args, world| args.tls_key_path = Some(world.worker("tls.key")),
+            |args, world| args.tls_key_path = Some(world.file("tls.key")),
             "`--tls-cert-path` is not",
         ),
         (
@@ -43,7 +43,7 @@ fn what_contradicts_itself_or_is_incomplete_is_refused() {
         (
             |args, world| {
                 args.tls = Some(false);
-                args.tls_ca_path = Some(world.worker("ca.crt"));
+                args.tls_ca_path = Some(world.file("ca.crt"));
             },
             "`--tls-ca-path` would have no effect",
         ),
@@ -132,8 +132,8 @@ fn all_mistakes_are_reported_at_once() {
 fn no_secret_is_in_a_message() {
     let world = World::new();
     let mut args = world.tls();
-    args.tls_cert_path = Some(world.worker("tls.crt"));
-    let key = fs::read_to_string(world.worker("tls.key")).unwrap();
+    args.tls_cert_path = Some(world.file("tls.crt"));
+    let key = fs::read_to_string(world.file("tls.key")).unwrap();
     let cut = &key[..key.len() / 2];
     let cut_path = world.folder.path().join("cut.key");
     fs::write(&cut_path, cut).unwrap();
@@ -157,10 +157,9 @@ fn no_secret_is_in_a_message() {
 #[test]
 fn what_is_allowed_and_probably_not_meant_is_a_warning() {
     let world = World::new();
-    let frontend = world.layout.party(Party::Frontend);
     let mut args = world.tls();
-    args.tls_cert_path = Some(frontend.certificate);
-    args.tls_key_path = Some(frontend.key);
+    args.tls_cert_path = Some(world.file("server.crt"));
+    args.tls_key_path = Some(world.file("server.key"));
     args.token.signing_key = Some(world.signing_key());
     args.token.claims.permissions = Some("default:worker".into());
 

@@ -90,8 +90,8 @@ fn tls_is_on_as_soon_as_something_needs_it() {
         (
             "client certificate",
             |args, world| {
-                args.tls_cert_path = Some(world.worker("tls.crt"));
-                args.tls_key_path = Some(world.worker("tls.key"));
+                args.tls_cert_path = Some(world.file("tls.crt"));
+                args.tls_key_path = Some(world.file("tls.key"));
             },
             true,
         ),

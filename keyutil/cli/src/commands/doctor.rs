@@ -1,0 +1,200 @@
+//! `keyutil doctor`
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use anstream::{AutoStream, ColorChoice};
+use clap::{Args, ValueEnum, builder::styling::AnsiColor};
+use keyutil::{
+    ConnectArgs,
+    base::redact::without_user,
+    program::{self, Failed},
+};
+use keyutil_cli::doctor::{self, Examination, Finding, Mark, Origin, Party, Report, Sourced};
+use serde::Serialize;
+
+/// Look at each step of the way of a call, and say what is wrong, and what to do
+///
+/// Takes the connection of worker and starter. Steps: configuration, files, name, TCP, server TLS,
+/// client TLS, gRPC, token, JWKS, clock, permission, task queue. It goes on after a failure as far
+/// as it can; the exit code is that of the first. Nothing is changed, here or on the server. Each
+/// step is given 5s, or `--connect-timeout` where that is shorter.
+#[derive(Args)]
+#[command(after_help = program::examples_and_exit_codes(EXAMPLES))]
+pub struct Doctor {
+    #[command(flatten)]
+    connect: Sourced<ConnectArgs>,
+
+    #[command(flatten)]
+    look: Sourced<LookArgs>,
+
+    /// How to print what was found
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    output: Output,
+}
+
+/// What to look at besides the connection.
+#[derive(Args, Clone, Debug)]
+struct LookArgs {
+    /// Look for the permissions of this program, too
+    ///
+    /// As admin, with a signing key and without `--permissions`, the token is minted with
+    /// `<namespace>:admin`, as `keyutil namespace register` does.
+    #[arg(long = "as", value_name = "PROGRAM")]
+    role: Option<Role>,
+
+    /// Look who polls this task queue
+    #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", value_name = "NAME")]
+    task_queue: Option<String>,
+
+    /// The key set that the server reads (`keySourceURIs`): a file, or an `http://` or `https://`
+    /// URL [default: the file beside the signing key, if there is one]
+    #[arg(long, env = "KEYUTIL_JWKS", value_name = "FILE|URL")]
+    jwks: Option<String>,
+
+    /// The server's `jwtKeyProvider.refreshInterval`
+    #[arg(long, env = "KEYUTIL_JWKS_REFRESH_INTERVAL", default_value = "1m", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    refresh_interval: Duration,
+
+    /// `audience` in the server's configuration, if you know it
+    #[arg(long, value_name = "NAME")]
+    server_audience: Option<String>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  keyutil doctor
+  keyutil doctor --as worker --task-queue orders
+  keyutil doctor --as starter --jwks https://keys.example.com/jwks.json
+  keyutil doctor --output json";
+
+/// Whose permissions are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Role {
+    /// Starts workflows; somebody must poll the task queue
+    Starter,
+    /// Polls for tasks
+    Worker,
+    /// Registers namespaces
+    Admin,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A line for each step, and what to do below it
+    Text,
+    /// One object
+    Json,
+}
+
+pub async fn run(arguments: Doctor) -> anyhow::Result<()> {
+    let Sourced { mut args, origins } = arguments.connect;
+    let Sourced {
+        args: look,
+        origins: more,
+    } = arguments.look;
+    let origins = [origins, more].concat();
+    if look.role == Some(Role::Admin) {
+        args.mint_for_admin();
+    }
+    let report = doctor::examine(&Examination {
+        connect: &args,
+        origins: &origins,
+        role: look.role.map(|role| match role {
+            Role::Starter => Party::Starter,
+            Role::Worker => Party::Worker,
+            Role::Admin => Party::Admin,
+        }),
+        task_queue: given(&look.task_queue),
+        jwks: given(&look.jwks),
+        jwks_refresh: look.refresh_interval,
+        audience: given(&look.server_audience),
+    })
+    .await;
+    let printed = match arguments.output {
+        Output::Json => json(&args, &origins, &report)
+            .map_err(anyhow::Error::new)
+            .and_then(|object| Ok(program::print_line(object)?)),
+        Output::Text => print(&report),
+    };
+    match report.failure() {
+        None => printed,
+        // Whether somebody reads it does not change what is wrong.
+        Some(finding) => Err(Failed {
+            exit_code: report.exit_code(),
+            what: format!("{}: {}", finding.step, finding.seen),
+        }
+        .into()),
+    }
+}
+
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+#[derive(Serialize)]
+struct Json<'a> {
+    address: String,
+    namespace: &'a str,
+    /// Of the first failure.
+    failed_step: Option<keyutil::diagnosis::Step>,
+    exit_code: u8,
+    settings: &'a [Origin],
+    findings: &'a [Finding],
+}
+
+fn json(args: &ConnectArgs, origins: &[Origin], report: &Report) -> serde_json::Result<String> {
+    serde_json::to_string(&Json {
+        address: without_user(&args.address),
+        namespace: &args.namespace,
+        failed_step: report.failure().map(|finding| finding.step),
+        exit_code: report.exit_code(),
+        settings: origins,
+        findings: report.findings(),
+    })
+}
+
+fn print(report: &Report) -> anyhow::Result<()> {
+    let mut text = Vec::new();
+    for finding in report.findings() {
+        write_finding(&mut text, finding)?;
+    }
+    let text = String::from_utf8_lossy(&text);
+    program::print_line(text.trim_end())?;
+    Ok(())
+}
+
+fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
+    let colour = match finding.mark {
+        Mark::Ok => AnsiColor::Green,
+        Mark::Warning => AnsiColor::Yellow,
+        Mark::Failed => AnsiColor::Red,
+        Mark::Skipped => AnsiColor::BrightBlack,
+    };
+    let colourful = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
+    let (on, off) = if colourful {
+        let style = colour.on_default().bold();
+        (style.render().to_string(), style.render_reset().to_string())
+    } else {
+        Default::default()
+    };
+    let Finding {
+        step,
+        mark,
+        seen,
+        details,
+        hint,
+        ..
+    } = finding;
+    writeln!(out, "{on}{mark:<8}{off} {step:<14} {seen}")?;
+    for detail in details {
+        writeln!(out, "{:24}{detail}", "")?;
+    }
+    if let Some(hint) = hint {
+        writeln!(out, "{:24}hint: {hint}", "")?;
+    }
+    Ok(())
+}

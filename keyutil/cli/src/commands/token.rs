@@ -1,0 +1,235 @@
+//! `keyutil token …`
+
+mod renew;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use keyutil::{
+    args::ClaimsArgs,
+    base::{read::read_at_most, redact::is_content},
+    diagnosis::ResultExt,
+    program::{self, Usage},
+    settings::Problems,
+    token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, permission},
+};
+use keyutil_cli::keys::{fetch, keyring::read_signing_key, verify};
+use secrecy::ExposeSecret;
+
+#[derive(Subcommand)]
+#[command(after_help = "\
+Examples:
+  keyutil token mint --namespace orders
+  keyutil token mint | keyutil token inspect
+  keyutil token renew --output /run/token/worker")]
+pub enum Token {
+    /// Mint a token and print it, and nothing else
+    Mint(Mint),
+    /// Show what a token says, and whether it would be accepted
+    Inspect(Inspect),
+    Renew(renew::Renew),
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil token mint --namespace orders
+  keyutil token mint --permissions orders:read,billing:write --token-lifetime 1h
+  eval \"$(keyutil token mint --export)\"")]
+pub struct Mint {
+    #[command(flatten)]
+    minting: Minting,
+
+    /// Print a line for the shell that sets TEMPORAL_API_KEY, which the Temporal CLI reads
+    #[arg(long)]
+    export: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil token mint | keyutil token inspect
+  keyutil token inspect --file token.jwt --namespace orders
+  keyutil token inspect --file token.jwt \\
+      --jwks http://127.0.0.1:8090/.well-known/jwks.json --audience temporal")]
+pub struct Inspect {
+    /// The token itself; `-` or nothing reads it from standard input. Others can read the
+    /// arguments of a process
+    // Many, because clap would print what is one too many: `Bearer <token>` without quotes.
+    #[arg(conflicts_with = "file")]
+    token: Vec<String>,
+
+    /// File with the token
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
+    /// Verify the signature with this key set: a file, or an `http://` or `https://` URL
+    #[arg(long, value_name = "FILE|URL")]
+    jwks: Option<String>,
+
+    /// Verify that the token is for this audience
+    #[arg(long, value_name = "NAME", requires = "jwks")]
+    audience: Option<String>,
+
+    /// Check the permissions against this namespace
+    #[arg(short, long)]
+    namespace: Option<String>,
+}
+
+/// What a token is minted with, once or again and again.
+#[derive(Args)]
+struct Minting {
+    /// Private key to mint with, PEM, P-256 or RSA
+    #[arg(
+        long,
+        env = "KEYUTIL_SIGNING_KEY_PATH",
+        default_value = "certs/signing/current.pem",
+        value_name = "FILE"
+    )]
+    signing_key: PathBuf,
+
+    /// Namespace that the token is for
+    #[arg(short, long, env = "TEMPORAL_NAMESPACE", default_value = "default")]
+    namespace: String,
+
+    #[command(flatten)]
+    claims: ClaimsArgs,
+}
+
+impl Minting {
+    /// What the token says. Mistakes go to `problems`.
+    fn template(&self, problems: &mut Problems) -> ClaimsTemplate {
+        let namespace = self.namespace.trim();
+        let template = self.claims.template(namespace, "keyutil", problems);
+        // What the permissions are made of, where none are asked for.
+        if self.claims.permissions.is_none()
+            && let Err(error) = format!("{namespace}:write").parse::<Permission>()
+        {
+            problems.add(format!("`--namespace`: {error}"));
+        }
+        template
+    }
+
+    fn read_key(&self) -> anyhow::Result<SigningKey> {
+        let path = &self.signing_key;
+        check_name(path)?;
+        read_signing_key(path)
+            .diagnosed()
+            .with_context(|| format!("no token can be minted with `{}`", path.display()))
+    }
+}
+
+pub async fn run(command: Token) -> anyhow::Result<()> {
+    match command {
+        Token::Mint(arguments) => mint(arguments),
+        Token::Inspect(arguments) => run_inspect(arguments).await,
+        Token::Renew(arguments) => renew::run(arguments).await,
+    }
+}
+
+fn mint(arguments: Mint) -> anyhow::Result<()> {
+    let mut problems = Problems::default();
+    let template = arguments.minting.template(&mut problems);
+    problems.into_result().diagnosed()?;
+    for warning in permission::lint(&template.permissions, None) {
+        program::print_warning(warning);
+    }
+    let key = arguments.minting.read_key()?;
+    let token = key.mint(&template.at(SystemTime::now()))?;
+    if arguments.export {
+        // A token is base64url and dots: nothing in it that a shell would touch.
+        program::print_line(format_args!(
+            "export TEMPORAL_API_KEY={}",
+            token.expose_secret()
+        ))?;
+    } else {
+        program::print_line(format_args!("{}", token.expose_secret()))?;
+    }
+    Ok(())
+}
+
+async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
+    let text = read_token(&arguments)?;
+    let raw = bare(&text);
+    if raw.is_empty() {
+        return Err(Usage("there is no token to inspect: the input is empty".to_owned()).into());
+    }
+    let token = UnverifiedToken::parse(raw)?;
+    program::print_line(format_args!(
+        "header     {}",
+        serde_json::to_string(&token.header)?
+    ))?;
+    program::print_line(format_args!(
+        "claims     {}",
+        serde_json::to_string(&token.claims)?
+    ))?;
+    program::print_line(format_args!(
+        "lifetime   {}",
+        token.lifetime(SystemTime::now())
+    ))?;
+    for warning in token.lint(arguments.namespace.as_deref()) {
+        program::print_line(format_args!("warning    {warning}"))?;
+    }
+    let Some(source) = &arguments.jwks else {
+        program::print_line(format_args!(
+            "signature  not verified: give `--jwks` for that, and do not rely on what stands above"
+        ))?;
+        return Ok(());
+    };
+    let key_set = fetch::fetch(source, fetch::TIMEOUT).await?.document;
+    match verify::verify(raw, &key_set, arguments.audience.as_deref()) {
+        Ok(()) => {
+            program::print_line(format_args!(
+                "signature  verified with the key `{}`",
+                token.kid().unwrap_or_default()
+            ))?;
+            Ok(())
+        }
+        Err(error) => {
+            program::print_line(format_args!("signature  REFUSED"))?;
+            Err(error).context("the token would be refused")
+        }
+    }
+}
+
+/// The token without what surrounds it in files and headers.
+fn bare(text: &str) -> &str {
+    let text = text.trim_start_matches('\u{feff}').trim();
+    match text.split_once(char::is_whitespace) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim(),
+        _ if text.eq_ignore_ascii_case("bearer") => "",
+        _ => text,
+    }
+}
+
+/// Refuses a key or token in place of the name of its file, which messages repeat.
+pub(super) fn check_name(path: &Path) -> Result<(), Usage> {
+    if is_content(path) {
+        let problem = "a key or token stands where the name of its file should";
+        return Err(Usage(problem.to_owned()));
+    }
+    Ok(())
+}
+
+fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
+    match (&arguments.token[..], &arguments.file) {
+        (_, Some(path)) => {
+            check_name(path)?;
+            let read = fs::File::open(path).and_then(read_text);
+            read.with_context(|| format!("failed to read token file `{}`", path.display()))
+        }
+        (words, None) if !words.is_empty() && words != ["-"] => Ok(words.join(" ")),
+        _ => read_text(io::stdin()).context("failed to read the token from standard input"),
+    }
+}
+
+fn read_text(from: impl io::Read) -> io::Result<String> {
+    // More than any header may have.
+    let content = read_at_most(from, 1 << 20)?;
+    String::from_utf8(content).map_err(|_| io::Error::other("it is not text (UTF-8)"))
+}

@@ -1,0 +1,236 @@
+//! `keyutil doctor`: walks the way of a call, looks at each step on its own, and goes on as far as
+//! it can.
+//!
+//! What it says of a failure is what worker and starter say of it: both have it from
+//! [`diagnosis`](keyutil::diagnosis). Nothing on the server is changed, and nothing is written.
+//!
+//! | step | file |
+//! |---|---|
+//! | where each setting came from | `configuration.rs` |
+//! | certificates, keys and CAs in files | `files.rs` |
+//! | name, TCP, TLS | `network.rs` |
+//! | a server that can be called | `server.rs` |
+//! | calls that need no permission | `grpc.rs` |
+//! | the token | `token.rs` |
+//! | the key set | `jwks.rs` |
+//! | the clocks | `clock.rs` |
+//! | what the token permits | `permission.rs` |
+//! | who polls the task queue | `task_queue.rs` |
+//! | what was found | `report.rs` |
+
+use std::time::{Duration, SystemTime};
+
+mod clock;
+mod configuration;
+mod files;
+mod grpc;
+mod jwks;
+mod network;
+mod permission;
+mod report;
+mod server;
+mod task_queue;
+mod token;
+
+pub use configuration::{Origin, Sourced};
+pub use report::{Finding, Mark, Report};
+
+use self::{
+    jwks::KeySet,
+    server::{Facts, Probe, Server},
+};
+use keyutil::{
+    args::ConnectArgs,
+    base::time::to_the_second,
+    connect::Connection,
+    credentials::TokenSource,
+    diagnosis::Step,
+    explain::{Explanation, TokenVerdict},
+    settings::{Examined, Settings},
+    transport::RotatingChannel,
+};
+
+/// What to look at.
+#[derive(Debug)]
+pub struct Examination<'a> {
+    /// The connection. Each step that waits for somebody waits for 5 s, or for
+    /// `--connect-timeout` where that is shorter.
+    pub connect: &'a ConnectArgs,
+    /// Where each setting came from.
+    pub origins: &'a [Origin],
+    /// The program whose permissions are looked for.
+    pub role: Option<Party>,
+    /// The task queue to look for pollers of.
+    pub task_queue: Option<&'a str>,
+    /// The key set that the server reads: a URL, or a file.
+    pub jwks: Option<&'a str>,
+    /// `jwtKeyProvider.refreshInterval` of the server.
+    pub jwks_refresh: Duration,
+    /// `aud` that the server expects, if it is known.
+    pub audience: Option<&'a str>,
+}
+
+impl Examination<'_> {
+    /// For each step that waits for somebody.
+    fn limit(&self) -> Duration {
+        self.connect.connect_timeout.min(LIMIT)
+    }
+}
+
+/// For whom the way is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// Starts workflows, and needs somebody who polls.
+    Starter,
+    /// Polls, and needs nobody else.
+    Worker,
+    /// Registers namespaces.
+    Admin,
+}
+
+/// For each step that waits for somebody, at most.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Walks the way. Needs a tokio runtime.
+pub async fn examine(examination: &Examination<'_>) -> Report {
+    let args = examination.connect;
+    let limit = examination.limit();
+    let Examined {
+        dial,
+        bare,
+        token,
+        compression,
+        problems,
+        ..
+    } = Settings::examine(args, "keyutil");
+    let dial = dial.map(|dial| dial.within(limit));
+    let bare = bare.map(|dial| dial.within(limit));
+    let mut report = Report::default();
+
+    configuration::look(&mut report, examination.origins, &problems);
+    files::look(&mut report, args, dial.as_ref(), &problems);
+    let connected = network::look(&mut report, args, dial.as_ref(), bare.as_ref()).await;
+
+    let token = token.as_ref();
+    let channel = dial.filter(|_| connected).map(RotatingChannel::new);
+    let Some(Ok(channel)) = channel else {
+        for step in [Step::Grpc, Step::Permission, Step::TaskQueue] {
+            report.skip(step, "there is no connection to make calls on");
+        }
+        let key_set = jwks::look(&mut report, examination, token, TokenVerdict::Unknown).await;
+        token::look(&mut report, examination, token, &problems, None);
+        clock::look(&mut report, token, &key_set, false);
+        report.sort();
+        return report;
+    };
+
+    let server = Server::new(channel, token, args.namespace.trim(), limit).compressing(compression);
+    server.answers(&mut report).await;
+    let probe = server.probe().await;
+    let verdict = server.verdict(&probe).await;
+    let key_set = jwks::look(&mut report, examination, token, verdict).await;
+    let why = match &probe {
+        Probe::Refused(_) => Some(why(&server, examination, token, &key_set, verdict).await),
+        _ => None,
+    };
+    token::look(&mut report, examination, token, &problems, why.as_ref());
+    clock::look(
+        &mut report,
+        token,
+        &key_set,
+        verdict == TokenVerdict::Accepted,
+    );
+    if server
+        .permits(&mut report, examination.role, probe, why.as_ref())
+        .await
+    {
+        match examination.task_queue {
+            Some(name) => server.is_polled(&mut report, examination.role, name).await,
+            None => report.skip(Step::TaskQueue, "none is named: give `--task-queue`"),
+        }
+    } else {
+        report.skip(
+            Step::TaskQueue,
+            "not known: the call that shows it is not permitted",
+        );
+    }
+    report.sort();
+    report
+}
+
+/// What a starter needs beyond a connection: permission to start workflows, and somebody who polls
+/// the task queue. Nothing is started.
+/// Each call is given `limit`, and 5 s at most.
+pub async fn ready_to_start(connection: &Connection, task_queue: &str, limit: Duration) -> Report {
+    let server = Server::of(connection, limit.min(LIMIT));
+    let mut report = Report::default();
+    let role = Some(Party::Starter);
+    // Whoever has a connection has been answered.
+    if server
+        .permits(&mut report, role, Probe::Accepted, None)
+        .await
+    {
+        server.is_polled(&mut report, role, task_queue).await;
+    }
+    report
+}
+
+/// Whether somebody polls the task queue. Each call is given `limit`, and 5 s at most.
+pub async fn polled(connection: &Connection, task_queue: &str, limit: Duration) -> Report {
+    let mut report = Report::default();
+    let role = Some(Party::Starter);
+    Server::of(connection, limit.min(LIMIT))
+        .is_polled(&mut report, role, task_queue)
+        .await;
+    report
+}
+
+/// Why the server refuses the token, with all that can be found out about it.
+async fn why(
+    server: &Server,
+    examination: &Examination<'_>,
+    token: Option<&TokenSource>,
+    key_set: &KeySet,
+    verdict: TokenVerdict,
+) -> Explanation {
+    let explanation = server.why(&Facts {
+        key_set: key_set.document(),
+        key_is_new: key_set.key_is_new,
+        audience: examination.audience,
+        verdict,
+    });
+    let Explanation::Perhaps(suspects) = explanation else {
+        return explanation;
+    };
+    let Some(TokenSource::Minted(minter)) = token else {
+        return Explanation::Perhaps(suspects);
+    };
+    match clock::measure(server, minter).await {
+        Some(seconds_ahead) => Explanation::Because(vec![clock::cause(seconds_ahead)]),
+        // The server takes no token of this key, whatever its times are.
+        None => Explanation::Perhaps(
+            suspects
+                .into_iter()
+                .filter(|suspect| suspect.step != Step::Clock)
+                .collect(),
+        ),
+    }
+}
+
+/// A time to the second, and how far away it is.
+fn when(time: SystemTime, now: SystemTime) -> String {
+    let shown = to_the_second(time);
+    match time.duration_since(now) {
+        Ok(left) => format!("{shown} (in {})", roughly(left)),
+        Err(past) => format!("{shown} ({} ago)", roughly(past.duration())),
+    }
+}
+
+/// To the second, and for what takes days without the rest.
+fn roughly(duration: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match duration.as_secs() {
+        seconds if seconds >= 2 * DAY => format!("{} days", seconds / DAY),
+        seconds => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+    }
+}

@@ -1,0 +1,208 @@
+//! Name, TCP and TLS: each on its own, with what a connection of worker and starter is made of.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
+use tokio_rustls::client::TlsStream;
+
+use super::{Report, files, when};
+use keyutil::{
+    args::{ConnectArgs, given},
+    connect::failed_on,
+    credentials::Credential,
+    diagnosis::{Diagnose, Diagnosis, Step},
+    status::Handshake,
+    transport::{Credentials, Dial, DialError, Peer, Secured, Security, alert_in},
+};
+
+/// The steps that are taken here.
+const STEPS: [Step; 4] = [Step::Name, Step::Tcp, Step::ServerTls, Step::ClientTls];
+
+/// For the first words of a server. gRPC servers in Go speak at once; others wait for the client,
+/// and have accepted the certificate all the same.
+const FIRST_WORDS: Duration = Duration::from_secs(1);
+
+/// Comes back with whether calls can be made.
+pub(super) async fn look(
+    report: &mut Report,
+    args: &ConnectArgs,
+    dial: Option<&Dial>,
+    bare: Option<&Dial>,
+) -> bool {
+    let Some(reached) = dial.or(bare) else {
+        for step in STEPS {
+            report.skip(step, "there is no usable address");
+        }
+        return false;
+    };
+    let Some(tcp) = reach(report, reached).await else {
+        return false;
+    };
+    let Some(dial) = dial else {
+        for step in [Step::ServerTls, Step::ClientTls] {
+            report.skip(step, "the settings of TLS are not usable: see above");
+        }
+        return false;
+    };
+    if let Security::Plaintext { .. } = dial.security() {
+        report.skip(Step::ServerTls, "TLS is off");
+        report.skip(Step::ClientTls, "TLS is off");
+        return true;
+    }
+    let Err(diagnosis) = secure(report, dial, tcp).await else {
+        return true;
+    };
+    let unusable = given(&args.tls_cert_path).is_some() && !has_identity(dial);
+    if diagnosis.step == Step::ClientTls && unusable {
+        report.skip(
+            Step::ClientTls,
+            "the server wants a client certificate, and ours is not usable: see above",
+        );
+        return false;
+    }
+    if diagnosis.step == Step::ServerTls {
+        report.skip(Step::ClientTls, "there is no TLS connection");
+    }
+    report.fail(diagnosis);
+    false
+}
+
+fn has_identity(dial: &Dial) -> bool {
+    matches!(
+        dial.security(),
+        Security::Tls {
+            identity: Some(_),
+            ..
+        }
+    )
+}
+
+async fn reach(report: &mut Report, dial: &Dial) -> Option<TcpStream> {
+    let deadline = dial.deadline();
+    let addresses = match dial.resolve(deadline).await {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            let credentials = Credentials::now(dial.security());
+            report.fail(failed_on(dial, &credentials, error).diagnosis());
+            for step in &STEPS[1..] {
+                report.skip(*step, "the name has no address");
+            }
+            return None;
+        }
+    };
+    let shown: Vec<_> = addresses
+        .iter()
+        .map(|address| address.ip().to_string())
+        .collect();
+    report.ok(
+        Step::Name,
+        format!("`{}` is at {}", dial.host(), shown.join(", ")),
+    );
+    let started = Instant::now();
+    match dial.tcp(&addresses, deadline).await {
+        Ok(tcp) => {
+            let peer = tcp.peer_addr().map(|address| address.to_string());
+            report.ok(
+                Step::Tcp,
+                format!(
+                    "connected to {} in {:.1?}",
+                    peer.unwrap_or_default(),
+                    started.elapsed()
+                ),
+            );
+            Some(tcp)
+        }
+        Err(error) => {
+            let credentials = Credentials::now(dial.security());
+            report.fail(failed_on(dial, &credentials, error).diagnosis());
+            for step in &STEPS[2..] {
+                report.skip(*step, "there is no TCP connection");
+            }
+            None
+        }
+    }
+}
+
+async fn secure(report: &mut Report, dial: &Dial, tcp: TcpStream) -> Result<(), Diagnosis> {
+    let credentials = Credentials::now(dial.security());
+    let failed = |error| failed_on(dial, &credentials, error).diagnosis();
+    let secured = dial.tls(tcp, &credentials, dial.deadline()).await;
+    let (tls, secured) = secured.map_err(failed)?;
+    look_at_server(report, &secured);
+    let spoke = first_words(tls, &secured).await.map_err(failed)?;
+    look_at_client(report, &secured, &credentials, spoke);
+    Ok(())
+}
+
+fn look_at_server(report: &mut Report, secured: &Secured) {
+    let now = SystemTime::now();
+    let version = secured.handshake.tls_version.as_deref().unwrap_or("TLS");
+    let Some(leaf) = secured.peer.presented() else {
+        report.ok(Step::ServerTls, version);
+        return;
+    };
+    report.ok(
+        Step::ServerTls,
+        format!(
+            "{version}, ALPN `h2`; the certificate is for `{}`, serial {}, issued by `{}`, valid \
+             until {}",
+            leaf.names().join("`, `"),
+            leaf.serial,
+            leaf.issuer,
+            when(leaf.not_after, now)
+        ),
+    );
+    files::soon(
+        report,
+        Step::ServerTls,
+        "the server's certificate",
+        leaf,
+        now,
+    );
+}
+
+/// Whether the server has said anything. With TLS 1.3 it looks at our certificate after our side
+/// of the handshake is done, and a client that only reads sees the alert every time.
+async fn first_words(mut tls: TlsStream<TcpStream>, secured: &Secured) -> Result<bool, DialError> {
+    let mut words = [0; 1];
+    match timeout(FIRST_WORDS, tls.read(&mut words)).await {
+        Ok(Err(error)) => match alert_in(&error) {
+            Some(alert) => Err(DialError::Alert {
+                alert,
+                peer: Some(secured.peer.clone()),
+            }),
+            // The gRPC step finds out what is the matter.
+            None => Ok(false),
+        },
+        Ok(Ok(count)) => Ok(count > 0),
+        Err(_) => Ok(false),
+    }
+}
+
+fn look_at_client(report: &mut Report, secured: &Secured, credentials: &Credentials, spoke: bool) {
+    let Secured { peer, handshake } = secured;
+    let seen = match (asked(peer), &credentials.identity, handshake) {
+        (None, None, _) => "the server asks for no certificate".to_owned(),
+        (None, Some(_), _) => {
+            "the server asks for no certificate: ours was not presented".to_owned()
+        }
+        (Some(of), None, _) => {
+            format!("the server asks for a certificate{of}, and does without one")
+        }
+        (Some(of), Some(identity), Handshake { .. }) => format!(
+            "the server asked for a certificate{of}, and {} ours: {}",
+            if spoke { "accepted" } else { "has not refused" },
+            identity.identify()
+        ),
+    };
+    report.ok(Step::ClientTls, seen);
+}
+
+fn asked(peer: &Peer) -> Option<String> {
+    let names = peer.asked_for()?;
+    Some(if names.is_empty() {
+        String::new()
+    } else {
+        format!(" of `{}`", names.join("` or `"))
+    })
+}

@@ -1,0 +1,258 @@
+//! What the files of a ring say, taken together.
+
+use std::time::{Duration, SystemTime};
+
+use jsonwebtoken::jwk::Jwk;
+use secrecy::SecretString;
+
+use super::{
+    error::KeyringError,
+    policy::RotationPolicy,
+    record::{ClockSetBack, Entry, Record, State, whole_second},
+};
+use crate::keys::{Jwks, jwks};
+use keyutil::token::SigningKey;
+
+/// The files as they were read.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// `current.pem`.
+    pub(super) current: Option<SigningKey>,
+    /// `next.pem`.
+    pub(super) next: Option<SigningKey>,
+    /// Its text, which becomes that of `current.pem`.
+    pub(super) next_pem: Option<SecretString>,
+    /// `jwks.json`, unless it is missing or must not be published.
+    pub(super) published: Option<Jwks>,
+    /// `ring.json`.
+    pub(super) record: Option<Record>,
+}
+
+/// The keys, with what is known of each.
+///
+/// The private keys tell which one signs and which one waits, `jwks.json` what is published, and
+/// `ring.json` since when. Where they disagree, as after an interrupted run, the times are those
+/// that make waits longer: a key that was not found published is published from now on, one that
+/// has stopped signing nobody knows when has stopped now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// Signs.
+    pub current: Option<RingKey>,
+    /// Is published, and will sign next.
+    pub next: Option<RingKey>,
+    /// Are published for as long as a token of theirs may live. The latest first.
+    pub previous: Vec<RingKey>,
+    /// Whether somebody was interrupted who was changing it.
+    pub interrupted: bool,
+    pub(super) clock_set_back: Option<ClockSetBack>,
+}
+
+/// One key of a ring, without its private half.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RingKey {
+    /// RFC 7638 thumbprint.
+    pub kid: String,
+    /// Where it is on its way.
+    pub state: State,
+    /// Since when it is in the key set.
+    pub published: SystemTime,
+    /// When it began to sign.
+    pub activated: Option<SystemTime>,
+    /// When it stopped.
+    pub retired: Option<SystemTime>,
+    pub(super) public: Jwk,
+}
+
+impl Ring {
+    pub(super) fn of(found: &Found, now: SystemTime) -> Result<Self, KeyringError> {
+        let now = whole_second(now);
+        let sources = Sources { found, now };
+        let current = found.current.as_ref().map(|key| sources.current(key));
+        // Between the two moves of a rotation one key is in both files.
+        let same =
+            |next: &&SigningKey| Some(next.kid()) == found.current.as_ref().map(SigningKey::kid);
+        let interrupted_rotation = found.next.as_ref().is_some_and(|next| same(&next));
+        let next = found.next.as_ref().filter(|next| !same(next));
+        let next = next.map(|key| sources.next(key));
+        let known: Vec<_> = [&current, &next]
+            .into_iter()
+            .flatten()
+            .map(|key| key.kid.clone())
+            .collect();
+        let mut previous = sources.others(&known)?;
+        let compromised = previous.len();
+        previous.retain(|key| key.state != State::Compromised);
+        let interrupted_emergency = previous.len() < compromised;
+        previous.sort_by_key(|key| std::cmp::Reverse(key.retired));
+        Ok(Self {
+            current,
+            next,
+            previous,
+            interrupted: interrupted_rotation || interrupted_emergency,
+            clock_set_back: found
+                .record
+                .as_ref()
+                .and_then(|record| record.clock_set_back(now)),
+        })
+    }
+
+    /// All of its keys: the one that signs, the next, and those before.
+    pub fn keys(&self) -> impl Iterator<Item = &RingKey> {
+        self.current.iter().chain(&self.next).chain(&self.previous)
+    }
+
+    /// From when on the next key may sign.
+    pub fn rotation_allowed(&self, policy: &RotationPolicy) -> Option<SystemTime> {
+        Some(self.next.as_ref()?.published + policy.publish_before())
+    }
+
+    /// When the next rotation is due that is made every so often.
+    pub fn rotation_due(&self, policy: &RotationPolicy, every: Duration) -> Option<SystemTime> {
+        let activated = self.current.as_ref()?.activated?;
+        Some(self.rotation_allowed(policy)?.max(activated + every))
+    }
+
+    /// When the next key is to be taken out of the key set.
+    pub fn removal_due(&self, policy: &RotationPolicy) -> Option<SystemTime> {
+        self.previous.iter().map(|key| key.removable(policy)).min()
+    }
+
+    pub(super) fn document(&self) -> Result<Jwks, KeyringError> {
+        Ok(Jwks::of(self.keys().map(|key| &key.public))?)
+    }
+
+    pub(super) fn record(&self) -> Record {
+        let keys = self.keys().map(RingKey::entry).collect();
+        Record {
+            keys,
+            clock_set_back: self.clock_set_back.clone(),
+        }
+    }
+}
+
+impl RingKey {
+    /// A key that nobody has seen before.
+    pub(super) fn new(key: &SigningKey, state: State, now: SystemTime) -> Self {
+        Self {
+            kid: key.kid().to_owned(),
+            state,
+            published: now,
+            activated: (state == State::Current).then_some(now),
+            retired: None,
+            public: key.public().clone(),
+        }
+    }
+
+    /// From when on it may be taken out of the key set, once it has stopped signing.
+    pub fn removable(&self, policy: &RotationPolicy) -> SystemTime {
+        self.retired.unwrap_or(self.published) + policy.retire_after()
+    }
+
+    pub(super) fn signing(mut self, now: SystemTime) -> Self {
+        self.state = State::Current;
+        self.activated = Some(now);
+        self.retired = None;
+        self
+    }
+
+    pub(super) fn stopped(mut self, now: SystemTime) -> Self {
+        self.state = State::Previous;
+        self.retired = Some(now);
+        self
+    }
+
+    fn entry(&self) -> Entry {
+        Entry {
+            kid: self.kid.clone(),
+            state: self.state,
+            published: self.published,
+            activated: self.activated,
+            retired: self.retired,
+            public: Some(self.public.clone()),
+        }
+    }
+}
+
+/// Puts what one file says of a key together with what the others say.
+struct Sources<'a> {
+    found: &'a Found,
+    now: SystemTime,
+}
+
+impl Sources<'_> {
+    fn current(&self, key: &SigningKey) -> RingKey {
+        let entry = self.entry(key.kid());
+        let state = match entry.map(|entry| entry.state) {
+            Some(State::Compromised) => State::Compromised,
+            _ => State::Current,
+        };
+        RingKey {
+            state,
+            activated: Some(self.at_most_now(entry.and_then(|entry| entry.activated))),
+            ..RingKey::new(key, state, self.published(key.kid()))
+        }
+    }
+
+    fn next(&self, key: &SigningKey) -> RingKey {
+        RingKey::new(key, State::Next, self.published(key.kid()))
+    }
+
+    /// All that is recorded or published and neither signs nor waits.
+    fn others(&self, known: &[String]) -> Result<Vec<RingKey>, KeyringError> {
+        let recorded = self.found.record.iter().flat_map(|record| &record.keys);
+        let published = self.found.published.iter().flat_map(|jwks| jwks.kids());
+        let mut kids: Vec<&str> = Vec::new();
+        for kid in recorded.map(|entry| &entry.kid).chain(published) {
+            if !known.contains(kid) && !kids.contains(&kid.as_str()) {
+                kids.push(kid);
+            }
+        }
+        let keys = kids.into_iter().map(|kid| self.other(kid));
+        keys.filter_map(Result::transpose).collect()
+    }
+
+    fn other(&self, kid: &str) -> Result<Option<RingKey>, KeyringError> {
+        let entry = self.entry(kid);
+        let published = match &self.found.published {
+            Some(jwks) => jwks::find(&jwks.document(), kid)?,
+            None => None,
+        };
+        let Some(public) = published.or_else(|| entry?.public.clone()) else {
+            // Neither published nor known: nothing is left of it that could be kept.
+            return Ok(None);
+        };
+        let state = match entry.map(|entry| entry.state) {
+            Some(State::Compromised) => State::Compromised,
+            _ => State::Previous,
+        };
+        Ok(Some(RingKey {
+            kid: kid.to_owned(),
+            state,
+            published: self.published(kid),
+            activated: entry.and_then(|entry| entry.activated),
+            retired: Some(self.at_most_now(entry.and_then(|entry| entry.retired))),
+            public,
+        }))
+    }
+
+    /// A key counts as published from the time in the record, if it really is in the document.
+    fn published(&self, kid: &str) -> SystemTime {
+        let in_document = self.found.published.as_ref();
+        let in_document = in_document.is_some_and(|jwks| jwks.kids().iter().any(|one| one == kid));
+        let recorded = self.entry(kid).map(|entry| entry.published);
+        self.at_most_now(recorded.filter(|_| in_document))
+    }
+
+    /// A time that is missing is now, and so is one in the future: then a clock was set back, and
+    /// how much time has really passed is not known.
+    fn at_most_now(&self, time: Option<SystemTime>) -> SystemTime {
+        let record = self.found.record.as_ref();
+        let counted = |time| record.map_or(time, |record| record.counted(time, self.now));
+        time.map_or(self.now, |time| counted(time).min(self.now))
+    }
+
+    fn entry(&self, kid: &str) -> Option<&Entry> {
+        let record = self.found.record.as_ref()?;
+        record.keys.iter().find(|entry| entry.kid == kid)
+    }
+}

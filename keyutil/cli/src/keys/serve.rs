@@ -1,0 +1,87 @@
+//! The JWKS endpoint.
+//!
+//! The server looks neither at the HTTP status nor at the content type of what it fetches
+//! (`default_token_key_provider.go`): a JSON object without `keys` makes it drop every key, even
+//! with status 500, and so does an empty set. This endpoint therefore answers with a checked,
+//! complete document or with plain text, which the server refuses and keeps what it has.
+
+use std::{future::Future, io, path::PathBuf};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+
+use super::Jwks;
+use keyutil::{
+    credentials::reload::{Credential, LoadError, Reloading},
+    health::endpoint,
+};
+
+/// Where the document is, below the address of the endpoint (RFC 8615).
+pub const WELL_KNOWN_PATH: &str = "/.well-known/jwks.json";
+
+/// For how long a cache may keep the document, in seconds. Shorter than any sensible
+/// `refreshInterval`, so that a cache between does not undo the order of a rotation.
+const MAX_AGE: u32 = 5;
+
+/// Loads the document, and keeps following the file.
+///
+/// # Errors
+/// [`LoadError`], when there is no document that may be published.
+pub fn follow(path: PathBuf) -> Result<Reloading<Jwks>, LoadError> {
+    Reloading::load(vec![path], |contents| Ok(Jwks::parse(&contents[0])?))
+}
+
+/// Answers on `listener` until `shutdown` is done: `GET` and `HEAD` of [`WELL_KNOWN_PATH`] with
+/// the last good document, and `/healthz`.
+///
+/// # Errors
+/// Those of the listener.
+pub async fn serve(
+    listener: TcpListener,
+    document: Reloading<Jwks>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let routes = Router::new()
+        .route(WELL_KNOWN_PATH, get(jwks))
+        .route("/healthz", get(endpoint::alive))
+        .with_state(document);
+    endpoint::serve(listener, routes, shutdown).await
+}
+
+async fn jwks(State(document): State<Reloading<Jwks>>, headers: HeaderMap) -> Response {
+    let jwks = document.current();
+    let digest = Sha256::digest(jwks.document());
+    let etag = format!("\"{}\"", BASE64_URL_SAFE_NO_PAD.encode(digest));
+    let cache = [
+        (header::CACHE_CONTROL, format!("public, max-age={MAX_AGE}")),
+        (header::ETAG, etag.clone()),
+    ];
+    if headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|seen| seen.as_bytes() == etag.as_bytes())
+    {
+        return (StatusCode::NOT_MODIFIED, cache).into_response();
+    }
+    let content_type = [(header::CONTENT_TYPE, "application/jwk-set+json")];
+    (cache, content_type, jwks.document()).into_response()
+}
+
+impl Credential for Jwks {
+    const KIND: &'static str = "key set";
+
+    fn identify(&self) -> String {
+        format!("kids {}", self.kids().join(", "))
+    }
+
+    fn expires_at(&self) -> Option<std::time::SystemTime> {
+        None
+    }
+}

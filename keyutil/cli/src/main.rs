@@ -1,0 +1,83 @@
+//! The tool for keys, tokens, certificates and namespaces.
+
+mod commands;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use keyutil::program::{self, LogArgs};
+
+/// Keys, tokens, certificates and namespaces of a Temporal Server with authorization
+#[derive(Parser)]
+#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES), subcommand_required = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  keyutil pki init
+  keyutil key generate
+  keyutil doctor
+  keyutil token mint --namespace orders | keyutil token inspect";
+
+#[derive(Subcommand)]
+enum Command {
+    Pki(commands::pki::PkiArgs),
+    /// The keys that sign tokens
+    #[command(subcommand)]
+    Key(commands::key::Key),
+    /// The public halves of the keys, as the server reads them
+    #[command(subcommand)]
+    Jwks(commands::jwks::Jwks),
+    /// Tokens: make one, look at one
+    #[command(subcommand)]
+    Token(commands::token::Token),
+    Doctor(Box<commands::doctor::Doctor>),
+    /// Namespaces of the server
+    #[command(subcommand)]
+    Namespace(commands::namespace::Namespace),
+    Probe(commands::probe::Probe),
+    Completions(commands::completions::Completions),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    program::main("keyutil", async |arguments: Arguments| {
+        match &arguments.command {
+            // It tells of everything itself.
+            Command::Doctor(_) => arguments.log.start_at("error")?,
+            _ => arguments.log.start()?,
+        }
+        match arguments.command {
+            Command::Pki(command) => commands::pki::run(command).await,
+            Command::Key(command) => commands::key::run(command).await,
+            Command::Jwks(command) => commands::jwks::run(command).await,
+            Command::Token(command) => commands::token::run(command).await,
+            Command::Doctor(arguments) => commands::doctor::run(*arguments).await,
+            Command::Namespace(command) => commands::namespace::run(command).await,
+            Command::Probe(command) => commands::probe::run(command).await,
+            Command::Completions(command) => {
+                commands::completions::run(command, Arguments::command())
+            }
+        }
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_takes_the_examples_of_the_help_and_of_the_readme() {
+        let command = Arguments::command();
+        assert_eq!(program::mistaken_examples(&command), [""; 0]);
+        let readme = include_str!("../../../README.md");
+        assert_eq!(program::mistaken_calls(&command, readme), [""; 0]);
+    }
+}

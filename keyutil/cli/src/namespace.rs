@@ -1,0 +1,70 @@
+//! Registering a namespace, and waiting until it can be used.
+
+use std::time::Duration;
+
+use temporalio_common::protos::temporal::api::workflowservice::v1::{
+    CountWorkflowExecutionsRequest, RegisterNamespaceRequest,
+    workflow_service_client::WorkflowServiceClient,
+};
+use tonic::Code;
+
+use keyutil::{
+    connect::{ConnectError, Opened},
+    token::Role,
+};
+
+/// What [`register`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Registered {
+    /// It was not there.
+    Created,
+    /// It was, and is as it was.
+    Existed,
+}
+
+/// Registers `namespace`, the one that the connection is for, and comes back when it can be used.
+/// Finished workflows are kept for `retention`.
+///
+/// # Errors
+/// [`ConnectError`]. The token needs `<namespace>:admin`, which is enough before the namespace
+/// exists, or `temporal-system:admin`.
+pub async fn register(
+    opened: &Opened,
+    namespace: &str,
+    retention: Duration,
+) -> Result<Registered, ConnectError> {
+    let request = RegisterNamespaceRequest {
+        namespace: namespace.to_owned(),
+        workflow_execution_retention_period: retention.try_into().ok(),
+        ..Default::default()
+    };
+    let registered = opened
+        .patiently(async || {
+            let mut service = WorkflowServiceClient::new(opened.channel());
+            match service.register_namespace(request.clone()).await {
+                Ok(_) => Ok(Registered::Created),
+                Err(status) if status.code() == Code::AlreadyExists => Ok(Registered::Existed),
+                Err(status) => Err(opened.explain(status, namespace, Role::Admin)),
+            }
+        })
+        .await?;
+    opened.wait_until_authorized().await?;
+    opened
+        .patiently(async || usable(opened, namespace).await)
+        .await?;
+    Ok(registered)
+}
+
+/// `DescribeNamespace` reads the database. This goes by the cache that every other call goes by,
+/// which learns of a new namespace a little later.
+async fn usable(opened: &Opened, namespace: &str) -> Result<(), ConnectError> {
+    let mut service = WorkflowServiceClient::new(opened.channel());
+    let request = CountWorkflowExecutionsRequest {
+        namespace: namespace.to_owned(),
+        ..Default::default()
+    };
+    match service.count_workflow_executions(request).await {
+        Ok(_) => Ok(()),
+        Err(status) => Err(opened.explain(status, namespace, Role::Read)),
+    }
+}

@@ -1,0 +1,233 @@
+//! A PEM file of certificates: a leaf and its chain, or the CAs that somebody trusts.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use keyutil::x509::{
+    certificate::{self, CertificateError, CertificateSummary},
+    pem::{self, PemError},
+};
+
+/// One certificate.
+#[derive(Clone, Debug)]
+pub(super) struct Certificate {
+    der: Vec<u8>,
+    summary: CertificateSummary,
+}
+
+impl Certificate {
+    pub(super) fn summary(&self) -> &CertificateSummary {
+        &self.summary
+    }
+
+    /// Whether this is its issuer, as far as both say so.
+    pub(super) fn is_issued_by(&self, issuer: &Self) -> bool {
+        certificate::names_as_issuer(&self.der, &issuer.der)
+    }
+}
+
+impl PartialEq for Certificate {
+    fn eq(&self, other: &Self) -> bool {
+        self.der == other.der
+    }
+}
+
+impl fmt::Display for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&to_pem(&self.der))
+    }
+}
+
+/// A certificate in PEM (RFC 7468).
+pub(super) fn to_pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.extend([line, "\n"]);
+        rest = after;
+    }
+    pem + "-----END CERTIFICATE-----\n"
+}
+
+/// One certificate or more.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Bundle(Vec<Certificate>);
+
+impl Bundle {
+    /// The first, and then the others, none of them twice.
+    pub(super) fn of(first: Certificate, others: impl IntoIterator<Item = Certificate>) -> Self {
+        let mut bundle = vec![first];
+        for certificate in others {
+            if !bundle.contains(&certificate) {
+                bundle.push(certificate);
+            }
+        }
+        Self(bundle)
+    }
+
+    pub(super) fn parse(text: &[u8]) -> Result<Self, BundleError> {
+        let ders = pem::certificates(text).map_err(BundleError::Pem)?;
+        let certificates = ders.iter().enumerate().map(|(index, der)| {
+            let number = index + 1;
+            let summary = CertificateSummary::from_der(der)
+                .map_err(|source| BundleError::NotX509 { number, source })?;
+            Ok(Certificate {
+                der: der.to_vec(),
+                summary,
+            })
+        });
+        certificates.collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(super) fn read(path: &Path) -> Result<Self, FileError> {
+        let text = fs::read(path).map_err(|source| FileError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text).map_err(|source| FileError::Parse {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    pub(super) fn first(&self) -> &Certificate {
+        // Neither `of` nor `parse` makes one without.
+        &self.0[0]
+    }
+
+    pub(super) fn certificates(&self) -> &[Certificate] {
+        &self.0
+    }
+
+    pub(super) fn contains(&self, certificate: &Certificate) -> bool {
+        self.0.contains(certificate)
+    }
+
+    /// Whether the first certificate of this chain leads, over the others, to one of these CAs.
+    pub(super) fn leads_to(&self, authorities: &Self) -> bool {
+        let mut chain = &self.0[..];
+        while let [certificate, rest @ ..] = chain {
+            let trusted = |authority| certificate.is_issued_by(authority);
+            if authorities.0.iter().any(trusted) {
+                return true;
+            }
+            let next = |next: &Certificate| certificate.is_issued_by(next);
+            if !rest.first().is_some_and(next) {
+                return false;
+            }
+            chain = rest;
+        }
+        false
+    }
+}
+
+/// In PEM.
+impl fmt::Display for Bundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|certificate| certificate.fmt(f))
+    }
+}
+
+/// A file without certificates that could be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file could not be read.
+    #[error("failed to read `{}`", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It was read, and is no good.
+    #[error("failed to read the certificates in `{}`", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: BundleError,
+    },
+}
+
+impl FileError {
+    /// Whether there is no such file.
+    #[must_use]
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
+/// A text that is no PEM file of certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    /// There is a broken block, or none.
+    #[error("the file has no certificates in PEM")]
+    Pem(#[source] PemError),
+    /// A block is no certificate.
+    #[error("block {number} is not an X.509 certificate")]
+    NotX509 {
+        /// Counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        #[source]
+        source: CertificateError,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pki::{Authority, AuthorityRequest, LeafRequest, Purpose, Validity};
+
+    fn request(name: &str, intermediates: u8) -> AuthorityRequest<'_> {
+        AuthorityRequest {
+            name,
+            validity: Validity::from_now(Duration::from_secs(3600)).unwrap(),
+            intermediates,
+        }
+    }
+
+    fn bundle(pem: &str) -> Bundle {
+        Bundle::parse(pem.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn what_is_written_is_what_was_read() {
+        let [one, other] =
+            ["one", "other"].map(|name| Authority::generate(&request(name, 0)).unwrap());
+        let both = format!("{}{}", one.certificate_pem(), other.certificate_pem());
+        // rcgen ends its lines as it likes.
+        assert_eq!(bundle(&both).to_string(), both.replace("\r\n", "\n"));
+        assert_eq!(bundle(&bundle(&both).to_string()), bundle(&both));
+    }
+
+    #[test]
+    fn a_chain_leads_to_the_root_and_to_what_is_on_the_way() {
+        let root = Authority::generate(&request("clients", 1)).unwrap();
+        let intermediate = root.subordinate(&request("workers", 0)).unwrap();
+        let leaf = intermediate.issue(&LeafRequest {
+            common_name: "worker",
+            names: &[],
+            purpose: Purpose::Client,
+            validity: Validity::from_now(Duration::from_secs(60)).unwrap(),
+        });
+        let chain = bundle(&leaf.unwrap().certificate_pem);
+        let stranger = Authority::generate(&request("clients", 0)).unwrap();
+
+        assert!(chain.leads_to(&bundle(root.certificate_pem())));
+        assert!(chain.leads_to(&bundle(intermediate.certificate_pem())));
+        assert!(!chain.leads_to(&bundle(stranger.certificate_pem())));
+        let alone = Bundle::of(chain.first().clone(), []);
+        assert!(!alone.leads_to(&bundle(root.certificate_pem())));
+    }
+}

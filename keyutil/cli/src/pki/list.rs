@@ -1,0 +1,219 @@
+//! `keyutil pki list`: what is there, and what is wrong with it.
+//!
+//! Nothing is changed, and nobody is waited for: in the middle of a rotation the listing may show
+//! a step half done.
+
+use std::{fs, time::SystemTime};
+
+use humantime::format_rfc3339_seconds;
+
+use super::{
+    AuthorityKind, AuthorityOptions, FileError, Layout, NextStep, Party, RotateError,
+    bundle::Bundle, rotate,
+};
+use keyutil::{base::chain, credentials::Identity, x509::certificate::CertificateSummary};
+
+/// What there is in one folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The certificates of all CAs.
+    pub authorities: Vec<ListedAuthority>,
+    /// The certificates of all parties.
+    pub leaves: Vec<ListedLeaf>,
+    /// What is wrong, in words.
+    pub problems: Vec<String>,
+}
+
+/// The certificate of one CA.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedAuthority {
+    /// What it signs.
+    pub kind: AuthorityKind,
+    /// What it is in the rotation.
+    pub role: Role,
+    /// `None` if it cannot be read.
+    pub certificate: Option<CertificateSummary>,
+    /// How the rotation goes on. Only said of the CA that issues, and only if the files tell.
+    pub next: Option<NextStep>,
+}
+
+/// What a CA is in its rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It signs.
+    Issues,
+    /// It is trusted, and will sign.
+    Next,
+    /// It is trusted, and signs no more.
+    Previous,
+}
+
+/// The certificate of one party.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedLeaf {
+    /// Whose it is.
+    pub party: Party,
+    /// Whether the party has a folder here.
+    pub here: bool,
+    /// `None` if it cannot be read.
+    pub certificate: Option<CertificateSummary>,
+    /// The serial numbers of the CAs that it checks its peers with.
+    pub trusts: Vec<String>,
+}
+
+/// Looks at everything. What is missing or broken is among the problems.
+///
+/// # Errors
+/// [`RotateError::NoAuthorities`], where there is not even the folder.
+pub fn list(
+    layout: &Layout,
+    options: &AuthorityOptions,
+    now: SystemTime,
+) -> Result<Listing, RotateError> {
+    if !layout.dir().is_dir() {
+        let path = layout.dir().to_owned();
+        return Err(RotateError::NoAuthorities { path });
+    }
+    let mut listing = Listing::default();
+    for kind in AuthorityKind::ALL {
+        listing.look_at_authority(layout, kind, options, now);
+    }
+    for party in Party::ALL {
+        listing.look_at_party(layout, party, now);
+    }
+    Ok(listing)
+}
+
+impl Listing {
+    fn look_at_authority(
+        &mut self,
+        layout: &Layout,
+        kind: AuthorityKind,
+        options: &AuthorityOptions,
+        now: SystemTime,
+    ) {
+        let owner = format!("{} CA", kind.name());
+        let next = match rotate::look_at_next_step(layout, kind, options, now) {
+            Ok(next) => Some(next),
+            Err(error) => {
+                self.problems.push(format!("{owner}: {}", chain(&error)));
+                None
+            }
+        };
+        for (role, path) in [
+            (Role::Issues, layout.authority(kind).certificate),
+            (Role::Next, layout.next_authority(kind).certificate),
+            (Role::Previous, layout.previous_authority(kind)),
+        ] {
+            // What is wrong with the file has been said.
+            let read = Bundle::read(&path);
+            if role != Role::Issues && read.as_ref().is_err_and(FileError::is_missing) {
+                continue;
+            }
+            let interrupted = role == Role::Next && next.is_some_and(|next| !next.is_under_way());
+            if interrupted {
+                let problem = "the step `trust` was interrupted: run it again";
+                self.problems.push(format!("{owner}: {problem}"));
+            }
+            let certificate = read.ok().map(|bundle| bundle.first().summary().clone());
+            self.check_time(&owner, certificate.as_ref(), now);
+            self.authorities.push(ListedAuthority {
+                kind,
+                role,
+                certificate,
+                next: next.filter(|_| role == Role::Issues),
+            });
+        }
+    }
+
+    fn look_at_party(&mut self, layout: &Layout, party: Party, now: SystemTime) {
+        let mut leaf = ListedLeaf {
+            party,
+            here: layout.party_folder(party).is_dir(),
+            certificate: None,
+            trusts: Vec::new(),
+        };
+        if leaf.here {
+            let files = layout.party(party);
+            if let Some(found) = self.read(party, Bundle::read(&files.certificate)) {
+                leaf.certificate = Some(found.first().summary().clone());
+                self.check_pair(layout, party, now);
+                self.check_verifiers(layout, party, &found);
+            }
+            if let Some(found) = self.read(party, Bundle::read(&files.trust)) {
+                for authority in found.certificates() {
+                    let authority = authority.summary();
+                    leaf.trusts.push(authority.serial.clone());
+                    let owner = format!("{}, which trusts a CA", party.name());
+                    self.check_time(&owner, Some(authority), now);
+                }
+            }
+        }
+        self.leaves.push(leaf);
+    }
+
+    fn read(&mut self, party: Party, read: Result<Bundle, FileError>) -> Option<Bundle> {
+        let said = |error: FileError| {
+            let said = format!("{}: {}", party.name(), chain(&error));
+            self.problems.push(said);
+        };
+        read.map_err(said).ok()
+    }
+
+    fn check_pair(&mut self, layout: &Layout, party: Party, now: SystemTime) {
+        let files = layout.party(party);
+        let problem = match (fs::read(&files.certificate), fs::read(&files.key)) {
+            (Ok(certificate), Ok(key)) => match Identity::parse(&certificate, &key, now) {
+                Ok(_) => return,
+                Err(error) => chain(&error),
+            },
+            (Err(error), _) => format!("failed to read its certificate: {error}"),
+            (_, Err(error)) => format!("failed to read `{}`: {error}", files.key.display()),
+        };
+        self.problems.push(format!("{}: {problem}", party.name()));
+    }
+
+    /// Whoever checks certificates of this kind, and has a folder here.
+    fn check_verifiers(&mut self, layout: &Layout, party: Party, leaf: &Bundle) {
+        for verifier in party.issued_by().verifiers() {
+            let Ok(trusted) = Bundle::read(&layout.party(verifier).trust) else {
+                // Said where the verifier is looked at, if it has a folder.
+                continue;
+            };
+            if !leaf.leads_to(&trusted) {
+                self.problems.push(format!(
+                    "{}: its certificate is issued by `{}`, which {} does not trust",
+                    party.name(),
+                    leaf.first().summary().issuer,
+                    verifier.name()
+                ));
+            }
+        }
+    }
+
+    fn check_time(
+        &mut self,
+        owner: &str,
+        certificate: Option<&CertificateSummary>,
+        now: SystemTime,
+    ) {
+        let Some(certificate) = certificate else {
+            return;
+        };
+        let at = match certificate {
+            late if late.not_after < now => format!("expired at {}", time(late.not_after)),
+            early if early.not_before > now => {
+                format!("is not valid before {}", time(early.not_before))
+            }
+            _ => return,
+        };
+        let serial = &certificate.serial;
+        self.problems.push(format!(
+            "{owner}: the certificate with serial {serial} {at}"
+        ));
+    }
+}
+
+fn time(time: SystemTime) -> String {
+    format_rfc3339_seconds(time).to_string()
+}

@@ -1,0 +1,243 @@
+//! The JWKS endpoint as a process: what it answers, and that it goes on answering.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
+#[path = "common/endpoint.rs"]
+mod endpoint;
+#[path = "common/program.rs"]
+mod program;
+
+use std::{
+    fs,
+    net::TcpListener,
+    time::{Duration, Instant, SystemTime},
+};
+
+use endpoint::Endpoint;
+use keyutil_cli::keys::{Jwks, keyring::Keyring};
+use program::{keyutil, run};
+use reqwest::{Client, Method, Response, StatusCode, header};
+use serde_json::Value;
+
+#[tokio::test]
+async fn the_key_set_is_answered_with_all_that_a_cache_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    let published = fs::read(folder.path().join("certs/signing/jwks.json")).unwrap();
+
+    let answer = ask(Method::GET, &endpoint.url).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(
+        text(&answer, header::CONTENT_TYPE),
+        "application/jwk-set+json"
+    );
+    assert_eq!(text(&answer, header::CACHE_CONTROL), "public, max-age=5");
+    let etag = text(&answer, header::ETAG).to_owned();
+    assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag}");
+    assert_eq!(answer.bytes().await.unwrap(), published);
+
+    let head = ask(Method::HEAD, &endpoint.url).await;
+    assert_eq!(head.status(), StatusCode::OK);
+    assert_eq!(text(&head, header::ETAG), etag);
+    let length = published.len().to_string();
+    assert_eq!(text(&head, header::CONTENT_LENGTH), length);
+    assert!(head.bytes().await.unwrap().is_empty());
+
+    let again = client().get(&endpoint.url);
+    let again = again.header(header::IF_NONE_MATCH, &etag);
+    let again = again.send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+    assert_eq!(text(&again, header::ETAG), etag);
+    assert!(again.bytes().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn errors_are_never_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    let root = endpoint.url.replace("/.well-known/jwks.json", "");
+    let json = format!("{root}/.well-known/jwks.json");
+    for (method, url, status) in [
+        (Method::GET, format!("{root}/healthz"), StatusCode::OK),
+        (Method::GET, format!("{root}/"), StatusCode::NOT_FOUND),
+        (Method::GET, format!("{json}/"), StatusCode::NOT_FOUND),
+        (
+            Method::GET,
+            format!("{root}/jwks.json"),
+            StatusCode::NOT_FOUND,
+        ),
+        (Method::POST, json.clone(), StatusCode::METHOD_NOT_ALLOWED),
+        (Method::DELETE, json.clone(), StatusCode::METHOD_NOT_ALLOWED),
+        (
+            Method::OPTIONS,
+            json.clone(),
+            StatusCode::METHOD_NOT_ALLOWED,
+        ),
+    ] {
+        let answer = ask(method.clone(), &url).await;
+        assert_eq!(answer.status(), status, "{method} {url}");
+        let kind = text(&answer, header::CONTENT_TYPE);
+        assert!(kind.starts_with("text/plain"), "{method} {url}: {kind}");
+        let body = answer.text().await.unwrap();
+        assert!(serde_json::from_str::<Value>(&body).is_err(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_file_does_not_change_what_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    let path = folder.path().join("certs/signing/jwks.json");
+    let good = fs::read_to_string(&path).unwrap();
+    let mut private: Value = serde_json::from_str(&good).unwrap();
+    private["keys"][0]["d"] = "tops3cret".into();
+    for (broken, words) in [
+        (Some("garbage"), "not JSON"),
+        (Some("{}"), "no array `keys`"),
+        (Some(r#"{"keys":[]}"#), "the key set is empty"),
+        (Some(&good[..good.len() / 2]), "not JSON"),
+        (Some(&private.to_string()), "private member `d`"),
+        (None, "No such file"),
+    ] {
+        match broken {
+            Some(text) => fs::write(&path, text).unwrap(),
+            None => fs::remove_file(&path).unwrap(),
+        }
+        let logged = endpoint.logged("kept the one in use");
+        assert!(logged.contains(words), "{words}: {logged}");
+        assert!(!logged.contains("tops3cret"), "{logged}");
+        let answer = ask(Method::GET, &endpoint.url).await;
+        assert_eq!(answer.status(), StatusCode::OK, "{words}");
+        assert_eq!(answer.text().await.unwrap(), good, "{words}");
+    }
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    let ring = Keyring::at(elsewhere.path());
+    ring.generate(false, SystemTime::now).unwrap();
+    let new = fs::read_to_string(ring.jwks_path()).unwrap();
+    let started = Instant::now();
+    fs::copy(ring.jwks_path(), &path).unwrap();
+    while ask(Method::GET, &endpoint.url).await.text().await.unwrap() != new {
+        // Once a second, and as much again for a machine with much to do.
+        assert!(started.elapsed() < Duration::from_secs(5), "not served");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_during_rotations_and_faults_gets_a_whole_key_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    let ring = Keyring::at(folder.path().join("certs/signing"));
+    let asking = tokio::spawn({
+        let url = endpoint.url.clone();
+        async move {
+            loop {
+                let answer = ask(Method::GET, &url).await;
+                assert_eq!(answer.status(), StatusCode::OK);
+                let body = answer.bytes().await.unwrap();
+                let read = Jwks::parse(&body);
+                assert!(read.is_ok(), "{read:?} of {body:?}");
+            }
+        }
+    });
+
+    let path = ring.jwks_path();
+    for broken in [
+        r#"{"keys":[]}"#,
+        r#"{"error":"down"}"#,
+        r#"{"keys":[{"kty""#,
+    ] {
+        ring.rotate_in_emergency(SystemTime::now).unwrap();
+        let published = fs::read(&path).unwrap();
+        served(&endpoint, &published).await;
+        // As by somebody who writes into the file, and is seen at it.
+        fs::write(&path, broken).unwrap();
+        endpoint.logged("kept the one in use");
+        served(&endpoint, &published).await;
+        fs::write(&path, &published).unwrap();
+    }
+    ring.generate(true, SystemTime::now).unwrap();
+    served(&endpoint, &fs::read(&path).unwrap()).await;
+
+    assert!(!asking.is_finished(), "{:?}", asking.await);
+    asking.abort();
+}
+
+async fn served(endpoint: &Endpoint, document: &[u8]) {
+    let started = Instant::now();
+    let answer = async || ask(Method::GET, &endpoint.url).await.bytes().await.unwrap();
+    while answer().await != document {
+        assert!(started.elapsed() < Duration::from_secs(10), "not served");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[test]
+fn a_terminated_endpoint_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    assert_eq!(endpoint.terminate().code(), Some(0));
+}
+
+#[test]
+fn keys_that_are_there_are_kept_by_generate() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Endpoint::start(folder.path(), &["--generate"]));
+    let path = folder.path().join("certs/signing/current.pem");
+    let before = fs::read(&path).unwrap();
+    drop(Endpoint::start(folder.path(), &["--generate"]));
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn without_a_key_set_nothing_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let serve = ["jwks", "serve", "--listen=127.0.0.1:0"];
+    let refused = run(keyutil(folder.path()).args(serve));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    for words in [
+        "no key set to serve",
+        "`certs/signing/jwks.json`",
+        "--generate",
+    ] {
+        assert!(refused.stderr.contains(words), "{words}: {refused:?}");
+    }
+
+    let signing = folder.path().join("certs/signing");
+    fs::create_dir_all(&signing).unwrap();
+    fs::write(signing.join("jwks.json"), r#"{"keys":[]}"#).unwrap();
+    let refused = run(keyutil(folder.path()).args(serve));
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(
+        refused.stderr.contains("the key set is empty"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let args = ["jwks", "serve", "--generate", "--listen", &address];
+    let failed = run(keyutil(folder.path()).args(args));
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    let words = format!("failed to listen at `{address}`: Address already in use");
+    assert!(failed.stderr.contains(&words), "{failed:?}");
+}
+
+async fn ask(method: Method, url: &str) -> Response {
+    client().request(method, url).send().await.unwrap()
+}
+
+/// Not through a proxy that this machine may have.
+fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+fn text(answer: &Response, name: header::HeaderName) -> &str {
+    answer.headers()[name].to_str().unwrap()
+}
