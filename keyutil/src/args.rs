@@ -128,7 +128,9 @@ impl ConnectArgs {
     /// for.
     pub fn mint_for_admin(&mut self) {
         let claims = &mut self.token.claims;
-        if given(&self.token.signing_key).is_some() && given_text(&claims.permissions).is_none() {
+        if non_empty(&self.token.signing_key).is_some()
+            && non_empty_text(&claims.permissions).is_none()
+        {
             let admin = Permission {
                 namespace: self.namespace.trim().to_owned(),
                 role: Role::Admin,
@@ -165,7 +167,7 @@ pub enum Compression {
     Gzip,
 }
 
-/// Accepts an empty path, which an empty environment variable is; [`given`] leaves it out.
+/// Accepts an empty path, which an empty environment variable is; [`non_empty`] leaves it out.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|text: OsString| PathBuf::from(text))
 }
@@ -175,12 +177,12 @@ fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
 }
 
 /// The path, unless it is empty.
-pub fn given(path: &Option<PathBuf>) -> Option<&PathBuf> {
+pub fn non_empty(path: &Option<PathBuf>) -> Option<&PathBuf> {
     path.as_ref().filter(|path| !path.as_os_str().is_empty())
 }
 
 /// The text without the white space around it, unless nothing is left.
-pub fn given_text(text: &Option<String>) -> Option<&str> {
+pub fn non_empty_text(text: &Option<String>) -> Option<&str> {
     text.as_deref()
         .map(str::trim)
         .filter(|text| !text.is_empty())

@@ -6,7 +6,7 @@
 //!
 //! | what | file |
 //! |---|---|
-//! | a server that is still starting is waited for | `connect/patience.rs` |
+//! | a server that is still starting is waited for | `connect/wait.rs` |
 //! | the SDK's client over our channel | `connect/client.rs` |
 //! | what a failed call means | `connect/diagnose.rs` |
 //! | how a connection is doing | `connect/observer.rs` |
@@ -23,21 +23,21 @@ mod client;
 mod diagnose;
 mod error;
 mod observer;
-mod patience;
+mod wait;
 
 pub use error::ConnectError;
 pub use observer::Observer;
 
 use self::diagnose::connection_failed;
 pub use self::diagnose::describe;
-pub use self::diagnose::{explain_call, failed_on, verdict};
+pub use self::diagnose::{explain_call, failed_with, verdict};
 use crate::{
     args::ConnectArgs,
-    credentials::Watch,
+    credentials::FileWatcher,
     explain::TokenVerdict,
     settings::Settings,
     token::Role,
-    transport::{AuthorizedChannel, Bearer, RotatingChannel, is_refusal},
+    transport::{AuthInterceptor, AuthorizedChannel, RotatingChannel, is_refusal},
 };
 
 /// A Temporal client whose credentials are followed for as long as it, or a clone of it, lives.
@@ -101,17 +101,17 @@ pub async fn connect(args: &ConnectArgs, program: &str) -> Result<Connection, Co
 
 /// A channel with its credentials followed, before anything was sent on it.
 #[derive(Debug)]
-pub struct Opened {
-    settings: OpenedSettings,
+pub struct PendingConnection {
+    settings: PendingSettings,
     channel: RotatingChannel,
-    bearer: Bearer,
+    interceptor: AuthInterceptor,
     observer: Observer,
     meter: Option<TemporalMeter>,
-    watch: Watch,
+    watch: FileWatcher,
 }
 
 #[derive(Debug)]
-struct OpenedSettings {
+struct PendingSettings {
     namespace: String,
     compression: Option<tonic::codec::CompressionEncoding>,
     connect_timeout: Duration,
@@ -122,20 +122,20 @@ struct OpenedSettings {
 ///
 /// # Errors
 /// [`ConnectError::Address`], for a host that makes no URI.
-pub fn open(settings: Settings) -> Result<Opened, ConnectError> {
+pub fn open(settings: Settings) -> Result<PendingConnection, ConnectError> {
     for warning in &settings.warnings {
         warn!("{warning}");
     }
-    let watch = Watch::start(settings.watched());
-    let channel = RotatingChannel::new(settings.dial).map_err(ConnectError::Address)?;
-    let bearer = Bearer::new(settings.token);
-    let observer = Observer::new(&channel, &bearer, &settings.namespace);
-    Ok(Opened {
+    let watch = FileWatcher::start(settings.watched());
+    let channel = RotatingChannel::new(settings.connector).map_err(ConnectError::Address)?;
+    let interceptor = AuthInterceptor::new(settings.token);
+    let observer = Observer::new(&channel, &interceptor, &settings.namespace);
+    Ok(PendingConnection {
         channel,
-        bearer,
+        interceptor,
         observer,
         meter: None,
-        settings: OpenedSettings {
+        settings: PendingSettings {
             namespace: settings.namespace,
             compression: settings.compression,
             connect_timeout: settings.connect_timeout,
@@ -144,10 +144,10 @@ pub fn open(settings: Settings) -> Result<Opened, ConnectError> {
     })
 }
 
-impl Opened {
+impl PendingConnection {
     /// What calls go through.
     pub fn channel(&self) -> AuthorizedChannel {
-        InterceptedService::new(self.channel.clone(), self.bearer.clone())
+        InterceptedService::new(self.channel.clone(), self.interceptor.clone())
     }
 
     /// The channel without the token.
@@ -193,13 +193,13 @@ impl Opened {
             return Ok(());
         };
         let verdict = match is_refusal(&status) {
-            true => verdict(&self.channel, &self.bearer).await,
+            true => verdict(&self.channel, &self.interceptor).await,
             false => TokenVerdict::Unknown,
         };
-        let (channel, bearer) = (&self.channel, &self.bearer);
+        let (channel, interceptor) = (&self.channel, &self.interceptor);
         Err(explain_call(
             channel,
-            bearer,
+            interceptor,
             status,
             namespace,
             Role::Read,
@@ -211,7 +211,7 @@ impl Opened {
     pub fn explain(&self, status: Status, namespace: &str, needed: Role) -> ConnectError {
         explain_call(
             &self.channel,
-            &self.bearer,
+            &self.interceptor,
             status,
             namespace,
             needed,

@@ -72,9 +72,9 @@ pub enum Sent<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explanation {
     /// Each of these alone is enough.
-    Because(Vec<Diagnosis>),
+    Certain(Vec<Diagnosis>),
     /// The token looks right, so it must be one of these, the likeliest first.
-    Perhaps(Vec<Diagnosis>),
+    Possible(Vec<Diagnosis>),
 }
 
 fn of_token(cause: impl Into<String>, hint: impl Into<String>) -> Diagnosis {
@@ -89,7 +89,7 @@ fn of_token(cause: impl Into<String>, hint: impl Into<String>) -> Diagnosis {
 impl Explanation {
     fn causes(&self) -> &[Diagnosis] {
         match self {
-            Self::Because(causes) | Self::Perhaps(causes) => causes,
+            Self::Certain(causes) | Self::Possible(causes) => causes,
         }
     }
 
@@ -110,8 +110,8 @@ impl Explanation {
     /// What to do: about what is certain, or to make certain which it is.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Because(causes) => causes.iter().find_map(|cause| cause.hint.clone()),
-            Self::Perhaps(causes) => {
+            Self::Certain(causes) => causes.iter().find_map(|cause| cause.hint.clone()),
+            Self::Possible(causes) => {
                 let first = causes.iter().find_map(|cause| cause.hint.as_deref());
                 Some(match first {
                     Some(first) => format!("{first}; {LOG}"),
@@ -132,14 +132,14 @@ impl Refusal<'_> {
     pub fn explain(&self, now: SystemTime) -> Explanation {
         let token = match self.token {
             Sent::Nothing => {
-                return Explanation::Because(vec![of_token(
+                return Explanation::Certain(vec![of_token(
                     "no token was sent, and this server asks for one",
                     "give `--signing-key` to mint tokens with, or `--token-file`, or an API key in \
                      TEMPORAL_API_KEY",
                 )]);
             }
             Sent::Opaque => {
-                return Explanation::Because(vec![of_token(
+                return Explanation::Certain(vec![of_token(
                     "the API key is not valid, or not for this namespace",
                     "compare it with the one that was issued; one of Temporal Cloud belongs to an \
                      account and its namespaces, and a server of one's own takes none that is no \
@@ -169,9 +169,9 @@ impl Refusal<'_> {
             TokenVerdict::Unknown => [of_token(), self.permissions(token)].concat(),
         };
         if certain.is_empty() {
-            Explanation::Perhaps(self.suspects(token, now))
+            Explanation::Possible(self.suspects(token, now))
         } else {
-            Explanation::Because(certain)
+            Explanation::Certain(certain)
         }
     }
 }
@@ -180,8 +180,8 @@ impl std::fmt::Display for Explanation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let words: Vec<_> = self.causes().iter().map(|cause| &cause.cause[..]).collect();
         match self {
-            Self::Because(_) => f.write_str(&words.join("; ")),
-            Self::Perhaps(_) => write!(
+            Self::Certain(_) => f.write_str(&words.join("; ")),
+            Self::Possible(_) => write!(
                 f,
                 "the token looks right from here, so perhaps: {}",
                 words.join("; or ")

@@ -2,7 +2,7 @@
 //! opened, and all of them are reported at once.
 
 mod address;
-mod problems;
+mod errors;
 mod tokens;
 
 use std::{sync::Arc, time::Duration};
@@ -10,13 +10,13 @@ use std::{sync::Arc, time::Duration};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::codec::CompressionEncoding;
 
-pub use problems::Problems;
+pub use errors::SettingsErrors;
 
 use self::{address::Address, tokens::token_source};
 use crate::{
-    args::{Compression, ConnectArgs, given, given_text},
-    credentials::{Identity, Look, TokenSource, Trust},
-    transport::{Dial, Security, TrustSource},
+    args::{Compression, ConnectArgs, non_empty, non_empty_text},
+    credentials::{Identity, Refresh, TokenSource, TrustBundle},
+    transport::{Connector, Security, TrustSource},
 };
 
 /// A token's life where none is asked for.
@@ -26,7 +26,7 @@ pub const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub struct Settings {
     /// Where to, and under what protection.
-    pub dial: Dial,
+    pub connector: Connector,
     /// The namespace to work in.
     pub namespace: String,
     /// Where tokens come from, if any are sent.
@@ -40,14 +40,14 @@ pub struct Settings {
 }
 
 /// What can be said of the arguments before anything is dialled: what is usable, and every mistake.
-pub struct Examined {
-    pub dial: Option<Dial>,
+pub struct Checked {
+    pub connector: Option<Connector>,
     /// Where the address is usable, and what it is to be protected with is not.
-    pub bare: Option<Dial>,
+    pub bare: Option<Connector>,
     pub token: Option<TokenSource>,
     pub compression: Option<CompressionEncoding>,
     pub warnings: Vec<String>,
-    pub problems: Problems,
+    pub problems: SettingsErrors,
 }
 
 impl Settings {
@@ -55,22 +55,22 @@ impl Settings {
     /// minted tokens where none is given.
     ///
     /// # Errors
-    /// [`Problems`], with every mistake there is.
-    pub fn new(args: &ConnectArgs, program: &str) -> Result<Self, Problems> {
-        let Examined {
-            dial,
+    /// [`SettingsErrors`], with every mistake there is.
+    pub fn new(args: &ConnectArgs, program: &str) -> Result<Self, SettingsErrors> {
+        let Checked {
+            connector,
             token,
             compression,
             warnings,
             problems,
             ..
         } = Self::examine(args, program);
-        let Some(dial) = dial else {
+        let Some(connector) = connector else {
             return Err(problems);
         };
         problems.into_result()?;
         Ok(Self {
-            dial,
+            connector,
             namespace: args.namespace.trim().to_owned(),
             token,
             compression,
@@ -80,8 +80,8 @@ impl Settings {
     }
 
     /// The same, as far as it goes.
-    pub fn examine(args: &ConnectArgs, program: &str) -> Examined {
-        let mut problems = Problems::default();
+    pub fn examine(args: &ConnectArgs, program: &str) -> Checked {
+        let mut problems = SettingsErrors::default();
         let address = problems.note(Address::parse(&args.address));
         let namespace = args.namespace.trim();
         if namespace.is_empty() {
@@ -93,14 +93,14 @@ impl Settings {
             problems.add("`--connect-timeout` is zero: give the server some time, as in `30s`");
         }
         warnings.extend(security.as_ref().and_then(unfit_identity));
-        let dial = |security| {
+        let connector = |security| {
             let address = address.as_ref()?;
-            let dial = Dial::new(address.host.clone(), address.port, security);
-            Some(dial.within(args.connect_timeout))
+            let connector = Connector::new(address.host.clone(), address.port, security);
+            Some(connector.within(args.connect_timeout))
         };
-        Examined {
-            dial: security.and_then(dial),
-            bare: dial(Security::Plaintext {
+        Checked {
+            connector: security.and_then(connector),
+            bare: connector(Security::Plaintext {
                 loopback_only: false,
             }),
             token,
@@ -114,11 +114,11 @@ impl Settings {
     }
 
     /// The files to look at while the connection is in use.
-    pub fn watched(&self) -> Vec<Box<dyn Look>> {
-        let mut watched: Vec<Box<dyn Look>> = Vec::new();
+    pub fn watched(&self) -> Vec<Box<dyn Refresh>> {
+        let mut watched: Vec<Box<dyn Refresh>> = Vec::new();
         if let Security::Tls {
             identity, trust, ..
-        } = self.dial.security()
+        } = self.connector.security()
         {
             if let Some(identity) = identity {
                 watched.push(Box::new(identity.clone()));
@@ -139,11 +139,14 @@ impl Settings {
 fn security(
     args: &ConnectArgs,
     address: Option<&Address>,
-    problems: &mut Problems,
+    problems: &mut SettingsErrors,
 ) -> Option<Security> {
-    let (certificate, key) = (given(&args.tls_cert_path), given(&args.tls_key_path));
-    let authority = given(&args.tls_ca_path);
-    let server_name = given_text(&args.tls_server_name);
+    let (certificate, key) = (
+        non_empty(&args.tls_cert_path),
+        non_empty(&args.tls_key_path),
+    );
+    let authority = non_empty(&args.tls_ca_path);
+    let server_name = non_empty_text(&args.tls_server_name);
     let tokens = args.token.sources().next().is_some();
 
     let asked = match (args.tls, address.and_then(|address| address.tls)) {
@@ -193,7 +196,7 @@ fn security(
         })),
         None => None,
     };
-    let followed = authority.map(|bundle| problems.note_error(Trust::follow(bundle.clone())));
+    let followed = authority.map(|bundle| problems.note_error(TrustBundle::follow(bundle.clone())));
 
     if asked == Some(false) || (asked.is_none() && set.is_empty() && !tokens) {
         if tokens && address.is_some_and(|address| !address.looks_like_loopback()) {
@@ -208,7 +211,7 @@ fn security(
     }
     let trust = match followed {
         Some(followed) => TrustSource::File(followed?),
-        None => TrustSource::System(Arc::new(problems.note_error(Trust::system())?)),
+        None => TrustSource::System(Arc::new(problems.note_error(TrustBundle::system())?)),
     };
     Some(Security::Tls {
         server_name: server_name?,

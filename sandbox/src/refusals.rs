@@ -3,8 +3,18 @@
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
-use keyutil::{connect::{self, Opened}, ConnectArgs, ConnectError, explain::{KeySetCheck, Refusal, Sent, TokenVerdict}, settings::Settings, token::{ClaimsTemplate, Permission, Role, signing_key, SigningKey, UnverifiedToken}};
-use keyutil_cli::{files::{self, Mode}, keys::{keyring::read_signing_key, verify::verify}, pki::{Authority, AuthorityRequest, LeafRequest, Party, Purpose, Validity}};
+use keyutil::{
+    ConnectArgs, ConnectError,
+    connect::{self, PendingConnection},
+    explain::{KeySetCheck, Refusal, Sent, TokenVerdict},
+    settings::Settings,
+    token::{ClaimsTemplate, Permission, Role, SigningKey, UnverifiedToken, signing_key},
+};
+use keyutil_cli::{
+    files::{self, Mode},
+    keys::{keyring::read_signing_key, verify::verify},
+    pki::{Authority, AuthorityRequest, LeafRequest, Party, Purpose, Validity},
+};
 use secrecy::{ExposeSecret, SecretString};
 use tonic::{Request, Status, service::interceptor::InterceptedService};
 
@@ -137,7 +147,7 @@ async fn token_refusal(stack: &Stack, token: Option<SecretString>) -> anyhow::Re
 
 /// Sends exactly this token. The connection's own interceptor would keep an expired one back.
 async fn send(
-    opened: &Opened,
+    opened: &PendingConnection,
     namespace: &str,
     token: Option<&SecretString>,
 ) -> Result<(), Status> {
@@ -162,7 +172,7 @@ async fn send(
     connect::describe(channel, namespace).await
 }
 
-fn open(args: &ConnectArgs) -> anyhow::Result<Opened> {
+fn open(args: &ConnectArgs) -> anyhow::Result<PendingConnection> {
     Ok(connect::open(Settings::new(args, "sandbox")?)?)
 }
 

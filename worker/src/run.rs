@@ -25,7 +25,7 @@ pub struct WorkerSettings {
 
 /// After the grace has run out and activities were told that they are cancelled: how long they
 /// have to act on it.
-const LAST_MOMENTS: Duration = Duration::from_secs(2);
+const CANCELLATION_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs a worker until `shutdown` is done and the work in hand is finished.
 ///
@@ -64,7 +64,7 @@ pub async fn run(
     let grace = settings.shutdown_grace;
     info!(reason, grace = %humantime::format_duration(grace), "stopping: finishing the work in hand");
     stop();
-    match tokio::time::timeout(grace.saturating_add(LAST_MOMENTS), running).await {
+    match tokio::time::timeout(grace.saturating_add(CANCELLATION_GRACE), running).await {
         Ok(ended) => {
             ended.map_err(RunError::Run)?;
             info!(task_queue, "worker stopped");

@@ -20,13 +20,13 @@ use divan::{AllocProfiler, Bencher};
 use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
 use hyper_util::rt::TokioIo;
 use keyutil::{
-    connect::{self, Opened},
-    credentials::Watch,
+    connect::{self, PendingConnection},
+    credentials::FileWatcher,
     settings::Settings,
     token::signing_key,
     transport::{
-        Calls,
-        bridge::{Bridge, Untouched},
+        CallOutcomes,
+        bridge::{Bridge, BytesCodec},
     },
 };
 use peer::Peer;
@@ -87,7 +87,7 @@ fn bare_tonic_channel(bencher: Bencher<'_, '_>) {
                 .insert("authorization", token.parse().unwrap());
             let mut grpc = Grpc::new(channel.clone());
             grpc.ready().await.unwrap();
-            grpc.unary(request, path(), Untouched).await.unwrap()
+            grpc.unary(request, path(), BytesCodec).await.unwrap()
         })
     });
 }
@@ -102,7 +102,7 @@ fn channel_that_rotates_with_interceptor(bencher: Bencher<'_, '_>) {
             *request.metadata_mut() = MetadataMap::from_headers(headers());
             let mut grpc = Grpc::new(channel.clone());
             grpc.ready().await.unwrap();
-            grpc.unary(request, path(), Untouched).await.unwrap()
+            grpc.unary(request, path(), BytesCodec).await.unwrap()
         })
     });
 }
@@ -119,8 +119,8 @@ fn bridge_as_the_sdk_calls_it(bencher: Bencher<'_, '_>) {
             target: "localhost".to_owned(),
             explain: Box::new(|_| None),
             connected: Box::new(|| true),
-            calls: Arc::new(Calls::default()),
-            watch: Watch::start(Vec::new()),
+            calls: Arc::new(CallOutcomes::default()),
+            watch: FileWatcher::start(Vec::new()),
         }
         .into_service()
     };
@@ -175,7 +175,7 @@ impl Setting {
         format!("Bearer {}", "e".repeat(400))
     }
 
-    fn opened(&self) -> Opened {
+    fn opened(&self) -> PendingConnection {
         let mut args = self.world.args(self.peer.port);
         args.token.signing_key = Some(self.world.path("signing.pem"));
         let _runtime = self.runtime.enter();

@@ -23,7 +23,7 @@ mod interceptor {
     use keyutil::{
         credentials::TokenSource,
         token::{ClaimsTemplate, Permission, signing_key},
-        transport::Bearer,
+        transport::AuthInterceptor,
     };
     use secrecy::ExposeSecret;
     use tonic::{Request, service::Interceptor};
@@ -63,7 +63,7 @@ mod interceptor {
     fn the_interceptor_with_a_fresh_token(bencher: Bencher<'_, '_>) {
         let (_folder, source) = source();
         source.token(SystemTime::now()).unwrap();
-        let bearer = Bearer::new(Some(source));
+        let bearer = AuthInterceptor::new(Some(source));
         bencher
             .with_inputs(|| (bearer.clone(), Request::new(())))
             .bench_values(|(mut bearer, request)| bearer.call(request));
@@ -104,7 +104,7 @@ mod interceptor {
 mod look {
     use std::{fs, path::PathBuf};
 
-    use keyutil::credentials::{Identity, Look, Reloading};
+    use keyutil::credentials::{Identity, Refresh, Reloading};
     use keyutil_cli::pki::{InitOptions, Layout, Party, PartyFiles, init};
 
     use super::Bencher;
@@ -128,6 +128,6 @@ mod look {
     fn a_certificate_and_its_key_unchanged(bencher: Bencher<'_, '_>) {
         let (_folder, files) = files();
         let identity: Reloading<Identity> = Identity::follow(files.certificate, files.key).unwrap();
-        bencher.bench(|| identity.look());
+        bencher.bench(|| identity.refresh());
     }
 }

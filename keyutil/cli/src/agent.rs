@@ -18,7 +18,7 @@ use tracing::{error, info};
 
 use keyutil::{
     base::{chain, redact::is_content, time::in_words},
-    credentials::{Credential, Look, TokenSource},
+    credentials::{Credential, Refresh, TokenSource},
     status::{CredentialsStatus, Failure},
     token::ClaimsTemplate,
 };
@@ -75,7 +75,7 @@ impl Renewal {
     /// Mints with the key of `signing_key`, and writes the first token to `output`, for its owner
     /// alone. Readers see the old token or the new one, never half of either.
     ///
-    /// Then [`Look::look`] does the rest: it renews the token at two thirds of its life, at once when
+    /// Then [`Refresh::refresh`] does the rest: it renews the token at two thirds of its life, at once when
     /// the key changes, and whenever the file holds something else.
     ///
     /// # Errors
@@ -159,7 +159,7 @@ impl Renewal {
     /// One look: writes the token that is current at `now`, unless the file holds it.
     fn look_at(&self, now: SystemTime) {
         if let TokenSource::Minted(minter) = &self.shared.source {
-            minter.key().look();
+            minter.key().refresh();
         }
         if let Err(failure) = self.renew(now) {
             let reason = chain(&failure);
@@ -206,8 +206,8 @@ impl Renewal {
     }
 }
 
-impl Look for Renewal {
-    fn look(&self) {
+impl Refresh for Renewal {
+    fn refresh(&self) {
         self.look_at(SystemTime::now());
     }
 }

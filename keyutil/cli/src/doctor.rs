@@ -46,7 +46,7 @@ use keyutil::{
     credentials::TokenSource,
     diagnosis::Step,
     explain::{Explanation, TokenVerdict},
-    settings::{Examined, Settings},
+    settings::{Checked, Settings},
     transport::RotatingChannel,
 };
 
@@ -95,24 +95,24 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub async fn examine(examination: &Examination<'_>) -> Report {
     let args = examination.connect;
     let limit = examination.limit();
-    let Examined {
-        dial,
+    let Checked {
+        connector,
         bare,
         token,
         compression,
         problems,
         ..
     } = Settings::examine(args, "keyutil");
-    let dial = dial.map(|dial| dial.within(limit));
-    let bare = bare.map(|dial| dial.within(limit));
+    let connector = connector.map(|connector| connector.within(limit));
+    let bare = bare.map(|connector| connector.within(limit));
     let mut report = Report::default();
 
     configuration::look(&mut report, examination.origins, &problems);
-    files::look(&mut report, args, dial.as_ref(), &problems);
-    let connected = network::look(&mut report, args, dial.as_ref(), bare.as_ref()).await;
+    files::look(&mut report, args, connector.as_ref(), &problems);
+    let connected = network::look(&mut report, args, connector.as_ref(), bare.as_ref()).await;
 
     let token = token.as_ref();
-    let channel = dial.filter(|_| connected).map(RotatingChannel::new);
+    let channel = connector.filter(|_| connected).map(RotatingChannel::new);
     let Some(Ok(channel)) = channel else {
         for step in [Step::Grpc, Step::Permission, Step::TaskQueue] {
             report.skip(step, "there is no connection to make calls on");
@@ -199,16 +199,16 @@ async fn why(
         audience: examination.audience,
         verdict,
     });
-    let Explanation::Perhaps(suspects) = explanation else {
+    let Explanation::Possible(suspects) = explanation else {
         return explanation;
     };
     let Some(TokenSource::Minted(minter)) = token else {
-        return Explanation::Perhaps(suspects);
+        return Explanation::Possible(suspects);
     };
     match clock::measure(server, minter).await {
-        Some(seconds_ahead) => Explanation::Because(vec![clock::cause(seconds_ahead)]),
+        Some(seconds_ahead) => Explanation::Certain(vec![clock::cause(seconds_ahead)]),
         // The server takes no token of this key, whatever its times are.
-        None => Explanation::Perhaps(
+        None => Explanation::Possible(
             suspects
                 .into_iter()
                 .filter(|suspect| suspect.step != Step::Clock)

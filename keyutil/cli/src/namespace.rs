@@ -9,7 +9,7 @@ use temporalio_common::protos::temporal::api::workflowservice::v1::{
 use tonic::Code;
 
 use keyutil::{
-    connect::{ConnectError, Opened},
+    connect::{ConnectError, PendingConnection},
     token::Role,
 };
 
@@ -29,7 +29,7 @@ pub enum Registered {
 /// [`ConnectError`]. The token needs `<namespace>:admin`, which is enough before the namespace
 /// exists, or `temporal-system:admin`.
 pub async fn register(
-    opened: &Opened,
+    opened: &PendingConnection,
     namespace: &str,
     retention: Duration,
 ) -> Result<Registered, ConnectError> {
@@ -39,7 +39,7 @@ pub async fn register(
         ..Default::default()
     };
     let registered = opened
-        .patiently(async || {
+        .retry_until_ready(async || {
             let mut service = WorkflowServiceClient::new(opened.channel());
             match service.register_namespace(request.clone()).await {
                 Ok(_) => Ok(Registered::Created),
@@ -50,14 +50,14 @@ pub async fn register(
         .await?;
     opened.wait_until_authorized().await?;
     opened
-        .patiently(async || usable(opened, namespace).await)
+        .retry_until_ready(async || usable(opened, namespace).await)
         .await?;
     Ok(registered)
 }
 
 /// `DescribeNamespace` reads the database. This goes by the cache that every other call goes by,
 /// which learns of a new namespace a little later.
-async fn usable(opened: &Opened, namespace: &str) -> Result<(), ConnectError> {
+async fn usable(opened: &PendingConnection, namespace: &str) -> Result<(), ConnectError> {
     let mut service = WorkflowServiceClient::new(opened.channel());
     let request = CountWorkflowExecutionsRequest {
         namespace: namespace.to_owned(),

@@ -34,7 +34,7 @@ impl Told {
             identity(certificate.as_bytes(), &text),
             said(SigningKey::from_pem(&text).map(|_| "taken")),
             identity(&text, key.as_bytes()),
-            said(Trust::parse(&text).map(|_| "taken")),
+            said(TrustBundle::parse(&text).map(|_| "taken")),
         ])
     }
 

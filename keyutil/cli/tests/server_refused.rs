@@ -12,7 +12,7 @@ mod peer;
 use std::time::{Duration, Instant, SystemTime};
 
 use client::{HOUR, World, authority, issue, now, open, past};
-use keyutil::{ConnectError, chain, diagnosis::Diagnose, transport::DialError};
+use keyutil::{ConnectError, chain, diagnosis::Diagnose, transport::ConnectorError};
 use keyutil_cli::pki::{Purpose, Validity};
 use peer::{Peer, mutual};
 use tokio::{
@@ -135,7 +135,7 @@ async fn a_port_that_says_nothing() {
         matches!(
             error,
             ConnectError::Unreachable {
-                source: DialError::TimedOut { .. },
+                source: ConnectorError::TimedOut { .. },
                 ..
             }
         ),

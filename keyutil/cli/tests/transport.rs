@@ -16,10 +16,10 @@ use client::{World, authority, issue, look, now, open};
 use http::HeaderMap;
 use keyutil::{
     ConnectError,
-    connect::Opened,
-    credentials::{Identity, Watch},
+    connect::PendingConnection,
+    credentials::{FileWatcher, Identity},
     diagnosis::Diagnose,
-    transport::{DialError, bridge::Bridge},
+    transport::{ConnectorError, bridge::Bridge},
 };
 use keyutil_cli::pki::{Leaf, Purpose};
 use peer::{Peer, call, mutual, try_call};
@@ -157,8 +157,8 @@ async fn a_client_certificate_that_is_accepted_again_clears_the_journal() {
     assert!(
         opened
             .bare_channel()
-            .dial()
-            .journal()
+            .connector()
+            .log()
             .last_failure()
             .is_none()
     );
@@ -178,7 +178,7 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
         compression: None,
         target: "test".to_owned(),
         calls: Arc::default(),
-        watch: Watch::start(Vec::new()),
+        watch: FileWatcher::start(Vec::new()),
     };
     let service = bridge.into_service();
     let callers = (0..4).map(|_| {
@@ -206,10 +206,15 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
     assert!(seen.connection.parse::<u32>().unwrap() > 50, "{seen:?}");
 }
 
-fn assert_refused(opened: &Opened, error: &ConnectError, expected: AlertDescription, round: u32) {
-    let journal = opened.bare_channel().dial().journal().last_failure();
+fn assert_refused(
+    opened: &PendingConnection,
+    error: &ConnectError,
+    expected: AlertDescription,
+    round: u32,
+) {
+    let journal = opened.bare_channel().connector().log().last_failure();
     assert!(
-        matches!(journal, Some(DialError::Alert { alert, .. }) if alert == expected),
+        matches!(journal, Some(ConnectorError::Alert { alert, .. }) if alert == expected),
         "round {round}: {journal:?}"
     );
     assert!(

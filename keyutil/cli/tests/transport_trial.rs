@@ -13,7 +13,7 @@ mod peer;
 use std::time::{Duration, Instant};
 
 use client::{World, authority, issue, look, now};
-use keyutil::{connect::Opened, status::Failure};
+use keyutil::{connect::PendingConnection, status::Failure};
 use keyutil_cli::pki::Purpose;
 use peer::{Peer, Seen, call, mutual, try_call};
 
@@ -139,7 +139,7 @@ async fn a_server_that_says_nothing_on_the_new_connection_holds_up_one_call() {
 }
 
 /// Calls until it is seen like this.
-async fn until(opened: &Opened, like_this: impl Fn(&Seen) -> bool) -> Seen {
+async fn until(opened: &PendingConnection, like_this: impl Fn(&Seen) -> bool) -> Seen {
     let begun = Instant::now();
     loop {
         let seen = try_call(opened.bare_channel()).await;
@@ -154,7 +154,7 @@ async fn until(opened: &Opened, like_this: impl Fn(&Seen) -> bool) -> Seen {
 }
 
 /// A client and its server, and what the server saw of a first call.
-async fn connected() -> (World, Peer, Opened, Seen) {
+async fn connected() -> (World, Peer, PendingConnection, Seen) {
     let world = World::new();
     let peer = Peer::start(mutual(&world.server(), world.clients.certificate_pem())).await;
     let opened = world.open(peer.port);
@@ -162,6 +162,6 @@ async fn connected() -> (World, Peer, Opened, Seen) {
     (world, peer, opened, before)
 }
 
-fn rejected(opened: &Opened) -> Option<Failure> {
+fn rejected(opened: &PendingConnection) -> Option<Failure> {
     opened.observer().status().connection.rejected
 }

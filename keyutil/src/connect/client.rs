@@ -9,16 +9,16 @@ use temporalio_client::{
 use tonic::{Code, Status};
 use url::Url;
 
-use super::{ConnectError, Connection, Opened, diagnose::explain};
+use super::{ConnectError, Connection, PendingConnection, diagnose::explain};
 use crate::{
     base::chain, diagnosis::Diagnose, explain::TokenVerdict, token::Role, transport::bridge::Bridge,
 };
 
-impl Opened {
+impl PendingConnection {
     pub(super) async fn into_client(self) -> Result<Connection, ConnectError> {
-        let target = self.channel.dial().target();
+        let target = self.channel.connector().target();
         let channel = self.channel();
-        let (bearer, namespace) = (self.bearer.clone(), self.settings.namespace.clone());
+        let (interceptor, namespace) = (self.interceptor.clone(), self.settings.namespace.clone());
         let rotating = self.channel.clone();
         let bridge = Bridge {
             channel: channel.clone(),
@@ -28,7 +28,7 @@ impl Opened {
                 // All that workers and starters do takes `write`.
                 let known = explain(
                     &rotating,
-                    &bearer,
+                    &interceptor,
                     status,
                     &namespace,
                     Role::Write,
@@ -36,7 +36,7 @@ impl Opened {
                 );
                 let error = known.or_else(|| {
                     is_of_the_server(status).then(|| ConnectError::Call {
-                        target: rotating.dial().target(),
+                        target: rotating.connector().target(),
                         status: status.clone(),
                     })
                 })?;
@@ -51,7 +51,7 @@ impl Opened {
             }),
             connected: Box::new({
                 let channel = self.channel.clone();
-                move || channel.dial().journal().standing().is_none()
+                move || channel.connector().log().ongoing_failure().is_none()
             }),
             calls: self.observer.calls(),
             watch: self.watch,

@@ -19,8 +19,8 @@ use crate::{
     explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
     token::Role,
     transport::{
-        Bearer, Credentials, Dial, DialError, LocalCause, Peer, RotatingChannel, Security,
-        is_refusal,
+        AuthInterceptor, Connector, ConnectorError, LocalCause, PeerInfo, RotatingChannel,
+        Security, TlsCredentials, is_refusal,
     },
 };
 
@@ -29,7 +29,7 @@ use crate::{
 /// [`verdict`] says.
 pub(super) fn explain(
     channel: &RotatingChannel,
-    bearer: &Bearer,
+    interceptor: &AuthInterceptor,
     status: &Status,
     namespace: &str,
     needed: Role,
@@ -37,9 +37,9 @@ pub(super) fn explain(
 ) -> Option<ConnectError> {
     match status.code() {
         _ if is_refusal(status) => Some(ConnectError::Refused {
-            target: channel.dial().target(),
+            target: channel.connector().target(),
             namespace: namespace.to_owned(),
-            explanation: explain_refusal(bearer, namespace, needed, verdict),
+            explanation: explain_refusal(interceptor, namespace, needed, verdict),
             status: status.clone(),
         }),
         _ if LocalCause::of(status) == Some(LocalCause::NotSent) => Some(ConnectError::NoToken {
@@ -52,16 +52,16 @@ pub(super) fn explain(
 /// What a failed call in `namespace` that takes `needed` means.
 pub fn explain_call(
     channel: &RotatingChannel,
-    bearer: &Bearer,
+    interceptor: &AuthInterceptor,
     status: Status,
     namespace: &str,
     needed: Role,
     verdict: TokenVerdict,
 ) -> ConnectError {
-    if let Some(known) = explain(channel, bearer, &status, namespace, needed, verdict) {
+    if let Some(known) = explain(channel, interceptor, &status, namespace, needed, verdict) {
         return known;
     }
-    let target = channel.dial().target();
+    let target = channel.connector().target();
     match status.code() {
         Code::NotFound => ConnectError::NoNamespace {
             target,
@@ -70,15 +70,15 @@ pub fn explain_call(
         _ if LocalCause::of(&status) == Some(LocalCause::HeadersTooLarge) => {
             ConnectError::TokenTooLarge {
                 target,
-                size: size(bearer),
+                size: size(interceptor),
             }
         }
         _ => ConnectError::Call { target, status },
     }
 }
 
-fn size(bearer: &Bearer) -> usize {
-    let token = bearer
+fn size(interceptor: &AuthInterceptor) -> usize {
+    let token = interceptor
         .source()
         .map(|source| source.token(SystemTime::now()));
     token
@@ -106,19 +106,21 @@ pub async fn describe<I: Interceptor>(
 
 /// Asks the server whether it accepts the token: a call that takes no permission is refused with a
 /// token that is not accepted. Tells such a token from one that permits too little.
-pub async fn verdict(channel: &RotatingChannel, bearer: &Bearer) -> TokenVerdict {
-    if bearer.source().is_none() {
+pub async fn verdict(channel: &RotatingChannel, interceptor: &AuthInterceptor) -> TokenVerdict {
+    if interceptor.source().is_none() {
         return TokenVerdict::Unknown;
     }
-    let answered = async |bearer: Bearer| {
-        let channel = InterceptedService::new(channel.clone(), bearer);
+    let answered = async |interceptor: AuthInterceptor| {
+        let channel = InterceptedService::new(channel.clone(), interceptor);
         let mut service = WorkflowServiceClient::new(channel);
         service.get_system_info(GetSystemInfoRequest {}).await
     };
-    match answered(bearer.clone()).await {
+    match answered(interceptor.clone()).await {
         Ok(_) => TokenVerdict::Accepted,
         // Temporal Cloud, or a proxy, may ask for permission here too.
-        Err(status) if is_refusal(&status) && answered(Bearer::new(None)).await.is_ok() => {
+        Err(status)
+            if is_refusal(&status) && answered(AuthInterceptor::new(None)).await.is_ok() =>
+        {
             TokenVerdict::Rejected
         }
         Err(_) => TokenVerdict::Unknown,
@@ -126,27 +128,31 @@ pub async fn verdict(channel: &RotatingChannel, bearer: &Bearer) -> TokenVerdict
 }
 
 /// Why there was no connection for a call, if that is why it failed.
-fn dial_error(channel: &RotatingChannel, status: &Status) -> Option<DialError> {
+fn dial_error(channel: &RotatingChannel, status: &Status) -> Option<ConnectorError> {
     let source = status.source()?;
-    if let Some(error) = causes(source).find_map(|cause| cause.downcast_ref::<DialError>()) {
+    if let Some(error) = causes(source).find_map(|cause| cause.downcast_ref::<ConnectorError>()) {
         return Some(error.clone());
     }
     // After the handshake our error is below HTTP/2, which keeps its text alone.
     causes(source).find(|cause| cause.is::<tonic::transport::Error>())?;
-    match channel.dial().security() {
-        Security::Plaintext { .. } => Some(DialError::PlaintextClosed),
-        Security::Tls { .. } => channel.dial().journal().last_failure(),
+    match channel.connector().security() {
+        Security::Plaintext { .. } => Some(ConnectorError::PlaintextClosed),
+        Security::Tls { .. } => channel.connector().log().last_failure(),
     }
 }
 
 /// The same with what we presented, or what we trust, where that is the matter.
-pub(super) fn connection_failed(channel: &RotatingChannel, source: DialError) -> ConnectError {
-    failed_on(channel.dial(), &channel.credentials(), source)
+pub(super) fn connection_failed(channel: &RotatingChannel, source: ConnectorError) -> ConnectError {
+    failed_with(channel.connector(), &channel.credentials(), source)
 }
 
 /// The same for a connection that was made with these.
-pub fn failed_on(dial: &Dial, credentials: &Credentials, source: DialError) -> ConnectError {
-    let target = dial.target();
+pub fn failed_with(
+    connector: &Connector,
+    credentials: &TlsCredentials,
+    source: ConnectorError,
+) -> ConnectError {
+    let target = connector.target();
     if source.client_certificate_alert().is_some() {
         let identity = credentials.identity.as_deref();
         let presented = identity.map(|identity| identity.identify());
@@ -175,8 +181,11 @@ pub fn failed_on(dial: &Dial, credentials: &Credentials, source: DialError) -> C
 
 /// What to do about a client certificate that was refused. Go, in which the server is written,
 /// sends one alert for several causes (`crypto/tls/handshake_server.go`).
-fn client_certificate_advice(identity: Option<&Identity>, error: &DialError) -> String {
-    let asked_for = error.peer().and_then(Peer::asked_for).unwrap_or_default();
+fn client_certificate_advice(identity: Option<&Identity>, error: &ConnectorError) -> String {
+    let asked_for = error
+        .peer()
+        .and_then(PeerInfo::asked_for)
+        .unwrap_or_default();
     let of_which = if asked_for.is_empty() {
         String::new()
     } else {
@@ -217,12 +226,12 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &DialError) -> 
 
 /// Why the server may have refused a call that takes `needed` in `namespace`.
 fn explain_refusal(
-    bearer: &Bearer,
+    interceptor: &AuthInterceptor,
     namespace: &str,
     needed: Role,
     verdict: TokenVerdict,
 ) -> Explanation {
-    let token = bearer.source().and_then(TokenSource::current);
+    let token = interceptor.source().and_then(TokenSource::current);
     let content = token.as_ref().map(Token::content);
     let refusal = Refusal {
         token: match content {

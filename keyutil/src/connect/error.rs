@@ -11,8 +11,8 @@ use crate::{
     base::chain,
     diagnosis::{Class, Diagnose, Diagnosis, Step},
     explain::Explanation,
-    settings::Problems,
-    transport::{DialError, Peer},
+    settings::SettingsErrors,
+    transport::{ConnectorError, PeerInfo},
 };
 
 /// Why there is no authorized connection.
@@ -20,7 +20,7 @@ use crate::{
 pub enum ConnectError {
     /// The arguments, or the files that they name.
     #[error(transparent)]
-    Settings(#[from] Problems),
+    Settings(#[from] SettingsErrors),
     /// Host and port make no URI.
     #[error("the address makes no URI")]
     Address(#[source] http::Error),
@@ -36,7 +36,7 @@ pub enum ConnectError {
         waited: Option<Duration>,
         /// Why the last attempt failed.
         #[source]
-        source: DialError,
+        source: ConnectorError,
     },
     /// The server's certificate is not what it must be.
     #[error(
@@ -50,7 +50,7 @@ pub enum ConnectError {
         trusted: String,
         /// What is wrong with it.
         #[source]
-        source: DialError,
+        source: ConnectorError,
     },
     /// Ours is not.
     #[error("`{target}` refused the client certificate (presented: {presented})")]
@@ -63,7 +63,7 @@ pub enum ConnectError {
         advice: String,
         /// The alert.
         #[source]
-        source: DialError,
+        source: ConnectorError,
     },
     /// There is no token to send.
     #[error("{reason}")]
@@ -207,11 +207,11 @@ impl Diagnose for ConnectError {
 }
 
 /// The certificate that the server presented.
-struct Shown<'a>(&'a DialError);
+struct Shown<'a>(&'a ConnectorError);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0.peer().and_then(Peer::presented) {
+        match self.0.peer().and_then(PeerInfo::presented) {
             Some(leaf) => write!(
                 f,
                 " (presented: serial {}, issued by `{}`)",

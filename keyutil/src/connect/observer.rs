@@ -6,30 +6,36 @@ use std::{
     time::SystemTime,
 };
 
-use super::{ConnectError, connection_failed, failed_on};
+use super::{ConnectError, connection_failed, failed_with};
 use crate::{
     base::chain,
     credentials::{Credential, TokenSource},
     diagnosis::Diagnosed,
     status::{ConnectionStatus, CredentialStatus, CredentialsStatus, Failure, Phase, Status},
-    transport::{Bearer, Calls, Credentials, RotatingChannel, Security, TrustSource},
+    transport::{
+        AuthInterceptor, CallOutcomes, RotatingChannel, Security, TlsCredentials, TrustSource,
+    },
 };
 
 /// Sees how a connection and its credentials are doing. Clones see the same.
 #[derive(Clone)]
 pub struct Observer {
     channel: RotatingChannel,
-    bearer: Bearer,
+    interceptor: AuthInterceptor,
     namespace: Arc<str>,
     phase: Arc<Mutex<Phase>>,
-    calls: Arc<Calls>,
+    calls: Arc<CallOutcomes>,
 }
 
 impl Observer {
-    pub(super) fn new(channel: &RotatingChannel, bearer: &Bearer, namespace: &str) -> Self {
+    pub(super) fn new(
+        channel: &RotatingChannel,
+        interceptor: &AuthInterceptor,
+        namespace: &str,
+    ) -> Self {
         Self {
             channel: channel.clone(),
-            bearer: bearer.clone(),
+            interceptor: interceptor.clone(),
             namespace: namespace.into(),
             phase: Arc::new(Mutex::new(Phase::Connecting { last_attempt: None })),
             calls: Arc::default(),
@@ -38,28 +44,28 @@ impl Observer {
 
     /// How all is doing now.
     pub fn status(&self) -> Status {
-        let dial = self.channel.dial();
-        let journal = dial.journal();
-        let mut credentials = credentials(dial.security(), self.bearer.source());
+        let connector = self.channel.connector();
+        let log = connector.log();
+        let mut credentials = credentials(connector.security(), self.interceptor.source());
         if self.channel.rejection().is_some() {
             name_those_kept(&mut credentials, &self.channel.credentials());
         }
         Status {
-            target: dial.target(),
+            target: connector.target(),
             namespace: self.namespace.to_string(),
             phase: self.phase().clone(),
             credentials,
             connection: ConnectionStatus {
-                handshakes: journal.handshakes(),
-                last_handshake: journal.last_handshake(),
-                failures: journal.failures(),
-                last_failure: journal.standing().map(|standing| Failure {
+                handshakes: log.handshakes(),
+                last_handshake: log.last_handshake(),
+                failures: log.failures(),
+                last_failure: log.ongoing_failure().map(|standing| Failure {
                     reason: chain(&connection_failed(&self.channel, standing.error)),
                     since: standing.since,
                 }),
                 rejected: self.channel.rejection().map(|rejection| Failure {
-                    reason: chain(&failed_on(
-                        self.channel.dial(),
+                    reason: chain(&failed_with(
+                        self.channel.connector(),
                         &rejection.credentials,
                         rejection.error,
                     )),
@@ -73,7 +79,7 @@ impl Observer {
     /// Adds to an error of a call what keeps calls from going well at this time, if anything does:
     /// the SDK hands on the words of an error alone.
     pub fn diagnosed(&self, error: anyhow::Error) -> anyhow::Error {
-        match self.calls.trouble() {
+        match self.calls.ongoing() {
             Some(diagnosis) => anyhow::Error::new(Diagnosed {
                 diagnosis,
                 error: error.into_boxed_dyn_error(),
@@ -91,8 +97,8 @@ impl Observer {
         &self.channel
     }
 
-    pub fn bearer(&self) -> &Bearer {
-        &self.bearer
+    pub fn interceptor(&self) -> &AuthInterceptor {
+        &self.interceptor
     }
 
     pub fn namespace(&self) -> &str {
@@ -111,7 +117,7 @@ impl Observer {
         };
     }
 
-    pub(super) fn calls(&self) -> Arc<Calls> {
+    pub(super) fn calls(&self) -> Arc<CallOutcomes> {
         self.calls.clone()
     }
 
@@ -123,7 +129,7 @@ impl Observer {
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Observer")
-            .field("target", &self.channel.dial().target())
+            .field("target", &self.channel.connector().target())
             .finish_non_exhaustive()
     }
 }
@@ -150,7 +156,7 @@ fn credentials(security: &Security, source: Option<&TokenSource>) -> Credentials
 }
 
 /// Where the server has rejected newer TLS credentials, those in use are not those of the files.
-fn name_those_kept(status: &mut CredentialsStatus, kept: &Credentials) {
+fn name_those_kept(status: &mut CredentialsStatus, kept: &TlsCredentials) {
     fn name(status: &mut Option<CredentialStatus>, kept: Option<&Arc<impl Credential>>) {
         if let (Some(status), Some(kept)) = (status, kept) {
             let CredentialStatus {

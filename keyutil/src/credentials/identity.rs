@@ -312,7 +312,7 @@ impl Diagnose for IdentityError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{base::chain, credentials::Trust, samples, token::SigningKey};
+    use crate::{base::chain, credentials::TrustBundle, samples, token::SigningKey};
 
     /// As YAML folding, a variable or a chat window leave a key; the parser quotes the whole line.
     #[test]
@@ -329,7 +329,7 @@ mod tests {
             let told = [
                 chain(&Identity::parse(leaf.leaf_pem.as_bytes(), flat, now).unwrap_err()),
                 chain(&Identity::parse(flat, flat, now).unwrap_err()),
-                chain(&Trust::parse(flat).unwrap_err()),
+                chain(&TrustBundle::parse(flat).unwrap_err()),
                 chain(&SigningKey::from_pem(flat).unwrap_err()),
             ];
             for told in told {

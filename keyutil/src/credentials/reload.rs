@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
-use super::watch::Look;
+use super::watcher::Refresh;
 use crate::{
     base::{chain, read::read_regular, redact::is_content, time::to_the_second},
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
@@ -309,8 +309,8 @@ impl CredentialStatus {
     }
 }
 
-impl<T: Credential> Look for Reloading<T> {
-    fn look(&self) {
+impl<T: Credential> Refresh for Reloading<T> {
+    fn refresh(&self) {
         let mut state = self.state();
         match self.find(state.good) {
             Ok(found) => {

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::{
         base::chain,
-        credentials::Look,
+        credentials::Refresh,
         samples::{LIFETIME, template, write_key},
         token::signing_key,
     };
@@ -192,7 +192,7 @@ mod tests {
         let now = SystemTime::now();
         let before = header(&source, now);
         write_key(&minter.key().files()[0]);
-        minter.key().look();
+        minter.key().refresh();
         assert_ne!(header(&source, now), before);
         let kid = source
             .current()
@@ -288,7 +288,7 @@ mod tests {
         let TokenSource::File(token) = &source else {
             unreachable!()
         };
-        token.look();
+        token.refresh();
         assert_eq!(token.status().generation, 1);
     }
 
@@ -340,11 +340,11 @@ mod tests {
         let TokenSource::Minted(minter) = &source else {
             unreachable!()
         };
-        minter.key().look();
+        minter.key().refresh();
         source.token(SystemTime::now()).unwrap();
         fs::write(&path, "-----BEGIN PRIVATE KEY----- tops3cret").unwrap();
-        minter.key().look();
-        minter.key().look();
+        minter.key().refresh();
+        minter.key().refresh();
 
         let second = status();
         assert_eq!(second.minting.as_ref().unwrap().minted, 2);

@@ -13,7 +13,7 @@ use crate::{
     base::{chain, read::without_byte_order_mark},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
     token::{KeyError, MalformedToken, UnverifiedToken},
-    x509::pem::Contents,
+    x509::pem::Detected,
 };
 
 /// A token that was usable as a header when it was made: no white space, not empty, and, if it is
@@ -35,7 +35,7 @@ impl Token {
     /// # Errors
     /// [`TokenError`], which never holds a part of the file.
     pub fn parse_file(content: &[u8], now: SystemTime) -> Result<Self, TokenError> {
-        if Contents::of(content) == Contents::Utf16 {
+        if Detected::of(content) == Detected::Utf16 {
             return Err(TokenError::Utf16);
         }
         let text = std::str::from_utf8(without_byte_order_mark(content));
@@ -100,12 +100,12 @@ impl Token {
     /// When it expired, or will before a call that is made now has reached the server.
     pub(super) fn expired(&self, now: SystemTime) -> Option<SystemTime> {
         self.expires_at()
-            .filter(|expires_at| *expires_at <= now + ON_THE_WAY)
+            .filter(|expires_at| *expires_at <= now + IN_FLIGHT_MARGIN)
     }
 }
 
 /// The server has no leeway: a call whose token expires on the way is refused.
-const ON_THE_WAY: Duration = Duration::from_secs(1);
+const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(1);
 
 fn trimmed(raw: &str) -> Result<&str, TokenError> {
     let raw = raw.trim();

@@ -177,7 +177,7 @@ fn our_crates_at(level: &str) -> String {
     format!("info,{}", ours.join(","))
 }
 
-/// What goes on with a call that is repeated is told by [`Calls`](crate::transport::Calls), with
+/// What goes on with a call that is repeated is told by [`CallOutcomes`](crate::transport::Calls), with
 /// the cause and at growing intervals; the SDK tells of each attempt.
 const RETRIES: &str = "temporalio_client::retry";
 

@@ -54,5 +54,5 @@ impl World {
 }
 
 fn is_tls(settings: &Settings) -> bool {
-    matches!(settings.dial.security(), Security::Tls { .. })
+    matches!(settings.connector.security(), Security::Tls { .. })
 }

@@ -4,9 +4,9 @@ use std::time::SystemTime;
 
 use secrecy::ExposeSecret;
 
-use super::{DEFAULT_TOKEN_LIFETIME, Problems};
+use super::{DEFAULT_TOKEN_LIFETIME, SettingsErrors};
 use crate::{
-    args::{ClaimsArgs, TokenArgs, given, given_text},
+    args::{ClaimsArgs, TokenArgs, non_empty, non_empty_text},
     base::chain,
     credentials::{Token, TokenSource, token::TokenError},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
@@ -28,15 +28,15 @@ impl TokenArgs {
             ("`--api-key` (TEMPORAL_API_KEY)", api_key),
             (
                 "`--token-file` (KEYUTIL_TOKEN_FILE)",
-                given(&self.token_file).is_some(),
+                non_empty(&self.token_file).is_some(),
             ),
             (
                 "`--signing-key` (KEYUTIL_SIGNING_KEY_PATH)",
-                given(&self.signing_key).is_some(),
+                non_empty(&self.signing_key).is_some(),
             ),
         ]
         .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
+        .filter_map(|(name, non_empty)| non_empty.then_some(name))
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) fn token_source(
     args: &TokenArgs,
     namespace: &str,
     program: &str,
-    problems: &mut Problems,
+    problems: &mut SettingsErrors,
 ) -> (Option<TokenSource>, Vec<String>) {
     let sources: Vec<_> = args.sources().collect();
     if sources.len() > 1 {
@@ -53,9 +53,9 @@ pub(super) fn token_source(
             sources.join(" and ")
         ));
     }
-    let signing_key = given(&args.signing_key);
+    let signing_key = non_empty(&args.signing_key);
     if signing_key.is_none() {
-        for flag in args.claims.given() {
+        for flag in args.claims.non_empty() {
             problems.add(format!(
                 "{flag} shapes tokens that are minted here, and there is no `--signing-key` to mint them with: leave it out, or unset the variable"
             ));
@@ -67,7 +67,7 @@ pub(super) fn token_source(
         let source = problems.note_error(TokenSource::minted(path.clone(), template));
         return (source, warnings);
     }
-    let source = if let Some(path) = given(&args.token_file) {
+    let source = if let Some(path) = non_empty(&args.token_file) {
         problems.note_error(TokenSource::file(path.clone()))
     } else if sources.is_empty() {
         None
@@ -107,19 +107,19 @@ impl Diagnose for UnusableApiKey {
 
 impl ClaimsArgs {
     /// The flags that are given, by name.
-    fn given(&self) -> impl Iterator<Item = &'static str> {
+    fn non_empty(&self) -> impl Iterator<Item = &'static str> {
         [
             (
                 "`--permissions` (KEYUTIL_PERMISSIONS)",
-                given_text(&self.permissions).is_some(),
+                non_empty_text(&self.permissions).is_some(),
             ),
             (
                 "`--audience` (KEYUTIL_AUDIENCE)",
-                given_text(&self.audience).is_some(),
+                non_empty_text(&self.audience).is_some(),
             ),
             (
                 "`--subject` (KEYUTIL_SUBJECT)",
-                given_text(&self.subject).is_some(),
+                non_empty_text(&self.subject).is_some(),
             ),
             (
                 "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME)",
@@ -127,7 +127,7 @@ impl ClaimsArgs {
             ),
         ]
         .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
+        .filter_map(|(name, non_empty)| non_empty.then_some(name))
     }
 
     /// What minted tokens say. Mistakes go to `problems`, with something harmless in their place.
@@ -135,7 +135,7 @@ impl ClaimsArgs {
         &self,
         namespace: &str,
         program: &str,
-        problems: &mut Problems,
+        problems: &mut SettingsErrors,
     ) -> ClaimsTemplate {
         let lifetime = self.token_lifetime.unwrap_or(DEFAULT_TOKEN_LIFETIME);
         if !(SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) {
@@ -146,7 +146,7 @@ impl ClaimsArgs {
                 humantime::format_duration(lifetime)
             ));
         }
-        let permissions = match given_text(&self.permissions) {
+        let permissions = match non_empty_text(&self.permissions) {
             None => vec![Permission::write(namespace)],
             Some(list) => list
                 .split(',')
@@ -157,8 +157,8 @@ impl ClaimsArgs {
                 .collect(),
         };
         ClaimsTemplate {
-            subject: given_text(&self.subject).unwrap_or(program).to_owned(),
-            audience: given_text(&self.audience).map(str::to_owned),
+            subject: non_empty_text(&self.subject).unwrap_or(program).to_owned(),
+            audience: non_empty_text(&self.audience).map(str::to_owned),
             permissions,
             lifetime,
         }

@@ -14,7 +14,7 @@ use super::Claims;
 use crate::{
     base::chain,
     diagnosis::{Class, Diagnose, Diagnosis, Step},
-    x509::pem::{self, Contents, KeyKind, PemError},
+    x509::pem::{self, Detected, KeyKind, PemError},
 };
 
 /// A key that mints tokens the server accepts: P-256 (ES256) or RSA (RS256).
@@ -38,7 +38,7 @@ impl SigningKey {
         let der = pem::private_key(pem).map_err(|error| match error {
             PemError::Encrypted => KeyError::Encrypted,
             PemError::NoBlock {
-                found: Contents::Block("PUBLIC KEY" | "RSA PUBLIC KEY"),
+                found: Detected::Block("PUBLIC KEY" | "RSA PUBLIC KEY"),
                 ..
             } => KeyError::Public,
             _ => KeyError::Pem(error),

@@ -20,12 +20,12 @@ use tonic::{
 
 use super::{
     AuthorizedChannel,
-    bearer::TokenExpiry,
-    calls::{Calls, is_refusal},
+    auth_interceptor::TokenExpiry,
+    call_outcomes::{CallOutcomes, is_refusal},
 };
 use crate::{
     base::{causes, chain, time::in_words},
-    credentials::Watch,
+    credentials::FileWatcher,
     diagnosis::Diagnosis,
 };
 
@@ -49,10 +49,10 @@ pub struct Bridge {
     /// Whether no connection has failed since the last that the server has answered on.
     pub connected: Box<dyn Fn() -> bool + Send + Sync>,
     /// Counts what becomes of the calls.
-    pub calls: Arc<Calls>,
+    pub calls: Arc<CallOutcomes>,
     /// Looks at the credential files. Held here, so that it goes on for as long as any clone of
     /// the client can make calls.
-    pub watch: Watch,
+    pub watch: FileWatcher,
 }
 
 impl Bridge {
@@ -73,13 +73,13 @@ impl Bridge {
             grpc = grpc.send_compressed(encoding).accept_compressed(encoding);
         }
 
-        let headers = without(request.headers, &OWNED_BY_THE_CHANNEL);
+        let headers = without(request.headers, &REQUEST_HEADERS_TO_DROP);
         let mut message = Request::new(request.proto);
         *message.metadata_mut() = MetadataMap::from_headers(headers);
         let expiry = TokenExpiry::default();
         message.extensions_mut().insert(expiry.clone());
         let call = self.calls.begin(&request.rpc);
-        let answer = grpc.unary(message, path, Untouched);
+        let answer = grpc.unary(message, path, BytesCodec);
         let answer = match self.calls.watch(call, &self.connected, answer).await {
             Ok(answer) => {
                 self.calls.succeeded(call);
@@ -97,7 +97,7 @@ impl Bridge {
 
         let (metadata, proto, _) = answer.into_parts();
         Ok(GrpcSuccessResponse {
-            headers: without(metadata.into_headers(), &SPENT),
+            headers: without(metadata.into_headers(), &RESPONSE_HEADERS_TO_DROP),
             proto: proto.into(),
         })
     }
@@ -110,7 +110,8 @@ impl Bridge {
     fn explained(&self, mut status: Status) -> (Status, Option<Diagnosis>) {
         // An answer that was compressed is not any more.
         let headers = std::mem::take(status.metadata_mut()).into_headers();
-        *status.metadata_mut() = MetadataMap::from_headers(without(headers, &SPENT));
+        *status.metadata_mut() =
+            MetadataMap::from_headers(without(headers, &RESPONSE_HEADERS_TO_DROP));
 
         let (words, diagnosis) = (self.explain)(&status).unzip();
         let Some(source) = status.source() else {
@@ -159,7 +160,7 @@ fn without(mut headers: HeaderMap, names: &[&str]) -> HeaderMap {
 }
 
 /// Of a request: what the channel writes itself.
-const OWNED_BY_THE_CHANNEL: [&str; 6] = [
+const REQUEST_HEADERS_TO_DROP: [&str; 6] = [
     "content-type",
     "content-length",
     "te",
@@ -170,7 +171,7 @@ const OWNED_BY_THE_CHANNEL: [&str; 6] = [
 
 /// Of an answer: what was true of the bytes on the wire and is not of those handed on. The SDK
 /// refuses an answer that names an encoding, and takes one that names a status for an empty one.
-const SPENT: [&str; 6] = [
+const RESPONSE_HEADERS_TO_DROP: [&str; 6] = [
     "content-type",
     "content-length",
     "grpc-encoding",
@@ -181,9 +182,9 @@ const SPENT: [&str; 6] = [
 
 /// A codec of bytes, which are protobuf already.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Untouched;
+pub struct BytesCodec;
 
-impl Codec for Untouched {
+impl Codec for BytesCodec {
     type Encode = Bytes;
     type Decode = Bytes;
     type Encoder = Self;
@@ -207,7 +208,7 @@ impl std::fmt::Debug for Bridge {
     }
 }
 
-impl Encoder for Untouched {
+impl Encoder for BytesCodec {
     type Item = Bytes;
     type Error = Status;
 
@@ -217,7 +218,7 @@ impl Encoder for Untouched {
     }
 }
 
-impl Decoder for Untouched {
+impl Decoder for BytesCodec {
     type Item = Bytes;
     type Error = Status;
 

@@ -22,9 +22,9 @@ use tower::{Service, ServiceExt, service_fn};
 use tracing::debug;
 
 use super::{
-    dial::Dial,
-    security::{Credentials, Security},
-    trial::{self, Rejection, Trials},
+    connector::Connector,
+    security::{Security, TlsCredentials},
+    trial::{self, Rejection, TrialState},
 };
 
 use crate::transport::LocalCause;
@@ -55,16 +55,16 @@ pub struct RotatingChannel {
 }
 
 struct Shared {
-    dial: Arc<Dial>,
+    connector: Arc<Connector>,
     endpoint: Endpoint,
     live: ArcSwap<Live>,
-    trials: Trials,
+    trials: TrialState,
 }
 
 /// A channel, and what its connections are made with.
 struct Live {
     channel: Channel,
-    credentials: Credentials,
+    credentials: TlsCredentials,
 }
 
 impl RotatingChannel {
@@ -72,11 +72,11 @@ impl RotatingChannel {
     ///
     /// # Errors
     /// When host and port make no URI.
-    pub fn new(dial: Dial) -> Result<Self, http::Error> {
-        let target = dial.target();
+    pub fn new(connector: Connector) -> Result<Self, http::Error> {
+        let target = connector.target();
         // tonic refuses an https URI when TLS is not its own. The connector below does not look at
         // the URI; the server sees the origin.
-        let (scheme, authority) = match dial.security() {
+        let (scheme, authority) = match connector.security() {
             Security::Plaintext { .. } => ("http", target.clone()),
             Security::Tls { server_name, .. } => ("https", authority(server_name, &target)),
         };
@@ -95,35 +95,35 @@ impl RotatingChannel {
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        let dial = Arc::new(dial);
-        let live = Live::untried(&dial, &endpoint);
+        let connector = Arc::new(connector);
+        let live = Live::untried(&connector, &endpoint);
         Ok(Self {
             shared: Arc::new(Shared {
-                dial,
+                connector,
                 endpoint,
                 live: ArcSwap::from_pointee(live),
-                trials: Trials::default(),
+                trials: TrialState::default(),
             }),
         })
     }
 
     /// Where it connects to, and what happened there last.
-    pub fn dial(&self) -> &Dial {
-        &self.shared.dial
+    pub fn connector(&self) -> &Connector {
+        &self.shared.connector
     }
 
     /// What connections for calls are made with now.
-    pub fn credentials(&self) -> Credentials {
+    pub fn credentials(&self) -> TlsCredentials {
         self.shared.live.load().credentials.clone()
     }
 
     /// What is wrong with newer ones, if there are any that did not do.
     pub fn rejection(&self) -> Option<Rejection> {
         let rejection = self.shared.trials.rejection()?;
-        let security = self.dial().security();
+        let security = self.connector().security();
         rejection
             .credentials
-            .are_of_now(security)
+            .is_current(security)
             .then_some(rejection)
     }
 
@@ -138,26 +138,26 @@ impl RotatingChannel {
 impl Shared {
     fn up_to_date(&self) -> Option<Channel> {
         let live = self.live.load();
-        let up_to_date = live.credentials.are_of_now(self.dial.security());
+        let up_to_date = live.credentials.is_current(self.connector.security());
         up_to_date.then(|| live.channel.clone())
     }
 
     /// One call tries the new credentials, and the others do not wait for it.
     #[cold]
     async fn newer(&self) -> Channel {
-        let security = self.dial.security();
+        let security = self.connector.security();
         if let Some(_alone) = self.trials.begin(security) {
             if let Some(channel) = self.up_to_date() {
                 return channel;
             }
-            if !self.dial.journal().has_answered() {
+            if !self.connector.log().has_answered() {
                 // There are none that were accepted, and that calls could go on with.
-                self.replace(Live::untried(&self.dial, &self.endpoint));
+                self.replace(Live::untried(&self.connector, &self.endpoint));
             } else {
-                let credentials = Credentials::now(security);
-                match trial::run(&self.dial, &self.endpoint, &credentials).await {
+                let credentials = TlsCredentials::now(security);
+                match trial::run(&self.connector, &self.endpoint, &credentials).await {
                     Ok(channel) => {
-                        self.trials.accepted(&self.dial);
+                        self.trials.accepted(&self.connector);
                         self.replace(Live {
                             channel,
                             credentials,
@@ -165,9 +165,10 @@ impl Shared {
                     }
                     Err(error) => {
                         let reached = !error.may_pass();
-                        self.trials.rejected(&self.dial, credentials.clone(), error);
+                        self.trials
+                            .rejected(&self.connector, credentials.clone(), error);
                         if reached {
-                            self.try_halves(&credentials).await;
+                            self.try_partial_updates(&credentials).await;
                         }
                     }
                 }
@@ -176,10 +177,10 @@ impl Shared {
         self.live.load().channel.clone()
     }
 
-    async fn try_halves(&self, new: &Credentials) {
+    async fn try_partial_updates(&self, new: &TlsCredentials) {
         let before = self.live.load().credentials.clone();
-        for credentials in before.halves(new) {
-            if let Ok(channel) = trial::run(&self.dial, &self.endpoint, &credentials).await {
+        for credentials in before.partial_updates(new) {
+            if let Ok(channel) = trial::run(&self.connector, &self.endpoint, &credentials).await {
                 return self.replace(Live {
                     channel,
                     credentials,
@@ -191,20 +192,25 @@ impl Shared {
     fn replace(&self, live: Live) {
         self.live.store(Arc::new(live));
         debug!(
-            target = self.dial.target(),
+            target = self.connector.target(),
             "new connection for the calls to come, because a credential changed"
         );
     }
 }
 
 impl Live {
-    fn untried(dial: &Arc<Dial>, endpoint: &Endpoint) -> Self {
-        let credentials = Credentials::now(dial.security());
+    fn untried(connector: &Arc<Connector>, endpoint: &Endpoint) -> Self {
+        let credentials = TlsCredentials::now(connector.security());
         let connector = service_fn({
-            let (dial, credentials) = (dial.clone(), credentials.clone());
+            let (connector, credentials) = (connector.clone(), credentials.clone());
             move |_: Uri| {
-                let (dial, credentials) = (dial.clone(), credentials.clone());
-                async move { dial.connect(&credentials, None).await.map(TokioIo::new) }
+                let (connector, credentials) = (connector.clone(), credentials.clone());
+                async move {
+                    connector
+                        .connect(&credentials, None)
+                        .await
+                        .map(TokioIo::new)
+                }
             }
         });
         Self {
@@ -258,7 +264,7 @@ fn too_large() -> Status {
 impl fmt::Debug for RotatingChannel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RotatingChannel")
-            .field("dial", &self.shared.dial)
+            .field("dial", &self.shared.connector)
             .finish_non_exhaustive()
     }
 }

@@ -12,11 +12,11 @@ use tokio_rustls::rustls::{
     pki_types::{ServerName, UnixTime},
 };
 
-use super::peer::Peer;
+use super::peer::PeerInfo;
 
 /// Why there is no connection.
 #[derive(Clone, Debug, thiserror::Error)]
-pub enum DialError {
+pub enum ConnectorError {
     /// The name is not known.
     #[error("failed to resolve the host name `{host}`")]
     Resolve {
@@ -58,7 +58,7 @@ pub enum DialError {
         /// What is wrong with it.
         error: Box<CertificateError>,
         /// What the server had shown until then.
-        peer: Arc<Peer>,
+        peer: Arc<PeerInfo>,
     },
     /// Something else than TLS came back.
     #[error("the server answered without TLS")]
@@ -72,7 +72,7 @@ pub enum DialError {
         /// The name that was expected.
         server_name: ServerName<'static>,
         /// What the server had shown until then.
-        peer: Arc<Peer>,
+        peer: Arc<PeerInfo>,
         /// Why: mostly a [`rustls::Error`] inside.
         #[source]
         source: Arc<io::Error>,
@@ -84,7 +84,7 @@ pub enum DialError {
         /// RFC 8446 section 6.2.
         alert: AlertDescription,
         /// What the server had shown until then, where it was the first thing that it said.
-        peer: Option<Arc<Peer>>,
+        peer: Option<Arc<PeerInfo>>,
     },
     /// TLS, but something else than gRPC behind it.
     #[error(
@@ -117,9 +117,9 @@ impl fmt::Display for Phase {
     }
 }
 
-impl DialError {
+impl ConnectorError {
     /// What the server had shown of itself until then.
-    pub fn peer(&self) -> Option<&Peer> {
+    pub fn peer(&self) -> Option<&PeerInfo> {
         match self {
             Self::Handshake { peer, .. } | Self::ServerCertificate { peer, .. } => Some(peer),
             Self::Alert { peer, .. } => peer.as_deref(),
@@ -129,7 +129,7 @@ impl DialError {
 
     pub(super) fn handshake(
         server_name: &ServerName<'static>,
-        peer: &Arc<Peer>,
+        peer: &Arc<PeerInfo>,
         source: io::Error,
     ) -> Self {
         match alert_in(&source) {
@@ -238,7 +238,7 @@ pub fn alert_in(error: &io::Error) -> Option<AlertDescription> {
 /// What is wrong with the certificate that this peer presented.
 struct InWords<'a> {
     error: &'a CertificateError,
-    peer: &'a Peer,
+    peer: &'a PeerInfo,
 }
 
 impl fmt::Display for InWords<'_> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio_rustls::rustls::ClientConnection;
 use tracing::{debug, info};
 
-use super::peer::Peer;
+use super::peer::PeerInfo;
 use crate::{
     credentials::Identity,
     status::{Handshake, Presented},
@@ -18,14 +18,14 @@ pub struct Secured {
     /// What both sides have presented.
     pub handshake: Handshake,
     /// What the server has shown of itself.
-    pub peer: Arc<Peer>,
+    pub peer: Arc<PeerInfo>,
 }
 
 /// A handshake that was finished just now.
 pub(super) fn done(
     session: &ClientConnection,
     identity: Option<&Identity>,
-    peer: &Peer,
+    peer: &PeerInfo,
 ) -> Handshake {
     Handshake {
         at: SystemTime::now(),

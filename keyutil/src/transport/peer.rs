@@ -17,12 +17,12 @@ use crate::x509::certificate::{self, CertificateSummary};
 
 /// What the server has shown of itself in one handshake.
 #[derive(Debug, Default)]
-pub struct Peer {
+pub struct PeerInfo {
     presented: OnceLock<CertificateSummary>,
     asked: OnceLock<Vec<String>>,
 }
 
-impl Peer {
+impl PeerInfo {
     /// The certificate that it presented, whether it was found good or not.
     pub fn presented(&self) -> Option<&CertificateSummary> {
         self.presented.get()
@@ -37,12 +37,12 @@ impl Peer {
 
 /// Verifies as rustls does, and notes what it was shown.
 #[derive(Debug)]
-pub(super) struct Noting {
+pub(super) struct RecordingVerifier {
     pub(super) verifier: Arc<WebPkiServerVerifier>,
-    pub(super) peer: Arc<Peer>,
+    pub(super) peer: Arc<PeerInfo>,
 }
 
-impl ServerCertVerifier for Noting {
+impl ServerCertVerifier for RecordingVerifier {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -85,12 +85,12 @@ impl ServerCertVerifier for Noting {
 
 /// Presents what it has, and notes whether it was asked.
 #[derive(Debug)]
-pub(super) struct Presenting {
+pub(super) struct RecordingCertResolver {
     pub(super) certified: Option<Arc<CertifiedKey>>,
-    pub(super) peer: Arc<Peer>,
+    pub(super) peer: Arc<PeerInfo>,
 }
 
-impl ResolvesClientCert for Presenting {
+impl ResolvesClientCert for RecordingCertResolver {
     fn resolve(&self, issuers: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         let names = issuers.iter().map(|name| certificate::name_in_words(name));
         let _ = self.peer.asked.set(names.collect());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::credentials::{Identity, Reloading, Trust};
+use crate::credentials::{Identity, Reloading, TrustBundle};
 
 /// What protects the connection.
 #[derive(Clone, Debug)]
@@ -30,14 +30,14 @@ pub enum Security {
 #[derive(Clone, Debug)]
 pub enum TrustSource {
     /// A file of the user's.
-    File(Reloading<Trust>),
+    File(Reloading<TrustBundle>),
     /// The machine's.
-    System(Arc<Trust>),
+    System(Arc<TrustBundle>),
 }
 
 impl TrustSource {
     /// What is trusted now.
-    pub fn current(&self) -> Arc<Trust> {
+    pub fn current(&self) -> Arc<TrustBundle> {
         match self {
             Self::File(trust) => trust.current(),
             Self::System(trust) => trust.clone(),
@@ -48,14 +48,14 @@ impl TrustSource {
 /// What one connection is made with: identity and trust as they were at one moment. In plaintext
 /// there is neither.
 #[derive(Clone, Debug, Default)]
-pub struct Credentials {
+pub struct TlsCredentials {
     /// What we present.
     pub identity: Option<Arc<Identity>>,
     /// What we verify the server with.
-    pub trust: Option<Arc<Trust>>,
+    pub trust: Option<Arc<TrustBundle>>,
 }
 
-impl Credentials {
+impl TlsCredentials {
     /// As the files have them now.
     pub fn now(security: &Security) -> Self {
         match security {
@@ -71,8 +71,8 @@ impl Credentials {
 
     /// One new and the other as it was: what is left to try where both are new and do not do. A bad
     /// certificate must not keep a good CA bundle from use, nor the other way round.
-    pub(super) fn halves(&self, new: &Self) -> Vec<Self> {
-        let halves = [
+    pub(super) fn partial_updates(&self, new: &Self) -> Vec<Self> {
+        let partial_updates = [
             Self {
                 identity: self.identity.clone(),
                 trust: new.trust.clone(),
@@ -83,7 +83,10 @@ impl Credentials {
             },
         ];
         let known = |half: &Self| half.same(self) || half.same(new);
-        halves.into_iter().filter(|half| !known(half)).collect()
+        partial_updates
+            .into_iter()
+            .filter(|half| !known(half))
+            .collect()
     }
 
     fn same(&self, other: &Self) -> bool {
@@ -95,7 +98,7 @@ impl Credentials {
     }
 
     /// Whether they still are. On the path of every call, so no reference is counted.
-    pub(super) fn are_of_now(&self, security: &Security) -> bool {
+    pub(super) fn is_current(&self, security: &Security) -> bool {
         let Security::Tls {
             identity, trust, ..
         } = security

@@ -23,9 +23,9 @@ use tokio::{
 use tokio_rustls::client::TlsStream;
 
 use super::{
-    error::{DialError, alert_in},
+    connection_log::{Attempt, ConnectionLog},
+    error::{ConnectorError, alert_in},
     handshake::{Secured, report},
-    journal::{Attempt, Journal},
 };
 
 /// A connection to the server.
@@ -33,7 +33,7 @@ pub(super) struct Stream {
     protection: Protection,
     /// Where it is remembered that the server has answered, and the alert: the HTTP/2 layer above
     /// keeps no error of ours, only its text.
-    journal: Arc<Journal>,
+    log: Arc<ConnectionLog>,
     attempt: Attempt,
     pending: Pending,
 }
@@ -43,20 +43,20 @@ pub(super) struct Stream {
 pub(super) struct Pending {
     pub(super) target: String,
     pub(super) secured: Option<Secured>,
-    pub(super) verdict: Option<Verdict>,
+    pub(super) result: Option<TrialResult>,
 }
 
 /// Says to whoever tries new credentials what the server made of them. Nothing is said of a
 /// connection that the server closes without an alert.
-pub(super) struct Verdict(pub(super) oneshot::Sender<Result<(), DialError>>);
+pub(super) struct TrialResult(pub(super) oneshot::Sender<Result<(), ConnectorError>>);
 
-impl Verdict {
+impl TrialResult {
     /// Whoever has given up waiting needs no answer.
     fn accepted(self) {
         let _ = self.0.send(Ok(()));
     }
 
-    pub(super) fn refused(self, error: DialError) {
+    pub(super) fn refused(self, error: ConnectorError) {
         let _ = self.0.send(Err(error));
     }
 }
@@ -84,13 +84,13 @@ const ALERT_LIMIT: Duration = Duration::from_millis(250);
 impl Stream {
     pub(super) fn new(
         protection: Protection,
-        journal: Arc<Journal>,
+        log: Arc<ConnectionLog>,
         attempt: Attempt,
         pending: Pending,
     ) -> Self {
         Self {
             protection,
-            journal,
+            log,
             attempt,
             pending,
         }
@@ -98,13 +98,13 @@ impl Stream {
 
     /// The server has sent something.
     fn answered(&mut self) {
-        self.journal.answered(self.attempt);
+        self.log.answered(self.attempt);
         if let Some(Secured { handshake, .. }) = self.pending.secured.take() {
-            let before = self.journal.shook_hands(handshake.clone());
+            let before = self.log.record_handshake(handshake.clone());
             report(&self.pending.target, &handshake, before.as_ref());
         }
-        if let Some(verdict) = self.pending.verdict.take() {
-            verdict.accepted();
+        if let Some(result) = self.pending.result.take() {
+            result.accepted();
         }
     }
 
@@ -115,10 +115,10 @@ impl Stream {
         {
             let secured = self.pending.secured.as_ref();
             let peer = secured.map(|secured| secured.peer.clone());
-            let error = DialError::Alert { alert, peer };
-            match self.pending.verdict.take() {
-                Some(verdict) => verdict.refused(error),
-                None => self.journal.failed(self.attempt, error),
+            let error = ConnectorError::Alert { alert, peer };
+            match self.pending.result.take() {
+                Some(result) => result.refused(error),
+                None => self.log.failed(self.attempt, error),
             }
         }
         done

@@ -14,10 +14,10 @@ use tower::service_fn;
 use tracing::{debug, info, warn};
 
 use super::{
-    dial::Dial,
-    error::{DialError, Phase},
-    security::{Credentials, Security},
-    stream::Verdict,
+    connector::Connector,
+    error::{ConnectorError, Phase},
+    security::{Security, TlsCredentials},
+    stream::TrialResult,
 };
 use crate::{base::chain, credentials::Credential};
 
@@ -36,47 +36,52 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// with the handshake: with TLS 1.3 that is after the client is, and after the client certificate
 /// was checked. The calls that follow go over this same connection.
 pub(super) async fn run(
-    dial: &Arc<Dial>,
+    connector: &Arc<Connector>,
     endpoint: &Endpoint,
-    credentials: &Credentials,
-) -> Result<Channel, DialError> {
-    let (verdict, outcome) = oneshot::channel();
+    credentials: &TlsCredentials,
+) -> Result<Channel, ConnectorError> {
+    let (result, outcome) = oneshot::channel();
     // For the first connection; the later ones are made with credentials that were accepted.
-    let verdict = Arc::new(Mutex::new(Some(Verdict(verdict))));
-    let connector = service_fn({
-        let (dial, credentials) = (dial.clone(), credentials.clone());
+    let result = Arc::new(Mutex::new(Some(TrialResult(result))));
+    let connecting = service_fn({
+        let (connector, credentials) = (connector.clone(), credentials.clone());
         move |_: Uri| {
-            let (dial, credentials) = (dial.clone(), credentials.clone());
-            let verdict = lock(&verdict).take();
-            async move { dial.connect(&credentials, verdict).await.map(TokioIo::new) }
+            let (connector, credentials) = (connector.clone(), credentials.clone());
+            let result = lock(&result).take();
+            async move {
+                connector
+                    .connect(&credentials, result)
+                    .await
+                    .map(TokioIo::new)
+            }
         }
     });
     let tried = async {
-        let connected = endpoint.connect_with_connector(connector).await;
-        outcome.await.unwrap_or_else(|_| Err(hung_up(dial)))?;
-        connected.map_err(|_| hung_up(dial))
+        let connected = endpoint.connect_with_connector(connecting).await;
+        outcome.await.unwrap_or_else(|_| Err(hung_up(connector)))?;
+        connected.map_err(|_| hung_up(connector))
     };
     let tried = timeout(LIMIT, tried).await;
-    tried.unwrap_or(Err(DialError::TimedOut {
+    tried.unwrap_or(Err(ConnectorError::TimedOut {
         phase: Phase::Answer,
         after: LIMIT,
     }))
 }
 
 /// Without an alert.
-fn hung_up(dial: &Dial) -> DialError {
+fn hung_up(connector: &Connector) -> ConnectorError {
     let source = io::Error::from(io::ErrorKind::UnexpectedEof);
-    match dial.security() {
-        Security::Plaintext { .. } => DialError::PlaintextClosed,
+    match connector.security() {
+        Security::Plaintext { .. } => ConnectorError::PlaintextClosed,
         Security::Tls { server_name, .. } => {
-            DialError::handshake(server_name, &Arc::default(), source)
+            ConnectorError::handshake(server_name, &Arc::default(), source)
         }
     }
 }
 
 /// What has become of trials, one at a time.
 #[derive(Default)]
-pub(super) struct Trials {
+pub(super) struct TrialState {
     alone: tokio::sync::Mutex<()>,
     rejection: Mutex<Option<Rejection>>,
 }
@@ -85,9 +90,9 @@ pub(super) struct Trials {
 #[derive(Clone, Debug)]
 pub struct Rejection {
     /// Those that were tried.
-    pub credentials: Credentials,
+    pub credentials: TlsCredentials,
     /// What came of it the last time.
-    pub error: DialError,
+    pub error: ConnectorError,
     /// When they were tried for the first time.
     pub since: SystemTime,
     pause: Duration,
@@ -95,29 +100,37 @@ pub struct Rejection {
     reported: bool,
 }
 
-impl Trials {
+impl TrialState {
     /// The permission to try, unless somebody else does, or it is too early to try the same again.
     pub(super) fn begin(&self, security: &Security) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let alone = self.alone.try_lock().ok()?;
         let rejection = lock(&self.rejection);
         let too_early = rejection.as_ref().is_some_and(|rejection| {
-            rejection.credentials.are_of_now(security) && Instant::now() < rejection.not_before
+            rejection.credentials.is_current(security) && Instant::now() < rejection.not_before
         });
         (!too_early).then_some(alone)
     }
 
-    pub(super) fn accepted(&self, dial: &Dial) {
+    pub(super) fn accepted(&self, connector: &Connector) {
         let rejection = lock(&self.rejection).take();
         if rejection.is_some_and(|rejection| rejection.reported) {
-            info!(target = dial.target(), "the new credentials are accepted");
+            info!(
+                target = connector.target(),
+                "the new credentials are accepted"
+            );
         }
     }
 
-    pub(super) fn rejected(&self, dial: &Dial, credentials: Credentials, error: DialError) {
+    pub(super) fn rejected(
+        &self,
+        connector: &Connector,
+        credentials: TlsCredentials,
+        error: ConnectorError,
+    ) {
         let mut rejection = lock(&self.rejection);
         let before = rejection
             .take()
-            .filter(|before| before.credentials.are_of_now(dial.security()));
+            .filter(|before| before.credentials.is_current(connector.security()));
         let pause = match &before {
             // A server that cannot be reached has not said anything of them.
             Some(before) if !error.may_pass() => before.pause.saturating_mul(2).min(LONGEST_PAUSE),
@@ -126,10 +139,10 @@ impl Trials {
         let mut reported = before.as_ref().is_some_and(|before| before.reported);
         if !reported && !error.may_pass() {
             reported = true;
-            report(dial, &credentials, &error);
+            report(connector, &credentials, &error);
         }
         debug!(
-            target = dial.target(),
+            target = connector.target(),
             error = chain(&error),
             ?pause,
             "new credentials were tried, and are not in use"
@@ -149,10 +162,10 @@ impl Trials {
     }
 }
 
-fn report(dial: &Dial, credentials: &Credentials, error: &DialError) {
-    let Credentials { identity, trust } = credentials;
+fn report(connector: &Connector, credentials: &TlsCredentials, error: &ConnectorError) {
+    let TlsCredentials { identity, trust } = credentials;
     warn!(
-        target = dial.target(),
+        target = connector.target(),
         client_certificate = identity.as_ref().map(|identity| identity.identify()),
         server_ca = trust.as_ref().map(|trust| trust.identify()),
         error = chain(error),

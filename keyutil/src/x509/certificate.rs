@@ -133,7 +133,7 @@ pub fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
     let (Ok(certificate), Ok(issuer)) = (parse(certificate), parse(issuer)) else {
         return false;
     };
-    let wanted =
+    let expected =
         certificate
             .iter_extensions()
             .find_map(|extension| match extension.parsed_extension() {
@@ -146,8 +146,8 @@ pub fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
             ParsedExtension::SubjectKeyIdentifier(key) => Some(key),
             _ => None,
         });
-    let same_key = match (wanted, found) {
-        (Some(wanted), Some(found)) => wanted == found,
+    let same_key = match (expected, found) {
+        (Some(expected), Some(found)) => expected == found,
         _ => true,
     };
     same_key && certificate.issuer().as_raw() == issuer.subject().as_raw()

@@ -4,7 +4,7 @@
 //! file that lost its line ends, the line is the key. So nothing here holds a part of a file,
 //! except the labels of blocks that are known.
 
-mod contents;
+mod detected;
 mod kind;
 
 use tokio_rustls::rustls::pki_types::{
@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::{
     pem::{self, PemObject},
 };
 
-pub use contents::Contents;
+pub use detected::Detected;
 pub use kind::KeyKind;
 
 use crate::base::read::without_byte_order_mark;
@@ -21,9 +21,9 @@ use crate::base::read::without_byte_order_mark;
 pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let text = without_byte_order_mark(text);
     let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|error| PemError::of(error, text, Wanted::Certificate))?;
+    let found = found.map_err(|error| PemError::of(error, text, Expected::Certificate))?;
     if found.is_empty() {
-        return Err(PemError::no_block(text, Wanted::Certificate));
+        return Err(PemError::no_block(text, Expected::Certificate));
     }
     Ok(found)
 }
@@ -32,10 +32,10 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
 pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     let text = without_byte_order_mark(text);
     PrivateKeyDer::from_pem_slice(text).map_err(|error| {
-        if contents::is_encrypted(text) {
+        if detected::is_encrypted(text) {
             PemError::Encrypted
         } else {
-            PemError::of(error, text, Wanted::PrivateKey)
+            PemError::of(error, text, Expected::PrivateKey)
         }
     })
 }
@@ -51,12 +51,12 @@ pub fn count_private_keys(text: &[u8]) -> usize {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
     /// No block of the kind that was looked for.
-    #[error("{found}, and {wanted} in PEM is needed{}", found.remedy(*wanted))]
+    #[error("{found}, and {expected} in PEM is needed{}", found.remedy(*expected))]
     NoBlock {
         /// What was looked for.
-        wanted: Wanted,
+        expected: Expected,
         /// What there is.
-        found: Contents,
+        found: Detected,
     },
     /// A private key that takes a passphrase.
     #[error("the private key is encrypted")]
@@ -78,14 +78,14 @@ pub enum PemError {
 }
 
 impl PemError {
-    fn of(error: pem::Error, text: &[u8], wanted: Wanted) -> Self {
+    fn of(error: pem::Error, text: &[u8], expected: Expected) -> Self {
         // A block that is broken is of no interest where it is of another kind.
-        let named = matches!(Contents::of(text), Contents::Block(_));
-        let elsewhere = named && !contents::begins(text, wanted);
+        let named = matches!(Detected::of(text), Detected::Block(_));
+        let elsewhere = named && !detected::begins(text, expected);
         match error {
-            pem::Error::NoItemsFound => Self::no_block(text, wanted),
+            pem::Error::NoItemsFound => Self::no_block(text, expected),
             pem::Error::MissingSectionEnd { .. } | pem::Error::Base64Decode(_) if elsewhere => {
-                Self::no_block(text, wanted)
+                Self::no_block(text, expected)
             }
             pem::Error::MissingSectionEnd { .. } => Self::NoEnd,
             pem::Error::IllegalSectionStart { .. } => Self::Begin,
@@ -94,22 +94,22 @@ impl PemError {
         }
     }
 
-    fn no_block(text: &[u8], wanted: Wanted) -> Self {
-        let found = Contents::of(text);
-        Self::NoBlock { wanted, found }
+    fn no_block(text: &[u8], expected: Expected) -> Self {
+        let found = Detected::of(text);
+        Self::NoBlock { expected, found }
     }
 }
 
 /// What a file should hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum Expected {
     /// At least one certificate.
     Certificate,
     /// A private key.
     PrivateKey,
 }
 
-impl std::fmt::Display for Wanted {
+impl std::fmt::Display for Expected {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Certificate => "a certificate",

@@ -23,7 +23,7 @@ pub(super) fn client(base_url: &str) -> Result<Client, ReleaseError> {
 }
 
 /// Tries again, a few times and soon, what may work a moment later.
-pub(super) async fn patiently<T>(
+pub(super) async fn retry_until_ready<T>(
     mut attempt: impl AsyncFnMut() -> Result<T, ReleaseError>,
 ) -> Result<T, ReleaseError> {
     for pause in PAUSES {

@@ -10,7 +10,7 @@ use flate2::read::GzDecoder;
 use reqwest::StatusCode;
 
 use super::VERSION;
-use super::download::{client, download, get, patiently};
+use super::download::{client, download, get, retry_until_ready};
 use super::progress::Progress;
 
 /// Downloads the archive for this platform, verifies it and unpacks the server into `folder`.
@@ -27,7 +27,7 @@ pub(super) async fn fetch(
     progress.step(&format!(
         "looking for temporal-server {VERSION} at {release}"
     ));
-    let listing = patiently(async || {
+    let listing = retry_until_ready(async || {
         let response = get(&client, &listing_url).await?;
         let text = response.text().await;
         text.map_err(|source| ReleaseError::unreachable(&listing_url, source))
@@ -42,7 +42,8 @@ pub(super) async fn fetch(
     let archive = folder.join(&name);
     progress.step(&format!("downloading {name}"));
     let actual =
-        patiently(async || download(&client, &url, &archive, &expected, progress).await).await?;
+        retry_until_ready(async || download(&client, &url, &archive, &expected, progress).await)
+            .await?;
     if actual != expected {
         return Err(ReleaseError::Mismatch {
             url,

@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
-use keyutil::credentials::Watch;
+use keyutil::credentials::FileWatcher;
 use keyutil_cli::keys::{keyring::Keyring, serve};
 use tokio::{net::TcpListener, task::JoinHandle};
 
@@ -13,7 +13,7 @@ use super::StackError;
 pub(super) struct JwksEndpoint {
     pub(super) url: String,
     task: JoinHandle<io::Result<()>>,
-    _watch: Watch,
+    _watch: FileWatcher,
 }
 
 impl JwksEndpoint {
@@ -23,7 +23,7 @@ impl JwksEndpoint {
             .await
             .map_err(StackError::Listen)?;
         let address = listener.local_addr().map_err(StackError::Listen)?;
-        let watch = Watch::start(vec![Box::new(document.clone())]);
+        let watch = FileWatcher::start(vec![Box::new(document.clone())]);
         let task = tokio::spawn(serve::serve(listener, document, std::future::pending()));
         Ok(Self {
             url: format!("http://{address}{}", serve::WELL_KNOWN_PATH),

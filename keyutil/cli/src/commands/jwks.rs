@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use keyutil::{credentials::Watch, diagnosis::ResultExt, program, token::SigningKey};
+use keyutil::{credentials::FileWatcher, diagnosis::ResultExt, program, token::SigningKey};
 use keyutil_cli::keys::{self, keyring::Schedule, serve};
 use tokio::net::TcpListener;
 use tracing::info;
@@ -115,7 +115,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
         kids = document.current().kids().join(", "),
         "serving the key set"
     );
-    let _watch = Watch::start(vec![Box::new(document.clone())]);
+    let _watch = FileWatcher::start(vec![Box::new(document.clone())]);
     let interrupted = async {
         let _ = interrupted.await;
     };

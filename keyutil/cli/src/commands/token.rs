@@ -15,7 +15,7 @@ use keyutil::{
     base::{read::read_at_most, redact::is_content},
     diagnosis::ResultExt,
     program::{self, Usage},
-    settings::Problems,
+    settings::SettingsErrors,
     token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, permission},
 };
 use keyutil_cli::keys::{fetch, keyring::read_signing_key, verify};
@@ -103,7 +103,7 @@ struct Minting {
 
 impl Minting {
     /// What the token says. Mistakes go to `problems`.
-    fn template(&self, problems: &mut Problems) -> ClaimsTemplate {
+    fn template(&self, problems: &mut SettingsErrors) -> ClaimsTemplate {
         let namespace = self.namespace.trim();
         let template = self.claims.template(namespace, "keyutil", problems);
         // What the permissions are made of, where none are asked for.
@@ -133,7 +133,7 @@ pub async fn run(command: Token) -> anyhow::Result<()> {
 }
 
 fn mint(arguments: Mint) -> anyhow::Result<()> {
-    let mut problems = Problems::default();
+    let mut problems = SettingsErrors::default();
     let template = arguments.minting.template(&mut problems);
     problems.into_result().diagnosed()?;
     for warning in permission::lint(&template.permissions, None) {

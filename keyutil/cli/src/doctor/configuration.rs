@@ -9,7 +9,7 @@ use super::Report;
 use keyutil::{
     base::redact::{self, is_content, without_user},
     diagnosis::Step,
-    settings::Problems,
+    settings::SettingsErrors,
 };
 
 /// A setting, what it is, and where that came from.
@@ -104,7 +104,7 @@ fn text(text: &OsStr) -> String {
     text.to_string_lossy().escape_debug().to_string()
 }
 
-pub(super) fn look(report: &mut Report, origins: &[Origin], problems: &Problems) {
+pub(super) fn look(report: &mut Report, origins: &[Origin], problems: &SettingsErrors) {
     let wrong = problems
         .all()
         .iter()
@@ -112,11 +112,11 @@ pub(super) fn look(report: &mut Report, origins: &[Origin], problems: &Problems)
     for problem in wrong {
         report.fail(problem.clone());
     }
-    let given = origins.iter().filter(|origin| origin.from != "default");
+    let non_empty = origins.iter().filter(|origin| origin.from != "default");
     let seen = format!(
         "{} settings given, {} left as they are by default",
-        given.clone().count(),
-        origins.len() - given.count()
+        non_empty.clone().count(),
+        origins.len() - non_empty.count()
     );
     let shown = |origin: &Origin| format!("{:<18} {} ({})", origin.flag, origin.value, origin.from);
     report.ok(Step::Configuration, seen);

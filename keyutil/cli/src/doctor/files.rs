@@ -8,19 +8,19 @@ use std::{
 
 use super::{Report, when};
 use keyutil::{
-    args::{ConnectArgs, given},
-    credentials::{Identity, Trust},
+    args::{ConnectArgs, non_empty},
+    credentials::{Identity, TrustBundle},
     diagnosis::Step,
-    settings::Problems,
-    transport::{Dial, Security, TrustSource},
+    settings::SettingsErrors,
+    transport::{Connector, Security, TrustSource},
     x509::certificate::{self, CertificateSummary},
 };
 
 pub(super) fn look(
     report: &mut Report,
     args: &ConnectArgs,
-    dial: Option<&Dial>,
-    problems: &Problems,
+    connector: Option<&Connector>,
+    problems: &SettingsErrors,
 ) {
     for problem in problems.all() {
         if problem.step == Step::Files {
@@ -30,7 +30,7 @@ pub(super) fn look(
     let now = SystemTime::now();
     if let Some(Security::Tls {
         identity, trust, ..
-    }) = dial.map(Dial::security)
+    }) = connector.map(Connector::security)
     {
         if let Some(identity) = identity {
             look_at_identity(report, &identity.current(), now);
@@ -46,9 +46,9 @@ pub(super) fn look(
         }
     }
     for (what, path) in [
-        ("private key", given(&args.tls_key_path)),
-        ("signing key", given(&args.token.signing_key)),
-        ("token file", given(&args.token.token_file)),
+        ("private key", non_empty(&args.tls_key_path)),
+        ("signing key", non_empty(&args.token.signing_key)),
+        ("token file", non_empty(&args.token.token_file)),
     ] {
         if let Some(path) = path {
             look_at_mode(report, what, path);
@@ -107,7 +107,7 @@ fn look_at_identity(report: &mut Report, identity: &Identity, now: SystemTime) {
     soon(report, Step::Files, "the client certificate", leaf, now);
 }
 
-fn look_at_trust(report: &mut Report, trust: &Trust, now: SystemTime) {
+fn look_at_trust(report: &mut Report, trust: &TrustBundle, now: SystemTime) {
     report.ok(
         Step::Files,
         format!("the server is verified with {}", trust.in_words()),

@@ -10,7 +10,7 @@ use crate::keys::{
     verify,
 };
 use keyutil::{
-    args::given,
+    args::non_empty,
     base::{chain, redact},
     credentials::{Token, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
@@ -186,7 +186,7 @@ fn beside_the_signing_key(examination: &Examination<'_>) -> Option<String> {
 }
 
 fn ring(examination: &Examination<'_>) -> Option<Keyring> {
-    let key = given(&examination.connect.token.signing_key)?;
+    let key = non_empty(&examination.connect.token.signing_key)?;
     let ring = Keyring::at(key.parent()?);
     ring.jwks_path().exists().then_some(ring)
 }

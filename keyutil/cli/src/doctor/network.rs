@@ -7,12 +7,12 @@ use tokio_rustls::client::TlsStream;
 
 use super::{Report, files, when};
 use keyutil::{
-    args::{ConnectArgs, given},
-    connect::failed_on,
+    args::{ConnectArgs, non_empty},
+    connect::failed_with,
     credentials::Credential,
     diagnosis::{Diagnose, Diagnosis, Step},
     status::Handshake,
-    transport::{Credentials, Dial, DialError, Peer, Secured, Security, alert_in},
+    transport::{Connector, ConnectorError, PeerInfo, Secured, Security, TlsCredentials, alert_in},
 };
 
 /// The steps that are taken here.
@@ -26,10 +26,10 @@ const FIRST_WORDS: Duration = Duration::from_secs(1);
 pub(super) async fn look(
     report: &mut Report,
     args: &ConnectArgs,
-    dial: Option<&Dial>,
-    bare: Option<&Dial>,
+    connector: Option<&Connector>,
+    bare: Option<&Connector>,
 ) -> bool {
-    let Some(reached) = dial.or(bare) else {
+    let Some(reached) = connector.or(bare) else {
         for step in STEPS {
             report.skip(step, "there is no usable address");
         }
@@ -38,21 +38,21 @@ pub(super) async fn look(
     let Some(tcp) = reach(report, reached).await else {
         return false;
     };
-    let Some(dial) = dial else {
+    let Some(connector) = connector else {
         for step in [Step::ServerTls, Step::ClientTls] {
             report.skip(step, "the settings of TLS are not usable: see above");
         }
         return false;
     };
-    if let Security::Plaintext { .. } = dial.security() {
+    if let Security::Plaintext { .. } = connector.security() {
         report.skip(Step::ServerTls, "TLS is off");
         report.skip(Step::ClientTls, "TLS is off");
         return true;
     }
-    let Err(diagnosis) = secure(report, dial, tcp).await else {
+    let Err(diagnosis) = secure(report, connector, tcp).await else {
         return true;
     };
-    let unusable = given(&args.tls_cert_path).is_some() && !has_identity(dial);
+    let unusable = non_empty(&args.tls_cert_path).is_some() && !has_identity(connector);
     if diagnosis.step == Step::ClientTls && unusable {
         report.skip(
             Step::ClientTls,
@@ -67,9 +67,9 @@ pub(super) async fn look(
     false
 }
 
-fn has_identity(dial: &Dial) -> bool {
+fn has_identity(connector: &Connector) -> bool {
     matches!(
-        dial.security(),
+        connector.security(),
         Security::Tls {
             identity: Some(_),
             ..
@@ -77,13 +77,13 @@ fn has_identity(dial: &Dial) -> bool {
     )
 }
 
-async fn reach(report: &mut Report, dial: &Dial) -> Option<TcpStream> {
-    let deadline = dial.deadline();
-    let addresses = match dial.resolve(deadline).await {
+async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> {
+    let deadline = connector.deadline();
+    let addresses = match connector.resolve(deadline).await {
         Ok(addresses) => addresses,
         Err(error) => {
-            let credentials = Credentials::now(dial.security());
-            report.fail(failed_on(dial, &credentials, error).diagnosis());
+            let credentials = TlsCredentials::now(connector.security());
+            report.fail(failed_with(connector, &credentials, error).diagnosis());
             for step in &STEPS[1..] {
                 report.skip(*step, "the name has no address");
             }
@@ -96,10 +96,10 @@ async fn reach(report: &mut Report, dial: &Dial) -> Option<TcpStream> {
         .collect();
     report.ok(
         Step::Name,
-        format!("`{}` is at {}", dial.host(), shown.join(", ")),
+        format!("`{}` is at {}", connector.host(), shown.join(", ")),
     );
     let started = Instant::now();
-    match dial.tcp(&addresses, deadline).await {
+    match connector.tcp(&addresses, deadline).await {
         Ok(tcp) => {
             let peer = tcp.peer_addr().map(|address| address.to_string());
             report.ok(
@@ -113,8 +113,8 @@ async fn reach(report: &mut Report, dial: &Dial) -> Option<TcpStream> {
             Some(tcp)
         }
         Err(error) => {
-            let credentials = Credentials::now(dial.security());
-            report.fail(failed_on(dial, &credentials, error).diagnosis());
+            let credentials = TlsCredentials::now(connector.security());
+            report.fail(failed_with(connector, &credentials, error).diagnosis());
             for step in &STEPS[2..] {
                 report.skip(*step, "there is no TCP connection");
             }
@@ -123,10 +123,14 @@ async fn reach(report: &mut Report, dial: &Dial) -> Option<TcpStream> {
     }
 }
 
-async fn secure(report: &mut Report, dial: &Dial, tcp: TcpStream) -> Result<(), Diagnosis> {
-    let credentials = Credentials::now(dial.security());
-    let failed = |error| failed_on(dial, &credentials, error).diagnosis();
-    let secured = dial.tls(tcp, &credentials, dial.deadline()).await;
+async fn secure(
+    report: &mut Report,
+    connector: &Connector,
+    tcp: TcpStream,
+) -> Result<(), Diagnosis> {
+    let credentials = TlsCredentials::now(connector.security());
+    let failed = |error| failed_with(connector, &credentials, error).diagnosis();
+    let secured = connector.tls(tcp, &credentials, connector.deadline()).await;
     let (tls, secured) = secured.map_err(failed)?;
     look_at_server(report, &secured);
     let spoke = first_words(tls, &secured).await.map_err(failed)?;
@@ -163,11 +167,14 @@ fn look_at_server(report: &mut Report, secured: &Secured) {
 
 /// Whether the server has said anything. With TLS 1.3 it looks at our certificate after our side
 /// of the handshake is done, and a client that only reads sees the alert every time.
-async fn first_words(mut tls: TlsStream<TcpStream>, secured: &Secured) -> Result<bool, DialError> {
+async fn first_words(
+    mut tls: TlsStream<TcpStream>,
+    secured: &Secured,
+) -> Result<bool, ConnectorError> {
     let mut words = [0; 1];
     match timeout(FIRST_WORDS, tls.read(&mut words)).await {
         Ok(Err(error)) => match alert_in(&error) {
-            Some(alert) => Err(DialError::Alert {
+            Some(alert) => Err(ConnectorError::Alert {
                 alert,
                 peer: Some(secured.peer.clone()),
             }),
@@ -179,7 +186,12 @@ async fn first_words(mut tls: TlsStream<TcpStream>, secured: &Secured) -> Result
     }
 }
 
-fn look_at_client(report: &mut Report, secured: &Secured, credentials: &Credentials, spoke: bool) {
+fn look_at_client(
+    report: &mut Report,
+    secured: &Secured,
+    credentials: &TlsCredentials,
+    spoke: bool,
+) {
     let Secured { peer, handshake } = secured;
     let seen = match (asked(peer), &credentials.identity, handshake) {
         (None, None, _) => "the server asks for no certificate".to_owned(),
@@ -198,7 +210,7 @@ fn look_at_client(report: &mut Report, secured: &Secured, credentials: &Credenti
     report.ok(Step::ClientTls, seen);
 }
 
-fn asked(peer: &Peer) -> Option<String> {
+fn asked(peer: &PeerInfo) -> Option<String> {
     let names = peer.asked_for()?;
     Some(if names.is_empty() {
         String::new()

@@ -51,7 +51,7 @@ impl Server {
                 return false;
             }
         }
-        let how = match self.bearer.source() {
+        let how = match self.interceptor.source() {
             Some(_) => "",
             None => ", and no token was sent",
         };
@@ -62,7 +62,7 @@ impl Server {
                 self.namespace
             ),
         );
-        if self.bearer.source().is_some() && self.lets_everybody_in().await {
+        if self.interceptor.source().is_some() && self.lets_everybody_in().await {
             report.warn(
                 Step::Permission,
                 "it is answered without a token, too: this server asks nobody for permission",
@@ -76,7 +76,7 @@ impl Server {
         let (what, needed, answer) = self.try_as(role).await;
         match answer {
             Err(status) if is_refusal(&status) => {
-                let token = self.bearer.source().and_then(TokenSource::current);
+                let token = self.interceptor.source().and_then(TokenSource::current);
                 let refusal = Refusal {
                     token: match token.as_ref().and_then(Token::content) {
                         Some(content) => Sent::Token(content),
@@ -114,7 +114,7 @@ impl Server {
         };
         let diagnosis = self.refusal(status, explanation.clone()).diagnosis();
         match explanation {
-            Explanation::Perhaps(suspects) => {
+            Explanation::Possible(suspects) => {
                 // What is the matter with the key set is told there; it may not be the cause.
                 let others = if report.has_failed_at(&[Step::Jwks]) {
                     suspects
@@ -129,7 +129,7 @@ impl Server {
                 report.skip(Step::Permission, "not known: the token is not accepted");
                 report.detail(others);
             }
-            Explanation::Because(causes) => {
+            Explanation::Certain(causes) => {
                 // Those of the token and of the key set are told there.
                 let here = [Step::Clock, Step::Permission];
                 for cause in causes.iter().filter(|cause| here.contains(&cause.step)) {
@@ -144,7 +144,7 @@ impl Server {
 
     fn refusal(&self, status: Status, explanation: Explanation) -> ConnectError {
         ConnectError::Refused {
-            target: self.channel.dial().target(),
+            target: self.channel.connector().target(),
             namespace: self.namespace.clone(),
             explanation,
             status,

@@ -16,7 +16,9 @@ use keyutil::{
     credentials::{Token, TokenSource},
     explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
     token::Role,
-    transport::{AuthorizedChannel, Bearer, DialError, Phase, RotatingChannel, is_refusal},
+    transport::{
+        AuthInterceptor, AuthorizedChannel, ConnectorError, Phase, RotatingChannel, is_refusal,
+    },
 };
 
 use crate::keys::verify::verify;
@@ -24,7 +26,7 @@ use crate::keys::verify::verify;
 /// A server that can be called.
 pub(super) struct Server {
     pub(super) channel: RotatingChannel,
-    pub(super) bearer: Bearer,
+    pub(super) interceptor: AuthInterceptor,
     pub(super) namespace: String,
     limit: Duration,
     compression: Option<CompressionEncoding>,
@@ -49,7 +51,7 @@ impl Server {
     ) -> Self {
         Self {
             channel,
-            bearer: Bearer::new(token.cloned()),
+            interceptor: AuthInterceptor::new(token.cloned()),
             namespace: namespace.to_owned(),
             limit,
             compression: None,
@@ -61,7 +63,7 @@ impl Server {
         let observer = connection.observer();
         Self {
             channel: observer.channel().clone(),
-            bearer: observer.bearer().clone(),
+            interceptor: observer.interceptor().clone(),
             namespace: observer.namespace().to_owned(),
             limit,
             compression: None,
@@ -97,7 +99,7 @@ impl Server {
             Probe::Accepted | Probe::NoNamespace(_) => TokenVerdict::Accepted,
             Probe::Failed(_) => TokenVerdict::Unknown,
             Probe::Refused(_) => {
-                let asked = verdict(&self.channel, &self.bearer);
+                let asked = verdict(&self.channel, &self.interceptor);
                 tokio::time::timeout(self.limit, asked)
                     .await
                     .unwrap_or_default()
@@ -109,7 +111,7 @@ impl Server {
     /// Nothing, where that cannot be learnt.
     pub(super) async fn takes(&self, token: &Token) -> Option<bool> {
         let source = TokenSource::Fixed(token.clone());
-        let mut service = self.service_with(Bearer::new(Some(source)));
+        let mut service = self.service_with(AuthInterceptor::new(Some(source)));
         let answer = self.within(service.get_system_info(GetSystemInfoRequest {}));
         match answer.await {
             Ok(_) => Some(true),
@@ -119,7 +121,7 @@ impl Server {
 
     /// Why a refusal that takes `read` came about, as far as can be told from this side.
     pub(super) fn why(&self, facts: &Facts<'_>) -> Explanation {
-        let token = self.bearer.source().and_then(TokenSource::current);
+        let token = self.interceptor.source().and_then(TokenSource::current);
         let refused_by_the_key_set = match (&token, facts.key_set) {
             // Times and audience are told by the other checks, in more words.
             (Some(token), Some(key_set)) => verify(token.text(), key_set, None)
@@ -148,15 +150,18 @@ impl Server {
     }
 
     pub(super) fn service(&self) -> WorkflowServiceClient<AuthorizedChannel> {
-        self.service_with(self.bearer.clone())
+        self.service_with(self.interceptor.clone())
     }
 
     pub(super) fn service_without_token(&self) -> WorkflowServiceClient<AuthorizedChannel> {
-        self.service_with(Bearer::new(None))
+        self.service_with(AuthInterceptor::new(None))
     }
 
-    pub(super) fn service_with(&self, bearer: Bearer) -> WorkflowServiceClient<AuthorizedChannel> {
-        let channel = InterceptedService::new(self.channel.clone(), bearer);
+    pub(super) fn service_with(
+        &self,
+        interceptor: AuthInterceptor,
+    ) -> WorkflowServiceClient<AuthorizedChannel> {
+        let channel = InterceptedService::new(self.channel.clone(), interceptor);
         let service = WorkflowServiceClient::new(channel);
         match self.compression {
             Some(method) => service.send_compressed(method).accept_compressed(method),
@@ -167,7 +172,7 @@ impl Server {
     pub(super) fn explain(&self, status: Status, needed: Role) -> ConnectError {
         explain_call(
             &self.channel,
-            &self.bearer,
+            &self.interceptor,
             status,
             &self.namespace,
             needed,
@@ -180,7 +185,7 @@ impl Server {
         call: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
         let late = || {
-            let error = DialError::TimedOut {
+            let error = ConnectorError::TimedOut {
                 phase: Phase::Answer,
                 after: self.limit,
             };

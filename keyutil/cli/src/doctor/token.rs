@@ -8,7 +8,7 @@ use keyutil::{
     credentials::{Credential, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     explain::Explanation,
-    settings::Problems,
+    settings::SettingsErrors,
 };
 
 /// Proxies have limits of 8 KiB and less for all headers together (nginx: `large_client_header_buffers`).
@@ -19,7 +19,7 @@ pub(super) fn look(
     report: &mut Report,
     examination: &Examination<'_>,
     source: Option<&TokenSource>,
-    problems: &Problems,
+    problems: &SettingsErrors,
     refused: Option<&Explanation>,
 ) {
     let mut unusable = problems
@@ -101,7 +101,7 @@ pub(super) fn look(
 
 /// Whether what is wrong with the token is certain; then it stands in the report.
 fn failed(report: &mut Report, refused: Option<&Explanation>, details: Vec<String>) -> bool {
-    let Some(Explanation::Because(causes)) = refused else {
+    let Some(Explanation::Certain(causes)) = refused else {
         return false;
     };
     let mut details = Some(details);

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use keyutil::{
-    credentials::{Identity, Trust},
+    credentials::{Identity, TrustBundle},
     token::{ClaimsTemplate, SigningKey},
     x509::certificate::{CertificateSummary, public_key},
 };
@@ -51,7 +51,7 @@ proptest! {
 
     #[test]
     fn ca_bundles(input in inputs(&PEM)) {
-        let parsed = soon(&input, || Trust::parse(&input.text));
+        let parsed = soon(&input, || TrustBundle::parse(&input.text));
         PEM_SECRETS.check(&told(&parsed));
     }
 

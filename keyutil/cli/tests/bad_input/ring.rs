@@ -66,7 +66,7 @@ fn spoilt() -> impl Strategy<Value = (&'static str, Option<Input>)> {
 
 #[derive(Clone, Copy, Debug)]
 enum Action {
-    Look,
+    Refresh,
     Rotate,
     Emergency,
     Retire,
@@ -79,7 +79,7 @@ fn actions() -> impl Strategy<Value = Action> {
     use Action::*;
     prop::sample::select(
         &[
-            Look,
+            Refresh,
             Rotate,
             Emergency,
             Retire,
@@ -95,7 +95,7 @@ impl Action {
     fn run(self, ring: &Keyring, now: SystemTime) -> (String, Option<KeyringError>) {
         let clock = || now;
         match self {
-            Self::Look => both(ring.look(now)),
+            Self::Refresh => both(ring.look(now)),
             Self::Rotate => both(ring.rotate(&policy(), clock)),
             Self::Emergency => both(ring.rotate_in_emergency(clock)),
             Self::Retire => both(ring.retire(&policy(), clock)),
@@ -143,7 +143,7 @@ proptest! {
             if refused && !matches!(action, Action::Turn) {
                 prop_assert!(before == after, "{action:?} was refused and changed something: {told}");
             }
-            if matches!(action, Action::Look | Action::Read) {
+            if matches!(action, Action::Refresh | Action::Read) {
                 prop_assert!(before == after, "{action:?} changed something");
             }
             let written = |name: &str| {

@@ -9,8 +9,8 @@ use std::{
 
 use keyutil::{
     ConnectArgs,
-    connect::{self, Opened},
-    credentials::Look,
+    connect::{self, PendingConnection},
+    credentials::Refresh,
     settings::Settings,
     transport::{Security, TrustSource},
 };
@@ -74,28 +74,28 @@ impl World {
         }
     }
 
-    pub fn open(&self, port: u16) -> Opened {
+    pub fn open(&self, port: u16) -> PendingConnection {
         open(&self.args(port))
     }
 }
 
-pub fn open(args: &ConnectArgs) -> Opened {
+pub fn open(args: &ConnectArgs) -> PendingConnection {
     connect::open(Settings::new(args, "test").unwrap()).unwrap()
 }
 
 /// Looks at the files now, as the watch does once a second.
-pub fn look(opened: &Opened) {
+pub fn look(opened: &PendingConnection) {
     let Security::Tls {
         identity, trust, ..
-    } = opened.bare_channel().dial().security()
+    } = opened.bare_channel().connector().security()
     else {
         panic!("no TLS");
     };
     if let Some(identity) = identity {
-        identity.look();
+        identity.refresh();
     }
     if let TrustSource::File(trust) = trust {
-        trust.look();
+        trust.refresh();
     }
 }
 

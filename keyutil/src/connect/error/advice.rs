@@ -5,24 +5,24 @@ use tonic::{Code, Status};
 
 use crate::{
     diagnosis::{Class, Step},
-    transport::{DialError, Peer, Phase},
+    transport::{ConnectorError, PeerInfo, Phase},
     x509::certificate::CertificateSummary,
 };
 
-pub(super) fn unreachable(error: &DialError) -> (Step, Class, Option<String>) {
+pub(super) fn unreachable(error: &ConnectorError) -> (Step, Class, Option<String>) {
     let (step, class, hint) = match error {
-        DialError::Resolve { .. } => (
+        ConnectorError::Resolve { .. } => (
             Step::Name,
             Class::Unreachable,
             "check the host name in `--address` (TEMPORAL_ADDRESS), and that this machine, or \
              container, can resolve it: `getent hosts <name>`",
         ),
-        DialError::Connect { .. } => (
+        ConnectorError::Connect { .. } => (
             Step::Tcp,
             Class::Unreachable,
             "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is right",
         ),
-        DialError::TimedOut { phase, .. } => {
+        ConnectorError::TimedOut { phase, .. } => {
             let step = match phase {
                 Phase::Name => Step::Name,
                 Phase::Tcp => Step::Tcp,
@@ -42,40 +42,40 @@ pub(super) fn unreachable(error: &DialError) -> (Step, Class, Option<String>) {
             };
             (step, Class::Unreachable, hint)
         }
-        DialError::TokenInPlaintext { .. } => (
+        ConnectorError::TokenInPlaintext { .. } => (
             Step::Configuration,
             Class::Usage,
             "take away what switches TLS off, or connect to this machine",
         ),
-        DialError::PlaintextClosed => (
+        ConnectorError::PlaintextClosed => (
             Step::ServerTls,
             Class::ServerTls,
             "for a server with TLS give `--tls`, and a CA and a client certificate where it needs \
              them: `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`; without TLS something that \
              speaks no HTTP/2, as the Web UI, looks the same: check the port",
         ),
-        DialError::NoHttp2 => (
+        ConnectorError::NoHttp2 => (
             Step::ServerTls,
             Class::ServerTls,
             "check that the port is that of the server's gRPC frontend (7233, if nobody changed \
              it), not of the Web UI or the HTTP API; let a proxy in between speak HTTP/2, or pass \
              TLS through",
         ),
-        DialError::NoTls => (
+        ConnectorError::NoTls => (
             Step::ServerTls,
             Class::ServerTls,
             "leave out the TLS options and the token, or use `--tls=false` for a server on this \
              machine; or check that the port is that of the server's gRPC frontend",
         ),
-        DialError::HungUp => (
+        ConnectorError::HungUp => (
             Step::ServerTls,
             Class::Unreachable,
             "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is right, \
              and look at the log of the server, or of the proxy before it",
         ),
-        DialError::Handshake { .. }
-        | DialError::Alert { .. }
-        | DialError::ServerCertificate { .. } => (
+        ConnectorError::Handshake { .. }
+        | ConnectorError::Alert { .. }
+        | ConnectorError::ServerCertificate { .. } => (
             Step::ServerTls,
             Class::ServerTls,
             "see what the server says to `openssl s_client -connect <host:port> -alpn h2`, and \
@@ -108,9 +108,9 @@ pub(super) fn call(status: &Status) -> (Step, Class, Option<String>) {
     (Step::Grpc, class, Some(hint.to_owned()))
 }
 
-pub(super) fn server_certificate_hint(source: &DialError) -> String {
+pub(super) fn server_certificate_hint(source: &ConnectorError) -> String {
     use CertificateError as E;
-    let presented = source.peer().and_then(Peer::presented);
+    let presented = source.peer().and_then(PeerInfo::presented);
     let hint = match source.server_certificate_error() {
         Some(E::NotValidForName | E::NotValidForNameContext { .. }) => {
             let names = presented.map(CertificateSummary::names).unwrap_or_default();

@@ -63,7 +63,7 @@ fn a_good_change_is_taken_and_a_bad_one_is_counted_once() {
 
     write(folder.path(), "2", "2");
     let loaded = value.status().since;
-    value.look();
+    value.refresh();
     assert_eq!(value.current().0, 2);
     assert_eq!(value.status().generation, 1);
     let replaced = value.status().since;
@@ -72,7 +72,7 @@ fn a_good_change_is_taken_and_a_bad_one_is_counted_once() {
     write(folder.path(), "3", "2");
     let broken = SystemTime::now();
     for _ in 0..4 {
-        value.look();
+        value.refresh();
     }
     let noticed = SystemTime::now();
     assert_eq!(value.current().0, 2);
@@ -84,7 +84,7 @@ fn a_good_change_is_taken_and_a_bad_one_is_counted_once() {
     assert!(broken <= failure.since && failure.since <= noticed);
 
     write(folder.path(), "3", "3");
-    value.look();
+    value.refresh();
     assert_eq!(value.current().0, 3);
     assert_eq!(value.status().last_failure, None);
 }
@@ -95,9 +95,9 @@ fn the_moment_between_two_renames_is_not_reported() {
     write(folder.path(), "1", "1");
     let value = load(folder.path()).unwrap();
     fs::write(folder.path().join("a"), "2").unwrap();
-    value.look();
+    value.refresh();
     fs::write(folder.path().join("b"), "2").unwrap();
-    value.look();
+    value.refresh();
     assert_eq!(value.current().0, 2);
     assert_eq!(value.status().failures, 0);
 }
@@ -109,8 +109,8 @@ fn files_that_vanish_keep_the_last_good_value() {
     let value = load(folder.path()).unwrap();
     fs::remove_file(folder.path().join("a")).unwrap();
     fs::create_dir(folder.path().join("a")).unwrap();
-    value.look();
-    value.look();
+    value.refresh();
+    value.refresh();
     assert_eq!(value.current().0, 1);
     let failure = value.status().last_failure.unwrap();
     let reason = failure.reason;
@@ -135,7 +135,7 @@ fn the_swap_of_a_mounted_secret_is_seen() {
 
     symlink("v2", path("..new")).unwrap();
     fs::rename(path("..new"), path("..data")).unwrap();
-    value.look();
+    value.refresh();
 
     assert_eq!(value.current().0, 2);
 }

@@ -49,7 +49,7 @@ fn a_token_does_not_travel_in_plaintext_to_another_machine() {
             Ok(settings) => {
                 assert!(allowed, "{address}");
                 // The name is not enough: what it resolves to is looked at when it is dialled.
-                let security = settings.dial.security();
+                let security = settings.connector.security();
                 let kept_here = matches!(
                     security,
                     Security::Plaintext {

@@ -4,14 +4,14 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use keyutil::{
-    credentials::Watch,
+    credentials::FileWatcher,
     diagnosis::ResultExt,
     health::Health,
     program::{self, Usage},
-    settings::Problems,
+    settings::SettingsErrors,
     token::{claims, permission},
 };
-use keyutil_cli::agent::{health, Renewal, RenewalError, SHORTEST_LIFETIME};
+use keyutil_cli::agent::{Renewal, RenewalError, SHORTEST_LIFETIME, health};
 use tracing::info;
 
 use super::Minting;
@@ -45,7 +45,7 @@ pub struct Renew {
 }
 
 pub async fn run(arguments: Renew) -> anyhow::Result<()> {
-    let mut problems = Problems::default();
+    let mut problems = SettingsErrors::default();
     let template = arguments.minting.template(&mut problems);
     if (claims::SHORTEST_LIFETIME..SHORTEST_LIFETIME).contains(&template.lifetime) {
         problems.add(format!(
@@ -68,7 +68,7 @@ pub async fn run(arguments: Renew) -> anyhow::Result<()> {
         Some(address) => Some(Health::serve(address, health::router(renewal.clone())).await?),
         None => None,
     };
-    let watch = Watch::start(vec![Box::new(renewal)]);
+    let watch = FileWatcher::start(vec![Box::new(renewal)]);
     let reason = interrupted.await.unwrap_or("no signals can be received");
     info!(reason, "stopping: the token in the file stays");
     drop(watch);

@@ -5,24 +5,24 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tracing::info;
 
-use super::{ConnectError, Opened, diagnose::connection_failed};
+use super::{ConnectError, PendingConnection, diagnose::connection_failed};
 use crate::{
     base::chain,
-    transport::{DialError, Phase},
+    transport::{ConnectorError, Phase},
 };
 
-impl Opened {
+impl PendingConnection {
     /// Asks until the answer is yes, or one that waiting cannot change, or the time is up.
     ///
     /// # Errors
     /// [`ConnectError`], with the reason of the last attempt.
     pub async fn wait_until_authorized(&self) -> Result<(), ConnectError> {
-        self.patiently(async || self.probe().await).await
+        self.retry_until_ready(async || self.probe().await).await
     }
 
     /// Repeats an attempt until it succeeds, or fails in a way that waiting cannot cure, or the
     /// time is up.
-    pub async fn patiently<T>(
+    pub async fn retry_until_ready<T>(
         &self,
         attempt: impl AsyncFn() -> Result<T, ConnectError>,
     ) -> Result<T, ConnectError> {
@@ -73,12 +73,12 @@ impl Opened {
     }
 
     fn no_answer(&self, waited: Duration) -> ConnectError {
-        match self.channel.dial().journal().last_failure() {
+        match self.channel.connector().log().last_failure() {
             Some(source) => connection_failed(&self.channel, source),
             None => ConnectError::Unreachable {
-                target: self.channel.dial().target(),
+                target: self.channel.connector().target(),
                 waited: None,
-                source: DialError::TimedOut {
+                source: ConnectorError::TimedOut {
                     phase: Phase::Answer,
                     after: waited,
                 },

@@ -23,8 +23,8 @@ const SDK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The causes that stand, and those that are over.
 #[derive(Debug, Default)]
-pub(super) struct Troubles {
-    known: Vec<Trouble>,
+pub(super) struct FailureLog {
+    known: Vec<LoggedFailure>,
     /// Since when polls of each kind are refused.
     refused_polls: [Option<SystemTime>; POLLS],
 }
@@ -34,20 +34,20 @@ pub(super) const POLLS: usize = 3;
 
 /// A cause, known by its step and class.
 #[derive(Debug)]
-struct Trouble {
+struct LoggedFailure {
     diagnosis: Diagnosis,
     /// Whether it is that the server refuses calls.
     refusal: bool,
     begun: Instant,
     noted: Instant,
-    told: Instant,
+    logged_at: Instant,
     pause: Duration,
     stands: bool,
     /// Whether it was told since it was last said to be over.
     announced: bool,
 }
 
-impl Troubles {
+impl FailureLog {
     /// A cause begins, or goes on. `refused` is of a call that the server has refused, `poll` the
     /// kind of the poll that it was.
     pub(super) fn note(&mut self, diagnosis: Diagnosis, refused: bool, poll: Option<usize>) {
@@ -58,61 +58,61 @@ impl Troubles {
         }
         let ends_at = self.worker_ends_at();
         let now = Instant::now();
-        let same = |known: &&mut Trouble| {
+        let same = |known: &&mut LoggedFailure| {
             let (was, is) = (&known.diagnosis, &diagnosis);
             was.step == is.step && was.class == is.class
         };
-        let Some(trouble) = self.known.iter_mut().find(same) else {
-            let trouble = Trouble {
+        let Some(ongoing) = self.known.iter_mut().find(same) else {
+            let ongoing = LoggedFailure {
                 diagnosis,
                 refusal: refused,
                 begun: now,
                 noted: now,
-                told: now,
+                logged_at: now,
                 pause: FIRST_PAUSE,
                 stands: true,
                 announced: true,
             };
-            trouble.tell(None, ends_at);
-            return self.known.push(trouble);
+            ongoing.log(None, ends_at);
+            return self.known.push(ongoing);
         };
-        if !trouble.stands {
-            if now.duration_since(trouble.noted) >= RELAPSE {
-                (trouble.told, trouble.pause) = (now, Duration::ZERO);
+        if !ongoing.stands {
+            if now.duration_since(ongoing.noted) >= RELAPSE {
+                (ongoing.logged_at, ongoing.pause) = (now, Duration::ZERO);
             }
-            (trouble.stands, trouble.begun) = (true, now);
+            (ongoing.stands, ongoing.begun) = (true, now);
         }
-        (trouble.diagnosis, trouble.noted) = (diagnosis, now);
-        if now.duration_since(trouble.told) >= trouble.pause {
-            let lasted = now.duration_since(trouble.begun);
-            trouble.tell((!lasted.is_zero()).then_some(lasted), ends_at);
-            (trouble.told, trouble.announced) = (now, true);
-            let longer = trouble.pause.saturating_mul(2);
-            trouble.pause = longer.clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        (ongoing.diagnosis, ongoing.noted) = (diagnosis, now);
+        if now.duration_since(ongoing.logged_at) >= ongoing.pause {
+            let lasted = now.duration_since(ongoing.begun);
+            ongoing.log((!lasted.is_zero()).then_some(lasted), ends_at);
+            (ongoing.logged_at, ongoing.announced) = (now, true);
+            let longer = ongoing.pause.saturating_mul(2);
+            ongoing.pause = longer.clamp(FIRST_PAUSE, LONGEST_PAUSE);
         }
     }
 
     /// A call has gone well, so nothing stands any more; but refusals do, unless it `takes` a
     /// permission that they were for.
-    pub(super) fn gone_well(&mut self, takes: bool, poll: Option<usize>) {
-        self.end(|trouble| takes || !trouble.refusal, poll.filter(|_| takes));
+    pub(super) fn mark_succeeded(&mut self, takes: bool, poll: Option<usize>) {
+        self.end(|ongoing| takes || !ongoing.refusal, poll.filter(|_| takes));
     }
 
     /// A poll stays open: it was let in. Without a connection that says nothing of others.
-    pub(super) fn let_in(&mut self, poll: Option<usize>, connected: bool) {
-        self.end(|trouble| connected || trouble.refusal, poll);
+    pub(super) fn mark_authorized(&mut self, poll: Option<usize>, connected: bool) {
+        self.end(|ongoing| connected || ongoing.refusal, poll);
     }
 
-    fn end(&mut self, which: impl Fn(&Trouble) -> bool, poll: Option<usize>) {
+    fn end(&mut self, which: impl Fn(&LoggedFailure) -> bool, poll: Option<usize>) {
         if let Some(since) = poll.and_then(|kind| self.refused_polls.get_mut(kind)) {
             *since = None;
         }
         let mut over = None;
-        for trouble in self.known.iter_mut().filter(|trouble| trouble.stands) {
-            if which(trouble) {
-                trouble.stands = false;
-                if std::mem::take(&mut trouble.announced) {
-                    over = over.max(Some(trouble.begun.elapsed()));
+        for ongoing in self.known.iter_mut().filter(|ongoing| ongoing.stands) {
+            if which(ongoing) {
+                ongoing.stands = false;
+                if std::mem::take(&mut ongoing.announced) {
+                    over = over.max(Some(ongoing.begun.elapsed()));
                 }
             }
         }
@@ -123,8 +123,8 @@ impl Troubles {
 
     /// The one that was noted last of those that stand.
     pub(super) fn latest(&self) -> Option<&Diagnosis> {
-        let standing = self.known.iter().filter(|trouble| trouble.stands);
-        let latest = standing.max_by_key(|trouble| trouble.noted)?;
+        let standing = self.known.iter().filter(|ongoing| ongoing.stands);
+        let latest = standing.max_by_key(|ongoing| ongoing.noted)?;
         Some(&latest.diagnosis)
     }
 
@@ -135,8 +135,8 @@ impl Troubles {
     }
 }
 
-impl Trouble {
-    fn tell(&self, lasted: Option<Duration>, ends_at: Option<SystemTime>) {
+impl LoggedFailure {
+    fn log(&self, lasted: Option<Duration>, ends_at: Option<SystemTime>) {
         let Diagnosis {
             step, cause, hint, ..
         } = &self.diagnosis;
@@ -175,21 +175,21 @@ mod tests {
 
     /// When the causes were told, in seconds from the beginning, each noted once a second, and
     /// after every `relief`th second all is well once.
-    async fn told(steps: &[Step], seconds: u64, relief: u64) -> Vec<u64> {
-        let mut troubles = Troubles::default();
+    async fn logged_at(steps: &[Step], seconds: u64, relief: u64) -> Vec<u64> {
+        let mut log = FailureLog::default();
         let begun = Instant::now();
         let mut times = Vec::new();
         for second in 1..=seconds {
             for step in steps {
-                let before: Vec<_> = troubles.known.iter().map(|known| known.told).collect();
-                troubles.note(diagnosis(*step), true, Some(0));
-                let after: Vec<_> = troubles.known.iter().map(|known| known.told).collect();
+                let before: Vec<_> = log.known.iter().map(|known| known.logged_at).collect();
+                log.note(diagnosis(*step), true, Some(0));
+                let after: Vec<_> = log.known.iter().map(|known| known.logged_at).collect();
                 if after != before {
                     times.push(begun.elapsed().as_secs());
                 }
             }
             if second % relief == 0 {
-                troubles.gone_well(true, Some(0));
+                log.mark_succeeded(true, Some(0));
             }
             a_second().await;
         }
@@ -198,58 +198,61 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_goes_on_is_told_at_growing_intervals() {
-        assert_eq!(told(&[Step::Jwks], 200, 999).await, [0, 10, 30, 70, 150]);
+        assert_eq!(
+            logged_at(&[Step::Jwks], 200, 999).await,
+            [0, 10, 30, 70, 150]
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn two_causes_that_alternate_are_told_as_each_would_be_alone() {
         let both = [Step::Jwks, Step::Grpc];
         let twice = [0, 0, 10, 10, 30, 30, 70, 70];
-        assert_eq!(told(&both, 100, 999).await, twice);
+        assert_eq!(logged_at(&both, 100, 999).await, twice);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_back_again_and_again_is_not_told_each_time() {
-        assert_eq!(told(&[Step::Jwks], 100, 2).await, [0, 10, 30, 70]);
+        assert_eq!(logged_at(&[Step::Jwks], 100, 2).await, [0, 10, 30, 70]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_back_after_long_is_new() {
-        let mut troubles = Troubles::default();
-        troubles.note(diagnosis(Step::Jwks), true, None);
-        troubles.gone_well(true, None);
-        assert_eq!(troubles.latest(), None);
+        let mut log = FailureLog::default();
+        log.note(diagnosis(Step::Jwks), true, None);
+        log.mark_succeeded(true, None);
+        assert_eq!(log.latest(), None);
         tokio::time::advance(2 * RELAPSE).await;
-        troubles.note(diagnosis(Step::Jwks), true, None);
-        assert_eq!(troubles.known[0].told, Instant::now());
-        assert_eq!(troubles.known[0].pause, FIRST_PAUSE);
-        assert!(troubles.latest().is_some());
+        log.note(diagnosis(Step::Jwks), true, None);
+        assert_eq!(log.known[0].logged_at, Instant::now());
+        assert_eq!(log.known[0].pause, FIRST_PAUSE);
+        assert!(log.latest().is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_poll_that_stays_open_without_a_connection_proves_nothing() {
-        let mut troubles = Troubles::default();
-        troubles.note(diagnosis(Step::Tcp), false, Some(0));
-        troubles.let_in(Some(0), false);
-        assert!(troubles.latest().is_some());
-        troubles.let_in(Some(0), true);
-        assert_eq!(troubles.latest(), None);
+        let mut log = FailureLog::default();
+        log.note(diagnosis(Step::Tcp), false, Some(0));
+        log.mark_authorized(Some(0), false);
+        assert!(log.latest().is_some());
+        log.mark_authorized(Some(0), true);
+        assert_eq!(log.latest(), None);
     }
 
     #[test]
     fn the_worker_ends_by_the_first_kind_of_poll_that_is_refused() {
-        let mut troubles = Troubles::default();
-        troubles.note(diagnosis(Step::Grpc), false, Some(0));
-        troubles.note(diagnosis(Step::Jwks), true, None);
-        assert_eq!(troubles.worker_ends_at(), None);
-        troubles.note(diagnosis(Step::Jwks), true, Some(1));
-        let first = troubles.worker_ends_at();
+        let mut log = FailureLog::default();
+        log.note(diagnosis(Step::Grpc), false, Some(0));
+        log.note(diagnosis(Step::Jwks), true, None);
+        assert_eq!(log.worker_ends_at(), None);
+        log.note(diagnosis(Step::Jwks), true, Some(1));
+        let first = log.worker_ends_at();
         assert!(first > Some(SystemTime::now() + SDK_PATIENCE / 2));
         // Another kind that goes well does not put it off, nor one that is refused later.
-        troubles.gone_well(true, Some(0));
-        troubles.note(diagnosis(Step::Jwks), true, Some(2));
-        assert_eq!(troubles.worker_ends_at(), first);
-        troubles.gone_well(true, Some(1));
-        assert!(troubles.worker_ends_at() > first);
+        log.mark_succeeded(true, Some(0));
+        log.note(diagnosis(Step::Jwks), true, Some(2));
+        assert_eq!(log.worker_ends_at(), first);
+        log.mark_succeeded(true, Some(1));
+        assert!(log.worker_ends_at() > first);
     }
 }

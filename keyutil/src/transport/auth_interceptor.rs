@@ -18,11 +18,11 @@ use crate::{
 ///
 /// A call with a `TokenExpiry` among its extensions learns when that token expires.
 #[derive(Clone, Debug)]
-pub struct Bearer {
+pub struct AuthInterceptor {
     source: Option<TokenSource>,
 }
 
-impl Bearer {
+impl AuthInterceptor {
     /// Takes tokens from this source.
     pub fn new(source: Option<TokenSource>) -> Self {
         Self { source }
@@ -34,7 +34,7 @@ impl Bearer {
     }
 }
 
-impl Interceptor for Bearer {
+impl Interceptor for AuthInterceptor {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         let Some(source) = &self.source else {
             return Ok(request);
@@ -85,8 +85,8 @@ mod tests {
     #[test]
     fn the_header_is_set_and_sensitive() {
         let token = Token::parse_api_key("opaque", SystemTime::now()).unwrap();
-        let mut bearer = Bearer::new(Some(TokenSource::Fixed(token)));
-        let request = bearer.call(Request::new(())).unwrap();
+        let mut interceptor = AuthInterceptor::new(Some(TokenSource::Fixed(token)));
+        let request = interceptor.call(Request::new(())).unwrap();
         let header = request.metadata().get("authorization").unwrap();
         assert_eq!(header, "Bearer opaque");
         assert!(header.is_sensitive());
@@ -99,7 +99,7 @@ mod tests {
         let mut request = Request::new(());
         let expiry = TokenExpiry::default();
         request.extensions_mut().insert(expiry.clone());
-        Bearer::new(Some(TokenSource::Fixed(token)))
+        AuthInterceptor::new(Some(TokenSource::Fixed(token)))
             .call(request)
             .unwrap();
         let passed = |seconds| expiry.passed(now + Duration::from_secs(seconds));
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn without_a_source_nothing_is_sent() {
-        let request = Bearer::new(None).call(Request::new(())).unwrap();
+        let request = AuthInterceptor::new(None).call(Request::new(())).unwrap();
         assert!(request.metadata().is_empty());
     }
 
@@ -118,8 +118,8 @@ mod tests {
         let long_ago = SystemTime::now() - Duration::from_secs(3600);
         let raw = expiring(SystemTime::now() - Duration::from_secs(60));
         let token = Token::parse(&raw, long_ago).unwrap();
-        let mut bearer = Bearer::new(Some(TokenSource::Fixed(token)));
-        let status = bearer.call(Request::new(())).unwrap_err();
+        let mut interceptor = AuthInterceptor::new(Some(TokenSource::Fixed(token)));
+        let status = interceptor.call(Request::new(())).unwrap_err();
         assert_eq!(status.code(), tonic::Code::Unavailable);
         assert_eq!(LocalCause::of(&status), Some(LocalCause::NotSent));
         assert!(status.message().contains("expired at"), "{status}");

@@ -15,16 +15,16 @@ use tokio_rustls::{
 use tracing::debug;
 
 use super::{
-    error::{DialError, Phase},
+    connection_log::ConnectionLog,
+    error::{ConnectorError, Phase},
     handshake::{self, Secured},
-    journal::Journal,
-    peer::{Noting, Peer, Presenting},
-    security::{Credentials, Security},
-    stream::{Pending, Protection, Stream, Verdict},
+    peer::{PeerInfo, RecordingCertResolver, RecordingVerifier},
+    security::{Security, TlsCredentials},
+    stream::{Pending, Protection, Stream, TrialResult},
 };
 use crate::{
     base::chain,
-    credentials::{Identity, Trust},
+    credentials::{Identity, TrustBundle},
 };
 
 /// For name, TCP and TLS together, at most.
@@ -35,15 +35,15 @@ const ADDRESS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Where the server is, and how to speak to it.
 #[derive(Debug)]
-pub struct Dial {
+pub struct Connector {
     host: String,
     port: u16,
     security: Security,
     limit: Duration,
-    journal: Arc<Journal>,
+    log: Arc<ConnectionLog>,
 }
 
-impl Dial {
+impl Connector {
     /// Will connect to this host, a name or an address without brackets.
     pub fn new(host: impl Into<String>, port: u16, security: Security) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl Dial {
             port,
             security,
             limit: TIMEOUT,
-            journal: Arc::default(),
+            log: Arc::default(),
         }
     }
 
@@ -82,27 +82,27 @@ impl Dial {
     }
 
     /// What happened to the last connection.
-    pub fn journal(&self) -> &Journal {
-        &self.journal
+    pub fn log(&self) -> &ConnectionLog {
+        &self.log
     }
 
-    /// With a `verdict` it is a trial: whatever comes of it is said there, and a failure is not
+    /// With a `result` it is a trial: whatever comes of it is said there, and a failure is not
     /// one of the connection that calls are on.
     pub(super) async fn connect(
         &self,
-        credentials: &Credentials,
-        verdict: Option<Verdict>,
-    ) -> Result<Stream, DialError> {
-        let attempt = self.journal.attempt();
+        credentials: &TlsCredentials,
+        result: Option<TrialResult>,
+    ) -> Result<Stream, ConnectorError> {
+        let attempt = self.log.attempt();
         match self.establish(credentials).await {
             Ok((protection, secured)) => {
                 let pending = Pending {
                     target: self.target(),
                     secured,
-                    verdict,
+                    result,
                 };
-                let journal = self.journal.clone();
-                Ok(Stream::new(protection, journal, attempt, pending))
+                let log = self.log.clone();
+                Ok(Stream::new(protection, log, attempt, pending))
             }
             Err(error) => {
                 debug!(
@@ -110,9 +110,9 @@ impl Dial {
                     error = chain(&error),
                     "connecting failed"
                 );
-                match verdict {
-                    Some(verdict) => verdict.refused(error.clone()),
-                    None => self.journal.failed(attempt, error.clone()),
+                match result {
+                    Some(result) => result.refused(error.clone()),
+                    None => self.log.failed(attempt, error.clone()),
                 }
                 Err(error)
             }
@@ -121,8 +121,8 @@ impl Dial {
 
     async fn establish(
         &self,
-        credentials: &Credentials,
-    ) -> Result<(Protection, Option<Secured>), DialError> {
+        credentials: &TlsCredentials,
+    ) -> Result<(Protection, Option<Secured>), ConnectorError> {
         let deadline = self.deadline();
         let addresses = self.resolve(deadline).await?;
         let tcp = self.tcp(&addresses, deadline).await?;
@@ -143,8 +143,8 @@ impl Dial {
     }
 
     /// What the name stands for.
-    pub async fn resolve(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, DialError> {
-        let failed = |source| DialError::Resolve {
+    pub async fn resolve(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, ConnectorError> {
+        let failed = |source| ConnectorError::Resolve {
             host: self.host.clone(),
             source: Arc::new(source),
         };
@@ -162,8 +162,8 @@ impl Dial {
         &self,
         addresses: &[SocketAddr],
         deadline: Deadline,
-    ) -> Result<TcpStream, DialError> {
-        let mut last = DialError::TimedOut {
+    ) -> Result<TcpStream, ConnectorError> {
+        let mut last = ConnectorError::TimedOut {
             phase: Phase::Tcp,
             after: deadline.limit,
         };
@@ -173,7 +173,7 @@ impl Dial {
             } = self.security
                 && !address.ip().is_loopback()
             {
-                last = DialError::TokenInPlaintext { address };
+                last = ConnectorError::TokenInPlaintext { address };
                 continue;
             }
             let connecting = tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address));
@@ -186,7 +186,7 @@ impl Dial {
             match connected {
                 Ok(tcp) => return Ok(tcp),
                 Err(source) => {
-                    last = DialError::Connect {
+                    last = ConnectorError::Connect {
                         address,
                         source: Arc::new(source),
                     };
@@ -200,32 +200,33 @@ impl Dial {
     pub async fn tls(
         &self,
         tcp: TcpStream,
-        credentials: &Credentials,
+        credentials: &TlsCredentials,
         deadline: Deadline,
-    ) -> Result<(TlsStream<TcpStream>, Secured), DialError> {
+    ) -> Result<(TlsStream<TcpStream>, Secured), ConnectorError> {
         let Security::Tls {
             server_name,
             trust: trust_source,
             ..
         } = &self.security
         else {
-            return Err(DialError::PlaintextClosed);
+            return Err(ConnectorError::PlaintextClosed);
         };
         let identity = credentials.identity.as_deref();
         // They are of this same `Security`, and so have it.
         let trust = credentials.trust.clone();
         let trust = trust.unwrap_or_else(|| trust_source.current());
-        let peer = Arc::new(Peer::default());
-        let config = client_config(identity, &trust, &peer)
-            .map_err(|error| DialError::handshake(server_name, &peer, io::Error::other(error)))?;
+        let peer = Arc::new(PeerInfo::default());
+        let config = client_config(identity, &trust, &peer).map_err(|error| {
+            ConnectorError::handshake(server_name, &peer, io::Error::other(error))
+        })?;
         let connecting = TlsConnector::from(Arc::new(config)).connect(server_name.clone(), tcp);
         let tls = deadline
             .wait(Phase::Handshake, connecting)
             .await?
-            .map_err(|source| DialError::handshake(server_name, &peer, source))?;
+            .map_err(|source| ConnectorError::handshake(server_name, &peer, source))?;
         let (_, session) = tls.get_ref();
         if session.alpn_protocol() != Some(HTTP2) {
-            return Err(DialError::NoHttp2);
+            return Err(ConnectorError::NoHttp2);
         }
         let handshake = handshake::done(session, identity, &peer);
         Ok((tls, Secured { handshake, peer }))
@@ -240,9 +241,9 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    async fn wait<F: Future>(self, phase: Phase, future: F) -> Result<F::Output, DialError> {
+    async fn wait<F: Future>(self, phase: Phase, future: F) -> Result<F::Output, ConnectorError> {
         let done = tokio::time::timeout_at(self.at, future).await;
-        done.map_err(|_| DialError::TimedOut {
+        done.map_err(|_| ConnectorError::TimedOut {
             phase,
             after: self.limit,
         })
@@ -253,8 +254,8 @@ impl Deadline {
 /// client certificate of the session before, and hide that it was replaced.
 fn client_config(
     identity: Option<&Identity>,
-    trust: &Trust,
-    peer: &Arc<Peer>,
+    trust: &TrustBundle,
+    peer: &Arc<PeerInfo>,
 ) -> Result<ClientConfig, rustls::client::VerifierBuilderError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let verifier =
@@ -266,11 +267,11 @@ fn client_config(
     let mut config = builder
         // It leaves the verifying to rustls.
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Noting {
+        .with_custom_certificate_verifier(Arc::new(RecordingVerifier {
             verifier,
             peer: peer.clone(),
         }))
-        .with_client_cert_resolver(Arc::new(Presenting {
+        .with_client_cert_resolver(Arc::new(RecordingCertResolver {
             certified: identity.map(Identity::certified),
             peer: peer.clone(),
         }));

@@ -15,12 +15,12 @@ use crate::{
 };
 
 /// A set of CA certificates, each of which may have signed the server's.
-pub struct Trust {
+pub struct TrustBundle {
     roots: Arc<RootCertStore>,
     authorities: Vec<CertificateSummary>,
 }
 
-impl Trust {
+impl TrustBundle {
     /// Loads a PEM bundle, and keeps following the file.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl Trust {
     }
 }
 
-impl Credential for Trust {
+impl Credential for TrustBundle {
     const KIND: &'static str = "server CA";
 
     fn identify(&self) -> String {
@@ -126,7 +126,7 @@ impl Credential for Trust {
     }
 }
 
-impl fmt::Debug for Trust {
+impl fmt::Debug for TrustBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Trust").field(&self.in_words()).finish()
     }

@@ -13,9 +13,7 @@ use std::{
 
 use tonic::{Code, Status};
 
-mod trouble;
-
-use self::trouble::Troubles;
+use super::failure_log::{self, FailureLog};
 use crate::{
     diagnosis::Diagnosis,
     status::{CallsStatus, Outcomes, RefusalStatus},
@@ -23,7 +21,7 @@ use crate::{
 
 /// What has become of the calls so far. One that the caller gives up on is not counted.
 #[derive(Debug, Default)]
-pub struct Calls {
+pub struct CallOutcomes {
     begun: AtomicU64,
     polls: Counts,
     others: Counts,
@@ -43,7 +41,7 @@ struct Counts {
 
 /// The long polls for tasks. Not `PollWorkflowExecutionUpdate`, which waits for something that was
 /// started.
-const POLLS: [&str; trouble::POLLS] = [
+const POLLS: [&str; failure_log::POLLS] = [
     "PollWorkflowTaskQueue",
     "PollActivityTaskQueue",
     "PollNexusTaskQueue",
@@ -53,11 +51,11 @@ const POLLS: [&str; trouble::POLLS] = [
 const CODES: usize = 17;
 
 /// Far longer than a refusal takes.
-const LET_IN: Duration = Duration::from_secs(2);
+const AUTHORIZED_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 struct Failures {
-    troubles: Troubles,
+    log: FailureLog,
     refusals: RefusalStatus,
     /// How many calls had begun when the last one failed.
     begun: u64,
@@ -73,7 +71,7 @@ pub(super) struct Call {
     open: bool,
 }
 
-impl Calls {
+impl CallOutcomes {
     /// A call of this method begins.
     pub(super) fn begin(&self, rpc: &str) -> Call {
         Call {
@@ -96,10 +94,10 @@ impl Calls {
             return answer.await;
         }
         let mut answer = pin!(answer);
-        match tokio::time::timeout(LET_IN, &mut answer).await {
+        match tokio::time::timeout(AUTHORIZED_AFTER, &mut answer).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.let_in(call, connected());
+                self.mark_authorized(call, connected());
                 answer.await
             }
         }
@@ -120,7 +118,7 @@ impl Calls {
     pub(super) fn failed(&self, call: Call, status: &Status, diagnosis: Option<Diagnosis>) {
         self.counts(call).count(status.code());
         if let Some(diagnosis) = diagnosis {
-            self.troubled(call, diagnosis, is_refusal(status));
+            self.record_failure(call, diagnosis, is_refusal(status));
         }
     }
 
@@ -133,7 +131,7 @@ impl Calls {
         if call.number <= failures.begun {
             return;
         }
-        failures.troubles.gone_well(!call.open, call.poll);
+        failures.log.mark_succeeded(!call.open, call.poll);
         if !(call.open && refusing) {
             failures.refusals.refusing_since = None;
             self.failing.store(false, Ordering::Release);
@@ -141,18 +139,18 @@ impl Calls {
     }
 
     #[cold]
-    fn let_in(&self, call: Call, connected: bool) {
+    fn mark_authorized(&self, call: Call, connected: bool) {
         let mut failures = self.failures();
         if call.number > failures.begun {
             failures.refusals.refusing_since = None;
-            failures.troubles.let_in(call.poll, connected);
-            let stands = failures.troubles.latest().is_some();
+            failures.log.mark_authorized(call.poll, connected);
+            let stands = failures.log.latest().is_some();
             self.failing.store(stands, Ordering::Release);
         }
     }
 
     #[cold]
-    fn troubled(&self, call: Call, diagnosis: Diagnosis, refused: bool) {
+    fn record_failure(&self, call: Call, diagnosis: Diagnosis, refused: bool) {
         let now = SystemTime::now();
         let mut failures = self.failures();
         failures.begun = self.begun.load(Ordering::Relaxed);
@@ -163,7 +161,7 @@ impl Calls {
             refusals.last_at = Some(now);
             refusals.refusing_since.get_or_insert(now);
         }
-        failures.troubles.note(diagnosis, refused, call.poll);
+        failures.log.note(diagnosis, refused, call.poll);
         self.failing.store(true, Ordering::Release);
     }
 
@@ -177,9 +175,9 @@ impl Calls {
     }
 
     /// What keeps calls from going well at this time.
-    pub fn trouble(&self) -> Option<Diagnosis> {
+    pub fn ongoing(&self) -> Option<Diagnosis> {
         let failures = self.failures();
-        failures.troubles.latest().cloned()
+        failures.log.latest().cloned()
     }
 
     fn counts(&self, call: Call) -> &Counts {
@@ -238,7 +236,7 @@ mod tests {
     const POLL: &str = "PollWorkflowTaskQueue";
     const OTHER: &str = "RespondWorkflowTaskCompleted";
 
-    fn deny(calls: &Calls, rpc: &str, cause: &str) {
+    fn deny(calls: &CallOutcomes, rpc: &str, cause: &str) {
         let diagnosis = Diagnosis {
             step: Step::Token,
             class: Class::Token,
@@ -251,7 +249,7 @@ mod tests {
 
     #[test]
     fn calls_are_counted_by_kind_and_code() {
-        let calls = Calls::default();
+        let calls = CallOutcomes::default();
         let ok = |rpc| calls.succeeded(calls.begin(rpc));
         for rpc in [
             POLL,
@@ -274,7 +272,7 @@ mod tests {
 
     #[test]
     fn refusals_go_on_until_a_call_is_accepted_that_was_begun_after_them() {
-        let calls = Calls::default();
+        let calls = CallOutcomes::default();
         let long_poll = calls.begin(POLL);
         deny(&calls, OTHER, "no such kid");
         let since = calls.status().refusals.refusing_since;
@@ -290,17 +288,17 @@ mod tests {
             (refusals.count, refusals.last.map(|last| last.cause)),
             (2, Some("who?".to_owned()))
         );
-        assert!(calls.trouble().is_some());
+        assert!(calls.ongoing().is_some());
 
         calls.succeeded(calls.begin(POLL));
         let refusals = calls.status().refusals;
         assert_eq!((refusals.count, refusals.refusing_since), (2, None));
-        assert_eq!(calls.trouble(), None);
+        assert_eq!(calls.ongoing(), None);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_poll_that_stays_open_was_let_in() {
-        let calls = Calls::default();
+        let calls = CallOutcomes::default();
         deny(&calls, OTHER, "no such kid");
         let refusing = || calls.status().refusals.refusing_since.is_some();
         let asleep = |seconds| tokio::time::sleep(Duration::from_secs(seconds));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
-use super::Wanted;
+use super::Expected;
 use crate::{
     base::{read::without_byte_order_mark, redact::is_jwt},
     x509::certificate::CertificateSummary,
@@ -12,7 +12,7 @@ use crate::{
 
 /// What a file holds, as far as it can be told without repeating any of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Contents {
+pub enum Detected {
     /// Nothing, or white space.
     Nothing,
     /// A PEM block with one of the usual labels.
@@ -39,7 +39,7 @@ pub enum Contents {
     Unknown,
 }
 
-impl Contents {
+impl Detected {
     pub fn of(text: &[u8]) -> Self {
         let text = without_byte_order_mark(text);
         let trimmed = text.trim_ascii();
@@ -66,27 +66,27 @@ impl Contents {
     }
 
     /// How to make of it what is wanted, if that can be done.
-    pub(super) fn remedy(self, wanted: Wanted) -> &'static str {
-        match (self, wanted) {
-            (Self::DerCertificate, Wanted::Certificate) => {
+    pub(super) fn remedy(self, expected: Expected) -> &'static str {
+        match (self, expected) {
+            (Self::DerCertificate, Expected::Certificate) => {
                 ": `openssl x509 -inform DER -in <file> -out <new file>`"
             }
-            (Self::DerPrivateKey, Wanted::PrivateKey) => {
+            (Self::DerPrivateKey, Expected::PrivateKey) => {
                 ": `openssl pkey -inform DER -in <file> -out <new file>`"
             }
-            (Self::Pkcs12, Wanted::Certificate) => {
+            (Self::Pkcs12, Expected::Certificate) => {
                 ": `openssl pkcs12 -in <file> -nokeys -out <new file>`"
             }
-            (Self::Pkcs12, Wanted::PrivateKey) => {
+            (Self::Pkcs12, Expected::PrivateKey) => {
                 ": `openssl pkcs12 -in <file> -nocerts -nodes -out <new file>`"
             }
-            (Self::Block("OPENSSH PRIVATE KEY"), Wanted::PrivateKey) => {
+            (Self::Block("OPENSSH PRIVATE KEY"), Expected::PrivateKey) => {
                 ": `ssh-keygen -p -N '' -m PKCS8 -f <copy of the file>`"
             }
-            (Self::Block("TRUSTED CERTIFICATE"), Wanted::Certificate) => {
+            (Self::Block("TRUSTED CERTIFICATE"), Expected::Certificate) => {
                 ": `openssl x509 -in <file> -out <new file>`"
             }
-            (Self::Block("PKCS7"), Wanted::Certificate) => {
+            (Self::Block("PKCS7"), Expected::Certificate) => {
                 ": `openssl pkcs7 -print_certs -in <file> -out <new file>`"
             }
             (Self::Utf16, _) => ": save it as UTF-8",
@@ -95,7 +95,7 @@ impl Contents {
     }
 }
 
-impl fmt::Display for Contents {
+impl fmt::Display for Detected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Nothing => f.write_str("the file is empty"),
@@ -149,32 +149,32 @@ const LABELS: [&str; 20] = [
 ];
 
 /// The first block, unless it is the parameters that may stand before a key.
-fn block(text: &[u8]) -> Option<Contents> {
+fn block(text: &[u8]) -> Option<Detected> {
     let mut blocks = blocks(text).peekable();
     let first = blocks.peek().copied();
     blocks
-        .find(|block| *block != Contents::Block("EC PARAMETERS"))
+        .find(|block| *block != Detected::Block("EC PARAMETERS"))
         .or(first)
 }
 
-fn blocks(text: &[u8]) -> impl Iterator<Item = Contents> {
+fn blocks(text: &[u8]) -> impl Iterator<Item = Detected> {
     lines(text).filter_map(|line| {
         let line = line.strip_prefix(b"-----BEGIN ")?.trim_ascii_end();
         let label = line.strip_suffix(b"-----");
         let known = LABELS
             .into_iter()
             .find(|known| label == Some(known.as_bytes()));
-        Some(known.map_or(Contents::OtherBlock, Contents::Block))
+        Some(known.map_or(Detected::OtherBlock, Detected::Block))
     })
 }
 
 /// Whether a block of this kind begins somewhere.
-pub(super) fn begins(text: &[u8], wanted: Wanted) -> bool {
-    let labels: &[&str] = match wanted {
-        Wanted::Certificate => &["CERTIFICATE"],
-        Wanted::PrivateKey => &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"],
+pub(super) fn begins(text: &[u8], expected: Expected) -> bool {
+    let labels: &[&str] = match expected {
+        Expected::Certificate => &["CERTIFICATE"],
+        Expected::PrivateKey => &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"],
     };
-    blocks(text).any(|block| matches!(block, Contents::Block(label) if labels.contains(&label)))
+    blocks(text).any(|block| matches!(block, Detected::Block(label) if labels.contains(&label)))
 }
 
 /// PKCS#8; or the older form, which says so below its first line.
@@ -217,16 +217,16 @@ fn sequence(bytes: &[u8]) -> Option<&[u8]> {
     (body.len() == length).then_some(body)
 }
 
-fn der(bytes: &[u8], body: &[u8]) -> Contents {
+fn der(bytes: &[u8], body: &[u8]) -> Detected {
     // The version of PKCS#12 is 3, and it is followed by a SEQUENCE.
     if body.starts_with(&[2, 1, 3, 0x30]) {
-        Contents::Pkcs12
+        Detected::Pkcs12
     } else if CertificateSummary::from_der(bytes).is_ok() {
-        Contents::DerCertificate
+        Detected::DerCertificate
     } else if PrivateKeyDer::try_from(bytes).is_ok() {
-        Contents::DerPrivateKey
+        Detected::DerPrivateKey
     } else {
-        Contents::Der
+        Detected::Der
     }
 }
 

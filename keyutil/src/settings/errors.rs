@@ -6,11 +6,11 @@ use crate::diagnosis::{Class, Diagnose, Diagnosis, Step};
 
 /// Every mistake in the arguments and in the files that they name.
 #[derive(Debug, Default)]
-pub struct Problems {
+pub struct SettingsErrors {
     all: Vec<Diagnosis>,
 }
 
-impl Problems {
+impl SettingsErrors {
     /// Adds one of flags and variables.
     pub fn add(&mut self, problem: impl Into<String>) {
         self.all.push(Diagnosis {
@@ -50,7 +50,7 @@ impl Problems {
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for SettingsErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.all[..] {
             [one] => f.write_str(&one.cause),
@@ -68,9 +68,9 @@ impl fmt::Display for Problems {
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for SettingsErrors {}
 
-impl Diagnose for Problems {
+impl Diagnose for SettingsErrors {
     /// All of them as one: of the class of the first that is not a mere slip in the arguments,
     /// unless there is such a slip.
     fn diagnosis(&self) -> Diagnosis {

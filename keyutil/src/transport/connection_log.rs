@@ -8,13 +8,13 @@ use std::{
     time::SystemTime,
 };
 
-use super::error::DialError;
+use super::error::ConnectorError;
 use crate::status::Handshake;
 
 /// What happened to the last connection. The HTTP/2 layer between us and the caller keeps the text
 /// of an error and loses its type, so the one who explains it looks here.
 #[derive(Debug, Default)]
-pub struct Journal {
+pub struct ConnectionLog {
     attempts: AtomicU64,
     /// The latest attempt that the server has answered on.
     answered: AtomicU64,
@@ -23,7 +23,7 @@ pub struct Journal {
     /// Whether there is a failure to be cleared, so that a read of a connection which is well
     /// takes no lock.
     failing: AtomicBool,
-    standing: Mutex<Option<Standing>>,
+    standing: Mutex<Option<OngoingFailure>>,
     last_handshake: Mutex<Option<Handshake>>,
 }
 
@@ -33,22 +33,22 @@ pub(super) struct Attempt(u64);
 
 /// A failure that no later connection has made good.
 #[derive(Clone, Debug)]
-pub struct Standing {
+pub struct OngoingFailure {
     /// Why the last attempt failed.
-    pub error: DialError,
+    pub error: ConnectorError,
     /// When the first of those failed that no success came between.
     pub since: SystemTime,
     attempt: Attempt,
 }
 
-impl Journal {
+impl ConnectionLog {
     /// Why the last connection failed; `None` once the server has answered on a later one.
-    pub fn last_failure(&self) -> Option<DialError> {
-        self.standing().map(|standing| standing.error)
+    pub fn last_failure(&self) -> Option<ConnectorError> {
+        self.ongoing_failure().map(|standing| standing.error)
     }
 
     /// The same, and since when.
-    pub fn standing(&self) -> Option<Standing> {
+    pub fn ongoing_failure(&self) -> Option<OngoingFailure> {
         lock(&self.standing).clone()
     }
 
@@ -77,20 +77,20 @@ impl Journal {
     }
 
     /// Takes the place of the last handshake, and gives that back.
-    pub(super) fn shook_hands(&self, handshake: Handshake) -> Option<Handshake> {
+    pub(super) fn record_handshake(&self, handshake: Handshake) -> Option<Handshake> {
         self.handshakes.fetch_add(1, Ordering::Relaxed);
         lock(&self.last_handshake).replace(handshake)
     }
 
     /// The end of a connection that a later one has taken the place of is nobody's trouble.
-    pub(super) fn failed(&self, attempt: Attempt, error: DialError) {
+    pub(super) fn failed(&self, attempt: Attempt, error: ConnectorError) {
         self.failures.fetch_add(1, Ordering::Relaxed);
         if attempt.0 < self.answered.load(Ordering::Relaxed) {
             return;
         }
         let mut standing = lock(&self.standing);
         let since = standing.as_ref().map(|standing| standing.since);
-        *standing = Some(Standing {
+        *standing = Some(OngoingFailure {
             error,
             since: since.unwrap_or_else(SystemTime::now),
             attempt,
@@ -128,20 +128,20 @@ mod tests {
 
     #[test]
     fn a_failure_stands_until_a_later_connection_answers() {
-        let journal = Journal::default();
-        let (old, refused, later) = (journal.attempt(), journal.attempt(), journal.attempt());
-        journal.failed(refused, DialError::NoHttp2);
-        let first = journal.standing().unwrap().since;
-        journal.answered(old);
-        journal.answered(refused);
-        journal.failed(refused, DialError::PlaintextClosed);
-        let standing = journal.standing().unwrap();
+        let log = ConnectionLog::default();
+        let (old, refused, later) = (log.attempt(), log.attempt(), log.attempt());
+        log.failed(refused, ConnectorError::NoHttp2);
+        let first = log.ongoing_failure().unwrap().since;
+        log.answered(old);
+        log.answered(refused);
+        log.failed(refused, ConnectorError::PlaintextClosed);
+        let standing = log.ongoing_failure().unwrap();
         assert_eq!(standing.since, first);
-        assert!(matches!(standing.error, DialError::PlaintextClosed));
-        journal.answered(later);
-        assert!(journal.standing().is_none());
-        journal.failed(old, DialError::NoHttp2);
-        assert!(journal.standing().is_none());
-        assert_eq!(journal.failures(), 3);
+        assert!(matches!(standing.error, ConnectorError::PlaintextClosed));
+        log.answered(later);
+        assert!(log.ongoing_failure().is_none());
+        log.failed(old, ConnectorError::NoHttp2);
+        assert!(log.ongoing_failure().is_none());
+        assert_eq!(log.failures(), 3);
     }
 }

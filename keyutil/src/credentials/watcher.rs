@@ -9,25 +9,25 @@ use tracing::error;
 pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Something whose files can be looked at.
-pub trait Look: Send + Sync + 'static {
+pub trait Refresh: Send + Sync + 'static {
     /// Looks at the files now, and takes what is new and good.
-    fn look(&self);
+    fn refresh(&self);
 }
 
 /// Looks at files about once a second, until it is dropped.
 #[derive(Debug)]
-pub struct Watch {
+pub struct FileWatcher {
     task: JoinHandle<()>,
 }
 
-impl Watch {
+impl FileWatcher {
     /// Starts looking. Needs a tokio runtime.
-    pub fn start(watched: Vec<Box<dyn Look>>) -> Self {
+    pub fn start(watched: Vec<Box<dyn Refresh>>) -> Self {
         Self::every(INTERVAL, watched)
     }
 
-    fn every(interval: Duration, watched: Vec<Box<dyn Look>>) -> Self {
-        let watched: Arc<[Box<dyn Look>]> = watched.into();
+    fn every(interval: Duration, watched: Vec<Box<dyn Refresh>>) -> Self {
+        let watched: Arc<[Box<dyn Refresh>]> = watched.into();
         let task = tokio::spawn(async move {
             let mut ticks = tokio::time::interval(interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -37,7 +37,7 @@ impl Watch {
                 // A file system that hangs must not hang the calls.
                 let looked = tokio::task::spawn_blocking(move || {
                     for one in watched.iter() {
-                        one.look();
+                        one.refresh();
                     }
                 });
                 match looked.await {
@@ -52,7 +52,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for FileWatcher {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -66,8 +66,8 @@ mod tests {
 
     struct Counter(Arc<AtomicU32>);
 
-    impl Look for Counter {
-        fn look(&self) {
+    impl Refresh for Counter {
+        fn refresh(&self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -75,8 +75,8 @@ mod tests {
     #[tokio::test]
     async fn looking_goes_on_until_the_owner_lets_go() {
         let looks = Arc::new(AtomicU32::new(0));
-        let watched: Vec<Box<dyn Look>> = vec![Box::new(Counter(looks.clone()))];
-        let watch = Watch::every(Duration::from_millis(1), watched);
+        let watched: Vec<Box<dyn Refresh>> = vec![Box::new(Counter(looks.clone()))];
+        let watch = FileWatcher::every(Duration::from_millis(1), watched);
         while looks.load(Ordering::Relaxed) < 3 {
             tokio::task::yield_now().await;
         }
