@@ -1,6 +1,6 @@
 //! Runs the real Temporal Server on this machine, for the demo and the end-to-end tests.
 //!
-//! Development only: whoever copies the template leaves this crate behind.
+//! Development only: a copy of the template leaves this crate behind.
 //!
 //! | what | where |
 //! |---|---|
@@ -12,7 +12,7 @@
 //! | Load, while every credential rotates again and again | [`soak`] |
 //! | A stack to work with by hand | [`up`] |
 //! | Worker, starter and keyutil, as they were just built | [`binaries`] |
-//! | Nothing survives a sandbox that was dropped, interrupted or killed | [`guard`] |
+//! | No process or folder survives a sandbox that was dropped, interrupted or killed | [`guard`] |
 //! | Several sandboxes run at once | [`ports`] |
 //! | The pinned server binary is found, downloaded or built | [`provision`] |
 //! | The server is configured, started, watched and stopped | [`server`] |
@@ -26,7 +26,6 @@ pub mod provision;
 pub mod refusals;
 pub mod rotations;
 pub mod server;
-pub mod signal;
 pub mod soak;
 pub mod stack;
 pub mod up;

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    signal::{self, Signal},
+    guard::{self, Signal},
     stack::Stack,
 };
 
@@ -111,7 +111,7 @@ impl WorkerProcess {
     /// When it does not stop in order, or not in time.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(id) = self.child.id() {
-            signal::send(id, Signal::TERM).context("failed to ask the worker to stop")?;
+            guard::send_signal(id, Signal::TERM).context("failed to ask the worker to stop")?;
         }
         let ended = tokio::time::timeout(LIMIT, self.child.wait()).await;
         let status = ended.context("the worker did not stop")??;

@@ -14,9 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::config::Files;
 use super::log;
 use super::settings::{SERVICES, ServerPorts, ServerSettings};
-use crate::guard::Guard;
+use crate::guard::{self, Guard, Signal};
 use crate::ports;
-use crate::signal::{self, Signal};
 
 /// A server that was ready once. Dropping it kills it.
 #[derive(Debug)]
@@ -42,10 +41,10 @@ impl Server {
         settings: &ServerSettings,
         guard: &Guard,
     ) -> Result<Self, ServerError> {
-        // A stranger's listener would look like ours being ready.
+        // The listener of another program would look like ours being ready.
         if let Some(port) = settings.ports.all().find(|port| !ports::is_free(*port)) {
             return Err(ServerError::PortTaken {
-                detail: format!("somebody listens on port {port}"),
+                detail: format!("another program listens on port {port}"),
             });
         }
         let files = Files::write(settings).map_err(ServerError::Files)?;
@@ -124,7 +123,7 @@ impl Server {
         status.map_err(ServerError::Wait)
     }
 
-    /// Stops the process where it is; its connections stay open, and nobody answers.
+    /// Stops the process where it is; its connections stay open, and no call is answered.
     pub fn pause(&self) -> Result<(), ServerError> {
         self.send(Signal::STOP)
     }
@@ -138,7 +137,7 @@ impl Server {
         let start = Instant::now();
         loop {
             let ready = all_listen(self.ports).await;
-            // Asked after the ports: whoever listens, it is not a server that has ended.
+            // Asked after the ports, which another program may have once the server has ended.
             let status = self.child.try_wait().map_err(ServerError::Wait)?;
             if let Some(status) = status {
                 return Err(self.ended_early(status, log_start));
@@ -172,7 +171,7 @@ impl Server {
     fn send(&self, signal: Signal) -> Result<(), ServerError> {
         self.child
             .id()
-            .map_or(Ok(()), |id| signal::send(id, signal))
+            .map_or(Ok(()), |id| guard::send_signal(id, signal))
             .map_err(ServerError::Signal)
     }
 }
