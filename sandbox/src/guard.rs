@@ -144,8 +144,8 @@ impl Drop for Guard {
             let _ = self.janitor.kill();
             let _ = self.janitor.wait();
         }
-        // All of this is already done unless the janitor was killed. The group cannot be a
-        // stranger's: its number is not free before the anchor has been waited for.
+        // All of this is already done unless the janitor was killed. The group is still ours: its
+        // number is not free before the anchor has been waited for.
         let _ = kill_process_group(Pid::from_child(&self.anchor), Signal::KILL);
         let _ = self.anchor.wait();
         if self.kept.load(Ordering::Relaxed) {

@@ -7,8 +7,8 @@
 //! | A server with mTLS and authorization, its PKI, keys and JWKS endpoint | [`stack`] |
 //! | The demo, step by step | [`demo`] |
 //! | Wrong credentials, and what the server says to them | [`refusals`] |
-//! | Each credential replaced at work, and proof that the other side saw it | [`rotations`] |
-//! | The worker as a process, and how it says it is doing | [`process`] |
+//! | Each credential replaced under load, and proof that the other side saw it | [`rotations`] |
+//! | The worker as a child process, and its status | [`process`] |
 //! | Load, while every credential rotates again and again | [`soak`] |
 //! | A stack to work with by hand | [`up`] |
 //! | Worker, starter and keyutil, as they were just built | [`binaries`] |
