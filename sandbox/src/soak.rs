@@ -70,8 +70,10 @@ pub struct SoakOptions {
 /// Runs a soak and writes its result.
 ///
 /// # Errors
-/// When a workflow failed, a call was refused, or a rotation was not seen to take effect.
+/// [`keyutil::program::Usage`]; and when a workflow failed, a call was refused, or a rotation was not
+/// seen to take effect.
 pub async fn run(provision: &Options, options: &SoakOptions) -> anyhow::Result<()> {
+    check(options)?;
     fs::create_dir_all(&options.output)
         .with_context(|| format!("failed to make the folder `{}`", options.output.display()))?;
     let progress = Terminal::new();
@@ -178,11 +180,8 @@ async fn soak(
     Ok((summary, samples))
 }
 
-/// Arguments that make a soak which cannot pass, before anything is started.
-///
-/// # Errors
-/// [`keyutil::program::Usage`].
-pub fn check(options: &SoakOptions) -> anyhow::Result<()> {
+/// Refuses a soak that cannot pass, before anything is started.
+fn check(options: &SoakOptions) -> anyhow::Result<()> {
     let usage = |text: &str| keyutil::program::Usage(text.to_owned());
     ensure!(
         options.duration >= Duration::from_secs(30),
