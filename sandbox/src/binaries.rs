@@ -1,26 +1,19 @@
 //! Worker, starter and keyutil, as they were just built.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
 
+use anyhow::{Context, ensure};
 use serde_json::Value;
-use tokio::{
-    io::{AsyncReadExt, BufReader},
-    process::Command,
-};
+use tokio::process::Command;
 
 use crate::{guard::Guard, provision::Progress};
 
 /// The programs of the workspace.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are the names of the programs")]
 pub struct Binaries {
-    /// The worker.
     pub worker: PathBuf,
-    /// The starter.
     pub starter: PathBuf,
-    /// The tool.
     pub keyutil: PathBuf,
 }
 
@@ -29,8 +22,8 @@ impl Binaries {
     /// where the results are.
     ///
     /// # Errors
-    /// [`BuildError`], with what cargo said.
-    pub async fn build(guard: &Guard, progress: &dyn Progress) -> Result<Self, BuildError> {
+    /// The output of cargo, when it fails.
+    pub async fn build(guard: &Guard, progress: &dyn Progress) -> anyhow::Result<Self> {
         progress.step("building worker, starter and keyutil, as far as they are not up to date");
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut command = Command::new(cargo);
@@ -44,28 +37,25 @@ impl Binaries {
                 "--message-format=json-render-diagnostics",
             ])
             .arg("--manifest-path")
-            .arg(workspace().join("Cargo.toml"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .arg(workspace().join("Cargo.toml"));
         if !cfg!(debug_assertions) {
             command.arg("--release");
         }
-        let mut child = guard
-            .adopt_async(&mut command)
-            .spawn()
-            .map_err(BuildError::Spawn)?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (messages, complaints, status) = tokio::join!(read(stdout), read(stderr), child.wait());
-        if !status.map_err(BuildError::Spawn)?.success() {
-            return Err(BuildError::Failed { complaints });
-        }
-        let executable = |name: &'static str| {
+        let output = guard.adopt_async(&mut command).output().await;
+        let output = output.context("failed to run cargo")?;
+        ensure!(
+            output.status.success(),
+            "cargo could not build the workspace\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let messages = String::from_utf8_lossy(&output.stdout);
+        let executable = |name| {
             messages
                 .lines()
                 .filter_map(|line| serde_json::from_str::<Value>(line).ok())
                 .filter(|message| message["target"]["name"] == name)
                 .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-                .ok_or(BuildError::Missing { name })
+                .with_context(|| format!("cargo built no program named `{name}`"))
         };
         Ok(Self {
             worker: executable("worker")?,
@@ -75,37 +65,8 @@ impl Binaries {
     }
 }
 
-async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(pipe) = pipe {
-        // What was read before an error is all there is to show.
-        let _ = BufReader::new(pipe).read_to_end(&mut bytes).await;
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Where the workspace stood when this was compiled: the sandbox runs where it was built.
+/// The workspace that this was compiled in: the sandbox runs where it was built.
 fn workspace() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)
-}
-
-/// The programs could not be built.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    /// Cargo did not run.
-    #[error("failed to run cargo")]
-    Spawn(#[source] std::io::Error),
-    /// Cargo ran, and failed.
-    #[error("cargo could not build the workspace\n{complaints}")]
-    Failed {
-        /// Its standard error.
-        complaints: String,
-    },
-    /// Cargo built something else.
-    #[error("cargo built no program named `{name}`")]
-    Missing {
-        /// The name.
-        name: &'static str,
-    },
 }

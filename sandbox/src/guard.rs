@@ -17,8 +17,8 @@
 //!
 //! Where this ends:
 //! - a process that leaves the group (`setsid`, job control of an interactive shell) escapes;
-//! - if somebody kills the janitor, the anchor still takes the group down with it, at once; the
-//!   folder is then removed by [`Guard`]'s drop, and stays if this process is SIGKILLed as well;
+//! - if the janitor is killed, the anchor still takes the group down with it, at once; the folder is
+//!   then removed by [`Guard`]'s drop, and stays if this process is SIGKILLed as well;
 //! - a SIGKILL between making the folder and starting the janitor leaves an empty folder.
 
 use std::fs::{self, Permissions};
@@ -31,14 +31,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, path, thread};
 
+use rustix::process::{Pid, kill_process, kill_process_group};
 use tracing::warn;
 
-use crate::signal::{self, Signal};
+pub use rustix::process::Signal;
 
 /// Owns a temporary folder and a process group, and ends both when it is dropped or this process
 /// ends, in whatever way.
 ///
-/// Whoever spawns a process also waits for it: the guard kills, it does not reap. Dropping blocks
+/// The guard kills and does not reap: the caller that spawned a process waits for it. Dropping blocks
 /// until the folder is gone, milliseconds as a rule and never longer than [`Guard::DROP_LIMIT`].
 #[derive(Debug)]
 pub struct Guard {
@@ -80,21 +81,21 @@ impl Guard {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|source| GuardError::Janitor { source })?;
+            .map_err(GuardError::Janitor)?;
         let mut lifeline = janitor.stdin.take();
         let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
         let janitor_output = janitor.stdout.take().ok_or_else(broken);
         let anchor = janitor_output
             .and_then(|output| shell(ANCHOR).stdin(output).stdout(Stdio::null()).spawn())
-            .map_err(|source| GuardError::Anchor { source })?;
+            .map_err(GuardError::Anchor)?;
         lifeline
             .as_mut()
             .ok_or_else(broken)
             .and_then(|pipe| writeln!(pipe, "group {}", anchor.id()))
-            .map_err(|source| GuardError::Janitor { source })?;
+            .map_err(GuardError::Janitor)?;
 
         Ok(Self {
-            group: rustix::process::Pid::from_child(&anchor).as_raw_pid(),
+            group: Pid::from_child(&anchor).as_raw_pid(),
             folder: folder.keep(),
             kept: AtomicBool::new(false),
             janitor,
@@ -124,11 +125,11 @@ impl Guard {
             .kill_on_drop(true)
     }
 
-    /// Leaves the folder in place for somebody to look at. The processes still end.
+    /// Leaves the folder in place. The processes still end.
     pub fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
-        // Fails only if the janitor is gone, and then there is nobody who would remove the folder
-        // but our own drop, which asks `kept`.
+        // Fails only if the janitor is gone, and then nothing removes the folder but our own drop,
+        // which asks `kept`.
         if let Some(mut pipe) = self.lifeline.as_ref() {
             let _ = writeln!(pipe, "keep");
         }
@@ -143,9 +144,9 @@ impl Drop for Guard {
             let _ = self.janitor.kill();
             let _ = self.janitor.wait();
         }
-        // All of this is already done unless the janitor was killed. The group cannot be a
-        // stranger's: its number is not free before the anchor has been waited for.
-        let _ = signal::send_to_group(self.anchor.id(), Signal::KILL);
+        // All of this is already done unless the janitor was killed. The group is still ours: its
+        // number is not free before the anchor has been waited for.
+        let _ = kill_process_group(Pid::from_child(&self.anchor), Signal::KILL);
         let _ = self.anchor.wait();
         if self.kept.load(Ordering::Relaxed) {
             return;
@@ -162,27 +163,25 @@ impl Drop for Guard {
 /// Why there is no guard.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say what the variants are")]
 pub enum GuardError {
-    /// The folder could not be made.
     #[error("failed to make a temporary folder in `{}`; is it writable, and is `TMPDIR` right?", parent.display())]
-    Folder {
-        /// Where it should have been.
-        parent: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The shell that cleans up could not be started.
+    Folder { parent: PathBuf, source: io::Error },
     #[error("failed to start the shell that cleans up; is there a `/bin/sh`?")]
-    Janitor {
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The shell that leads the process group could not be started.
+    Janitor(#[source] io::Error),
     #[error("failed to start the shell that leads the process group; is there a `/bin/sh`?")]
-    Anchor {
-        /// What the system said.
-        source: io::Error,
-    },
+    Anchor(#[source] io::Error),
+}
+
+/// Sends `signal` to a process.
+///
+/// Only for a child that has not been waited for yet: after that another process may have its id.
+pub fn send_signal(id: u32, signal: Signal) -> io::Result<()> {
+    let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
+    Ok(kill_process(
+        pid.ok_or(io::ErrorKind::InvalidInput)?,
+        signal,
+    )?)
 }
 
 /// A shell in a group of its own, so that a Ctrl-C meant for us passes it by. The script gets its
@@ -253,7 +252,7 @@ mod tests {
     }
 
     fn group_is_gone(guard_group: i32) -> bool {
-        let group = rustix::process::Pid::from_raw(guard_group).unwrap();
+        let group = Pid::from_raw(guard_group).unwrap();
         rustix::process::test_kill_process_group(group).is_err()
     }
 
@@ -288,7 +287,7 @@ mod tests {
     fn a_stopped_process_ends_too() {
         let guard = Guard::new("guard-").unwrap();
         let child = stubborn(&guard);
-        signal::send(child.id(), Signal::STOP).unwrap();
+        send_signal(child.id(), Signal::STOP).unwrap();
         drop(guard);
         assert_killed(child);
     }

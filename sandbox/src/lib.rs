@@ -1,18 +1,18 @@
 //! Runs the real Temporal Server on this machine, for the demo and the end-to-end tests.
 //!
-//! Development only: whoever copies the template leaves this crate behind.
+//! Development only: a copy of the template leaves this crate behind.
 //!
 //! | what | where |
 //! |---|---|
 //! | A server with mTLS and authorization, its PKI, keys and JWKS endpoint | [`stack`] |
 //! | The demo, step by step | [`demo`] |
 //! | Wrong credentials, and what the server says to them | [`refusals`] |
-//! | Each credential replaced at work, and proof that the other side saw it | [`rotations`] |
-//! | The worker as a process, and how it says it is doing | [`process`] |
+//! | Each credential replaced under load, and proof that the other side saw it | [`rotations`] |
+//! | The worker as a child process, and its status | [`process`] |
 //! | Load, while every credential rotates again and again | [`soak`] |
 //! | A stack to work with by hand | [`up`] |
 //! | Worker, starter and keyutil, as they were just built | [`binaries`] |
-//! | Nothing survives a sandbox that was dropped, interrupted or killed | [`guard`] |
+//! | No process or folder survives a sandbox that was dropped, interrupted or killed | [`guard`] |
 //! | Several sandboxes run at once | [`ports`] |
 //! | The pinned server binary is found, downloaded or built | [`provision`] |
 //! | The server is configured, started, watched and stopped | [`server`] |
@@ -26,7 +26,6 @@ pub mod provision;
 pub mod refusals;
 pub mod rotations;
 pub mod server;
-pub mod signal;
 pub mod soak;
 pub mod stack;
 pub mod up;

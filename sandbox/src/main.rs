@@ -74,14 +74,14 @@ enum Command {
     },
 }
 
-/// What `soak` has when nothing is said.
+/// The defaults of `soak`.
 #[derive(Parser)]
 struct SoakDefaults {
     #[command(flatten)]
     options: SoakOptions,
 }
 
-/// What a shell reports of a program that SIGINT ended.
+/// The exit code that a shell reports for a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
 
 #[tokio::main]
@@ -114,20 +114,15 @@ async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Demo {
             provision,
-            soak,
-            dashed,
-            ..
-        } if soak || dashed.is_some() => {
+            keep,
+            soak: false,
+            dashed: None,
+        } => demo::run(&provision, keep).await,
+        Command::Demo { provision, .. } => {
             let defaults = SoakDefaults::parse_from(["soak"]);
             soak::run(&provision, &defaults.options).await
         }
-        Command::Demo {
-            provision, keep, ..
-        } => demo::run(&provision, keep).await,
-        Command::Soak { provision, soak } => {
-            soak::check(&soak)?;
-            soak::run(&provision, &soak).await
-        }
+        Command::Soak { provision, soak } => soak::run(&provision, &soak).await,
         Command::Up {
             provision,
             namespace,

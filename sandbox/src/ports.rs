@@ -1,9 +1,9 @@
 //! Ports that parallel sandboxes leave to each other.
 //!
-//! Asking the kernel for port 0 and closing it again invites a race: somebody else may get the
+//! Asking the kernel for port 0 and closing it again invites a race: another program may get the
 //! number before the server binds it. Here the loopback ports below the ephemeral ranges are cut
-//! into blocks, and a block belongs to whoever listens on its first port. That listener is held for
-//! as long as the block is used, and the kernel closes it when the process dies.
+//! into blocks, and a block belongs to the process that listens on its first port. That listener is
+//! held for as long as the block is used, and the kernel closes it when the process dies.
 //!
 //! This is a convention between sandboxes. Another program may still take a port of the block after
 //! it was checked; the server then fails to start, and the caller reserves another block.
@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::time::Duration;
 
-/// A block of free loopback TCP ports, ours for as long as this lives.
+/// A block of free loopback TCP ports, reserved until it is dropped.
 #[derive(Debug)]
 pub struct Ports {
     range: Range<u16>,
@@ -22,7 +22,7 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// How many ports one reservation can have.
+    /// The most ports that one reservation can have.
     pub const MOST: u16 = BLOCK - 1;
 
     /// Reserves `count` consecutive free ports.
@@ -62,29 +62,22 @@ impl Ports {
 /// Why there are no ports.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say what the variants are")]
 pub enum PortsError {
-    /// More than one block has.
     #[error(
         "{count} ports do not fit into one reservation; ask for at most {}",
         Ports::MOST
     )]
-    TooMany {
-        /// How many were asked for.
-        count: u16,
-    },
-    /// Every block is taken or has a port that somebody listens on.
+    TooMany { count: u16 },
     #[error("no {count} free ports in a row between {FIRST} and {LAST}; stop a few sandboxes")]
-    NoneFree {
-        /// How many were asked for.
-        count: u16,
-    },
+    NoneFree { count: u16 },
 }
 
 /// Whether a server could listen on this loopback port now.
 pub fn is_free(port: u16) -> bool {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    // macOS lets us bind the loopback address of a port that somebody holds on all addresses, so
-    // binding alone does not tell.
+    // macOS lets us bind the loopback address of a port that is taken on all addresses, so binding
+    // alone does not tell.
     let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
     TcpListener::bind(address).is_ok()
         && TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err_and(refused)

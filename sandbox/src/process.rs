@@ -1,4 +1,4 @@
-//! The worker as a process beside this one, and how it says it is doing.
+//! The worker as a child process, and its status.
 
 use std::{
     net::SocketAddr,
@@ -17,12 +17,11 @@ use tokio::{
 };
 
 use crate::{
-    signal::{self, Signal},
+    guard::{self, Signal},
     stack::Stack,
 };
 
-/// For each thing that a program is waited for. Longer than the worker's own grace, and than the
-/// connect timeout.
+/// The limit of each wait for a program. Longer than the worker's own grace and its connect timeout.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
 /// A worker of the stack, with its health endpoint. It ends with the stack.
@@ -34,10 +33,10 @@ pub struct WorkerProcess {
 }
 
 impl WorkerProcess {
-    /// Starts it, and waits until it polls.
+    /// Starts the worker, and waits until it polls.
     ///
     /// # Errors
-    /// When it ends before it does; its log is in the error.
+    /// When it ends before that; its log is in the error.
     pub async fn start(
         stack: &Stack,
         program: &Path,
@@ -86,7 +85,7 @@ impl WorkerProcess {
         )
     }
 
-    /// What it says at `/status`.
+    /// The worker's answer at `/status`.
     ///
     /// # Errors
     /// When it does not answer.
@@ -99,19 +98,19 @@ impl WorkerProcess {
         Ok(serde_json::from_slice(&answer)?)
     }
 
-    /// The warnings and errors that it has logged.
+    /// The warnings and errors that the worker has logged.
     pub fn complaints(&self) -> Vec<String> {
         let complaints = self.complaints.lock();
         complaints.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Asks the worker to stop, and waits until it has.
     ///
     /// # Errors
     /// When it does not stop in order, or not in time.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         if let Some(id) = self.child.id() {
-            signal::send(id, Signal::TERM).context("failed to ask the worker to stop")?;
+            guard::send_signal(id, Signal::TERM).context("failed to ask the worker to stop")?;
         }
         let ended = tokio::time::timeout(LIMIT, self.child.wait()).await;
         let status = ended.context("the worker did not stop")??;

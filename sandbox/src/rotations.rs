@@ -21,6 +21,7 @@ use keyutil_cli::{
 use tokio::time::sleep;
 
 pub use evidence::accepts_token_of;
+pub(crate) use rotation::seconds;
 pub use rotation::{Credential, Rotation};
 
 use self::evidence::{Certificate, Observation};

@@ -16,12 +16,10 @@
 //! ```
 
 mod config;
-mod files;
 mod log;
 mod process;
 mod settings;
 
-pub use files::FilesError;
 pub use process::{Server, ServerError};
 pub use settings::{
     Authorization, FrontendTls, InternodeTls, Persistence, ServerPorts, ServerSettings, Tls,

@@ -4,14 +4,12 @@
 //! | what | file |
 //! |---|---|
 //! | workflows, so many at a time | `load.rs` |
-//! | what has been rotated so far | `log.rs` |
-//! | what is seen of it while it goes on | `view.rs` |
-//! | what it came to, for people and machines | `record.rs` |
+//! | what is shown of it while it goes on | `view.rs` |
+//! | the result, for people and machines | `record.rs` |
 //! | the picture | `chart.rs` |
 
 pub mod chart;
 pub mod load;
-mod log;
 pub mod record;
 mod view;
 
@@ -30,8 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     load::Load,
-    log::Log,
-    record::{Latency, Sample, Summary, count, slowest},
+    record::{Latency, Sample, Summary, totals},
     view::View,
 };
 use crate::{
@@ -43,7 +40,7 @@ use crate::{
     stack::{Stack, StackOptions, connection_age},
 };
 
-/// What a soak is like.
+/// The options of a soak.
 #[derive(Args, Clone, Debug)]
 pub struct SoakOptions {
     /// For how long workflows are started
@@ -71,11 +68,13 @@ pub struct SoakOptions {
     pub output: PathBuf,
 }
 
-/// Runs it, and writes what it came to.
+/// Runs a soak and writes its result.
 ///
 /// # Errors
-/// When a workflow failed, a call was refused, or a rotation was not seen to take effect.
+/// [`keyutil::program::Usage`]; and when a workflow failed, a call was refused, or a rotation was not
+/// seen to take effect.
 pub async fn run(provision: &Options, options: &SoakOptions) -> anyhow::Result<()> {
+    check(options)?;
     fs::create_dir_all(&options.output)
         .with_context(|| format!("failed to make the folder `{}`", options.output.display()))?;
     let progress = Terminal::new();
@@ -90,30 +89,30 @@ pub async fn run(provision: &Options, options: &SoakOptions) -> anyhow::Result<(
     let stack = Stack::start(&server, guard, stack_options).await?;
     let worker = WorkerProcess::start(&stack, &binaries.worker, options.token_lifetime).await?;
     drop(progress);
-    let soaked = soak(&stack, worker, options).await?;
-    soaked.write(options)?;
-    print_line(&soaked.summary)?;
-    print_line(format!("result and picture: {}", options.output.display()))?;
-    if !soaked.summary.passed {
-        bail!(
-            "{} problems, see above and `{}`",
-            soaked.summary.problems.len(),
-            options.output.join("soak.json").display()
-        );
+    let (summary, samples) = soak(&stack, worker, options).await?;
+    let path = options.output.join("soak.json");
+    let text = serde_json::to_string_pretty(&summary)?;
+    fs::write(&path, text).with_context(|| format!("failed to write `{}`", path.display()))?;
+    let picture = options.output.join("soak.svg");
+    if let Err(error) = chart::draw(&picture, summary.duration, &samples, &summary.events) {
+        bail!("failed to draw `{}`: {error}", picture.display());
     }
+    print_line(&summary)?;
+    print_line(format!("result and picture: {}", options.output.display()))?;
+    ensure!(
+        summary.passed,
+        "{} problems, see above and `{}`",
+        summary.problems.len(),
+        path.display()
+    );
     Ok(())
-}
-
-struct Soaked {
-    summary: Summary,
-    samples: Vec<Sample>,
 }
 
 async fn soak(
     stack: &Stack,
     worker: WorkerProcess,
     options: &SoakOptions,
-) -> anyhow::Result<Soaked> {
+) -> anyhow::Result<(Summary, Vec<Sample>)> {
     let mut args = stack.connect_args(Party::Starter);
     args.token.claims.token_lifetime = Some(options.token_lifetime);
     let connection = keyutil::connect(&args, "starter").await?;
@@ -126,12 +125,11 @@ async fn soak(
         async move { load.run(concurrency, stop).await }
     });
     let view = View::new(options.duration, load.clone());
-    let log = Log::new(&view);
     let rotations = Rotations::new(stack, &worker, &connection, options.token_lifetime, begun);
     let again_and_again = async |credentials: &[Credential]| {
         while !stop_rotations.is_cancelled() {
             for credential in credentials {
-                log.note(rotations.rotate(*credential).await);
+                view.note(rotations.rotate(*credential).await);
             }
             let pause = tokio::time::sleep(options.pause);
             stop_rotations.run_until_cancelled(pause).await;
@@ -158,54 +156,33 @@ async fn soak(
     let starter_status = serde_json::to_value(connection.status())?;
     let complaints = worker.complaints();
     let stopped = worker.stop().await;
-    let (events, mut problems) = log.into_parts();
-    view.finish();
+    let (events, mut problems) = view.finish();
     problems.extend(stopped.err().map(|error| keyutil::chain(error.as_ref())));
-    problems.extend(
-        complaints
-            .into_iter()
-            .map(|line| format!("the worker logged: {line}")),
-    );
+    let complaints = complaints.into_iter();
+    problems.extend(complaints.map(|line| format!("the worker logged: {line}")));
     let samples = load.samples();
+    let (rotations, slowest_effect) = totals(&events);
+    let (workflows, failed) = load.counts();
     let mut summary = Summary {
         passed: false,
         problems,
         duration,
         concurrency,
-        workflows: load.counts().0,
-        failed: load.counts().1,
+        workflows,
+        failed,
         latency_ms: Latency::of(&samples),
-        rotations: count(&events),
-        slowest_effect: slowest(&events),
+        rotations,
+        slowest_effect,
         events,
         worker: worker_status,
         starter: starter_status,
     };
     summary.judge(&samples);
-    Ok(Soaked { summary, samples })
+    Ok((summary, samples))
 }
 
-impl Soaked {
-    fn write(&self, options: &SoakOptions) -> anyhow::Result<()> {
-        let path = options.output.join("soak.json");
-        let text = serde_json::to_string_pretty(&self.summary)?;
-        fs::write(&path, text).with_context(|| format!("failed to write `{}`", path.display()))?;
-        let path = options.output.join("soak.svg");
-        let Summary {
-            duration, events, ..
-        } = &self.summary;
-        if let Err(error) = chart::draw(&path, *duration, &self.samples, events) {
-            bail!("failed to draw `{}`: {error}", path.display());
-        }
-        Ok(())
-    }
-}
-
-/// Arguments that make a soak which cannot pass, before anything is started.
-///
-/// # Errors
-/// [`keyutil::program::Usage`].
-pub fn check(options: &SoakOptions) -> anyhow::Result<()> {
+/// Refuses a soak that cannot pass, before anything is started.
+fn check(options: &SoakOptions) -> anyhow::Result<()> {
     let usage = |text: &str| keyutil::program::Usage(text.to_owned());
     ensure!(
         options.duration >= Duration::from_secs(30),

@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, fs, io, path::Path, time::Duration};
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use keyutil::program;
 use keyutil_cli::{
     files::{self, Mode},
@@ -19,7 +19,7 @@ use crate::{
 /// Starts a stack, links `env_file` to its environment, and goes on until it is dropped.
 ///
 /// # Errors
-/// When the stack does not start, or `env_file` is a file of somebody else's.
+/// When the stack does not start, or `env_file` was not made by a sandbox that is gone.
 pub async fn run(
     options: &Options,
     namespace: &str,
@@ -41,56 +41,41 @@ pub async fn run(
     files::replace(&target, environment(&stack).as_bytes(), Mode::Private)?;
     let _link = Link::make(&target, env_file)?;
     program::print_line(format_args!(
-        "temporal-server {} at {}",
+        "temporal-server {} at {}\ncertificates and keys in {}\nin another terminal:  . {}\nCtrl-C ends it",
         provision::VERSION,
-        stack.address()
-    ))?;
-    program::print_line(format_args!(
-        "certificates and keys in {}",
-        stack.certs().display()
-    ))?;
-    program::print_line(format_args!(
-        "in another terminal:  . {}",
+        stack.address(),
+        stack.certs().display(),
         sourced(env_file)
     ))?;
-    program::print_line(format_args!("Ctrl-C ends it"))?;
     loop {
         tokio::time::sleep(SERVER_LOOK).await;
         if let Some(status) = stack.server_ended()? {
             let log = stack.log_tail(5).join("\n");
-            anyhow::bail!("temporal-server ended ({status}); the end of its log:\n{log}");
+            bail!("temporal-server ended ({status}); the end of its log:\n{log}");
         }
     }
 }
 
-/// How often it is seen whether the server still runs.
+/// The pause between two looks at whether the server still runs.
 const SERVER_LOOK: Duration = Duration::from_millis(500);
 
 /// Text for a POSIX shell. `SANDBOX_PARTY` chooses whose certificate is used.
 fn environment(stack: &Stack) -> String {
-    let of_worker = Layout::new(&stack.certs()).party(Party::Worker).certificate;
-    let worker_folder = of_worker
-        .parent()
-        .unwrap_or(&of_worker)
-        .display()
-        .to_string();
+    let certs = quoted(&stack.certs().display().to_string());
+    let certificate = Layout::new(&stack.certs()).party(Party::Worker).certificate;
+    let folder = certificate.parent().unwrap_or(&certificate);
+    let folder = folder.display().to_string();
     let mut text = String::from(
         "# Source this. SANDBOX_PARTY may be worker (as it is when not set), starter or admin.\n",
     );
-    for (name, value) in stack.environment(Party::Worker) {
-        let value = value.to_string_lossy().into_owned();
-        let line = match value.strip_prefix(&worker_folder) {
-            Some(file) => format!(
-                "export {name}={}/\"${{SANDBOX_PARTY:-worker}}\"{}\n",
-                quoted(&stack.certs().display().to_string()),
-                quoted(file)
-            ),
-            None => format!("export {name}={}\n", quoted(&value)),
+    let variables = stack.environment(Party::Worker).into_iter();
+    let variables = variables.map(|(name, value)| (name, value.to_string_lossy().into_owned()));
+    for (name, value) in variables.chain(for_rotations(stack)) {
+        let value = match value.strip_prefix(&folder) {
+            Some(file) => format!("{certs}/\"${{SANDBOX_PARTY:-worker}}\"{}", quoted(file)),
+            None => quoted(&value),
         };
-        text.push_str(&line);
-    }
-    for (name, value) in for_rotations(stack) {
-        text.push_str(&format!("export {name}={}\n", quoted(&value)));
+        text.push_str(&format!("export {name}={value}\n"));
     }
     text
 }
@@ -121,11 +106,9 @@ fn quoted(text: &str) -> String {
 
 /// `.` of a POSIX shell looks for a name without a slash in `PATH`.
 fn sourced(path: &Path) -> String {
-    let shown = path.display().to_string();
-    if shown.contains('/') {
-        shown
-    } else {
-        format!("./{shown}")
+    match path.components().count() {
+        1 => format!("./{}", path.display()),
+        _ => path.display().to_string(),
     }
 }
 
@@ -158,7 +141,7 @@ impl<'a> Link<'a> {
 impl Drop for Link<'_> {
     fn drop(&mut self) {
         if fs::read_link(self.path).is_ok_and(|target| target == self.target) {
-            // Whoever removes it before us does what we want.
+            // An error means that it is gone already, or leads nowhere soon.
             let _ = fs::remove_file(self.path);
         }
     }
@@ -170,15 +153,13 @@ fn refuse_foreign(path: &Path) -> anyhow::Result<()> {
         return Ok(());
     };
     let shown = path.display();
-    if !found.file_type().is_symlink() {
-        anyhow::bail!(
-            "`{shown}` is there and was not made by a sandbox: name another place with `--env-file`"
-        );
-    }
-    if path.exists() {
-        anyhow::bail!(
-            "`{shown}` belongs to a sandbox that is running: name another place with `--env-file`"
-        );
-    }
+    ensure!(
+        found.file_type().is_symlink(),
+        "`{shown}` is there and was not made by a sandbox: name another place with `--env-file`"
+    );
+    ensure!(
+        !path.exists(),
+        "`{shown}` belongs to a sandbox that is running: name another place with `--env-file`"
+    );
     Ok(())
 }

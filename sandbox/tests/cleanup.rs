@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sandbox::signal::Signal;
+use sandbox::guard::Signal;
 use support::{LIMIT, process::Sandbox};
 
 mod support;

@@ -12,7 +12,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use keyutil_cli::pki::Party;
-use sandbox::{Stack, StackOptions, signal::Signal, stack::connection_age};
+use sandbox::{Stack, StackOptions, guard::Signal, stack::connection_age};
 use support::{InFlight, LIMIT, Observed, clock::Clock};
 use tokio::time::sleep;
 

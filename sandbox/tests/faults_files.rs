@@ -25,7 +25,7 @@ use keyutil_cli::{
     },
 };
 use reqwest::StatusCode;
-use sandbox::{Stack, StackOptions, signal::Signal, stack::connection_age};
+use sandbox::{Stack, StackOptions, guard::Signal, stack::connection_age};
 use secrecy::ExposeSecret;
 use support::{InFlight, LIMIT, Observed, text};
 use tokio::process::Command;

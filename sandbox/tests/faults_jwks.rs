@@ -93,7 +93,7 @@ async fn stops_the_work_until_it_is_good(manner: Manner) {
 
     // By itself: the worker is the same as before.
     works_within(RECOVERY, &stack).await;
-    worker.signal(sandbox::signal::Signal::TERM);
+    worker.signal(sandbox::guard::Signal::TERM);
     let ended = worker.ended(LIMIT).await;
     assert!(ended.success(), "{}", worker.log());
 }

@@ -13,7 +13,7 @@ mod support;
 use std::time::Duration;
 
 use keyutil_cli::pki::Party;
-use sandbox::{Stack, StackOptions, signal::Signal, stack::connection_age};
+use sandbox::{Stack, StackOptions, guard::Signal, stack::connection_age};
 use support::{InFlight, LIMIT, Observed};
 use tokio::{process::Command, time::sleep};
 

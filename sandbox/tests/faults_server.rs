@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use keyutil_cli::pki::Party;
 use reqwest::StatusCode;
-use sandbox::{StackOptions, server::Server, signal::Signal};
+use sandbox::{StackOptions, guard::Signal, server::Server};
 use support::{InFlight, LIMIT, Observed};
 use tokio::time::sleep;
 

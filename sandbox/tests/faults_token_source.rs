@@ -18,7 +18,7 @@ use keyutil_cli::{
     pki::Party,
 };
 use reqwest::StatusCode;
-use sandbox::{Stack, StackOptions, signal::Signal};
+use sandbox::{Stack, StackOptions, guard::Signal};
 use secrecy::ExposeSecret;
 use support::{InFlight, LIMIT, Observed};
 use tokio::time::sleep;

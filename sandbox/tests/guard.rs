@@ -15,8 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use sandbox::guard::Guard;
-use sandbox::signal::{self, Signal};
+use sandbox::guard::{self, Guard, Signal};
 
 const PARENT: &str = "SANDBOX_GUARD_TEST_PARENT";
 
@@ -38,7 +37,7 @@ fn nothing_survives(signal: Signal) {
     assert!(pids.iter().all(|pid| is_alive(*pid)));
     assert_eq!(entries(parent.path()).len(), 1);
 
-    signal::send(program.id(), signal).unwrap();
+    guard::send_signal(program.id(), signal).unwrap();
     let status = program.wait().unwrap();
     assert_eq!(status.signal(), Some(signal.as_raw()));
 

@@ -20,7 +20,7 @@ use keyutil_cli::{
     },
 };
 use reqwest::StatusCode;
-use sandbox::{Stack, StackOptions, signal::Signal};
+use sandbox::{Stack, StackOptions, guard::Signal};
 use secrecy::ExposeSecret;
 use serde_json::Value;
 use support::{LIMIT, Observed, Program, text};

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sandbox::{StackOptions, signal::Signal};
+use sandbox::{StackOptions, guard::Signal};
 use support::{LIMIT, Program};
 use tokio::{
     io::AsyncRead,

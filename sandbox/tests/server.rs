@@ -6,29 +6,15 @@
 )]
 
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use clap::Parser;
 use sandbox::guard::Guard;
 use sandbox::ports::Ports;
-use sandbox::provision::{Options, Terminal, temporal_server};
 use sandbox::server::{Persistence, Server, ServerError, ServerPorts, ServerSettings};
 use tokio::net::TcpStream;
 
-/// The environment says where the binary comes from, as it does for the program.
-#[derive(Parser)]
-struct Environment {
-    #[command(flatten)]
-    provision: Options,
-}
-
-async fn binary() -> PathBuf {
-    let environment = Environment::parse_from(["test"]);
-    let binary = temporal_server(&environment.provision, &Terminal::new()).await;
-    binary.unwrap_or_else(|error| panic!("{:#}", anyhow::Error::from(error)))
-}
+mod support;
 
 struct World {
     guard: Guard,
@@ -50,7 +36,7 @@ impl World {
     }
 
     async fn start(&self) -> Result<Server, ServerError> {
-        Server::start(&binary().await, &self.settings, &self.guard).await
+        Server::start(&support::server_binary().await, &self.settings, &self.guard).await
     }
 }
 

@@ -18,7 +18,7 @@ use keyutil_cli::{
         RotateError, Step,
     },
 };
-use sandbox::{Stack, StackOptions, signal::Signal, stack::REFRESH};
+use sandbox::{Stack, StackOptions, guard::Signal, stack::REFRESH};
 use secrecy::ExposeSecret;
 use support::{InFlight, LIMIT, Observed};
 use temporalio_client::WorkflowStartOptions;

@@ -18,7 +18,7 @@ use keyutil_cli::{
     keys::keyring::read_signing_key,
     pki::{Layout, Party},
 };
-use sandbox::{Stack, StackOptions, signal::Signal};
+use sandbox::{Stack, StackOptions, guard::Signal};
 use serde_json::Value;
 
 /// Runs it with `--output json`, and gives the object and the exit code.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use keyutil_cli::pki::Party;
-use sandbox::{Stack, StackOptions, signal::Signal};
+use sandbox::{Stack, StackOptions, guard::Signal};
 use support::{InFlight, LIMIT, Program};
 
 #[tokio::test(flavor = "multi_thread")]

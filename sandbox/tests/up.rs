@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sandbox::signal::Signal;
+use sandbox::guard::Signal;
 use support::{LIMIT, Program, process::Sandbox};
 use tempfile::TempDir;
 use tokio::process::Command;

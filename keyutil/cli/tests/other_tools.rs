@@ -13,7 +13,7 @@ use std::{error::Error, fs, time::SystemTime};
 
 use keyutil::{
     chain,
-    credentials::{Identity, Trust},
+    credentials::{Identity, TrustBundle},
     token::SigningKey,
 };
 use maker::Maker;

@@ -2,10 +2,10 @@
 //!
 //! `go install` verifies the source against Go's checksum database.
 
-use std::io;
-use std::path::{self, Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
+use anyhow::{Context, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
@@ -18,28 +18,23 @@ pub(super) async fn install(
     go: &Path,
     guard: &Guard,
     progress: &dyn Progress,
-) -> Result<PathBuf, GoError> {
-    let go = if go.components().count() > 1 {
-        // A path, and Go is not started in our working folder.
-        path::absolute(go).unwrap_or_else(|_| go.to_owned())
-    } else {
-        go.to_owned()
-    };
-    let run_failed = |source| GoError::Run {
-        go: go.clone(),
-        source,
-    };
-    let mut version = command(&go, guard);
-    let version = version.args(["env", "GOVERSION"]).stderr(Stdio::null());
-    let version = version.output().await.map_err(run_failed)?;
+) -> anyhow::Result<PathBuf> {
+    let run_failed = || format!("failed to run `{}`; {INSTALL_GO}", go.display());
+    let version = command(go, guard)
+        .args(["env", "GOVERSION"])
+        .stderr(Stdio::null())
+        .output()
+        .await
+        .with_context(run_failed)?;
     let found = String::from_utf8_lossy(&version.stdout).trim().to_owned();
-    if parse(&found) < Some(NEEDED) {
-        return Err(GoError::TooOld { go, found });
-    }
+    ensure!(
+        parse(&found) >= Some(NEEDED),
+        "`{}` is version `{found}`; {INSTALL_GO}",
+        go.display()
+    );
 
     progress.step("building temporal-server with Go, which takes about 6 minutes");
-    let mut install = command(&go, guard);
-    install
+    let mut child = command(go, guard)
         .args(["install", "-v", &format!("{PACKAGE}@v{VERSION}")])
         .env("CGO_ENABLED", "0")
         .env("GOBIN", guard.folder())
@@ -47,64 +42,32 @@ pub(super) async fn install(
         .env_remove("GOOS")
         .env_remove("GOARCH")
         .stdout(Stdio::null())
-        .stderr(Stdio::piped());
-    let mut child = install.spawn().map_err(run_failed)?;
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(run_failed)?;
     let mut said = String::new();
     if let Some(stderr) = child.stderr.take() {
         let mut lines = BufReader::new(stderr).lines();
-        while let Some(line) = lines.next_line().await.map_err(run_failed)? {
+        while let Some(line) = lines.next_line().await.with_context(run_failed)? {
             progress.output(&line);
             if !is_progress(&line) {
                 said = format!("{said}  {line}\n");
             }
         }
     }
-    let status = child.wait().await.map_err(run_failed)?;
-    if status.success() {
-        // Go names a binary after the last part of its package.
-        Ok(guard.folder().join("server"))
-    } else {
-        Err(GoError::Failed { status, said })
-    }
+    let status = child.wait().await.with_context(run_failed)?;
+    ensure!(
+        status.success(),
+        "`go install` failed ({status}) and said:\n{said}"
+    );
+    // Go names a binary after the last part of its package.
+    Ok(guard.folder().join("server"))
 }
 
-/// Why Go built no server.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum GoError {
-    /// Go does not run.
-    #[error("failed to run `{}`; install Go {} or later from https://go.dev/dl", go.display(), dotted(NEEDED))]
-    Run {
-        /// The command.
-        go: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The server needs a later Go.
-    #[error("`{}` is version `{found}`; install Go {} or later from https://go.dev/dl", go.display(), dotted(NEEDED))]
-    TooOld {
-        /// The command.
-        go: PathBuf,
-        /// What it says of itself.
-        found: String,
-    },
-    /// The build failed.
-    #[error("`go install` failed ({status}) and said:\n{said}")]
-    Failed {
-        /// How it ended.
-        status: ExitStatus,
-        /// Everything but its progress.
-        said: String,
-    },
-}
-
-/// In a folder of ours, so that no `go.mod` around us has a say.
 fn command(go: &Path, guard: &Guard) -> Command {
     let mut command = Command::new(go);
-    command
-        .current_dir(guard.folder())
-        // Or a build that is killed leaves its work behind.
-        .env("GOTMPDIR", guard.folder());
+    // Or a build that is killed leaves its work behind.
+    command.env("GOTMPDIR", guard.folder());
     guard.adopt_async(&mut command);
     command
 }
@@ -118,22 +81,16 @@ fn is_progress(line: &str) -> bool {
 fn parse(version: &str) -> Option<(u32, u32, u32)> {
     let mut words = version.split_whitespace();
     let word = words.find_map(|word| word.strip_prefix("go"))?;
-    let mut parts = word.split('.');
-    let mut next = || {
-        let part = parts.next()?;
-        let end = part.find(|c: char| !c.is_ascii_digit());
-        part[..end.unwrap_or(part.len())].parse().ok()
-    };
+    let end = word.find(|c: char| c != '.' && !c.is_ascii_digit());
+    let mut parts = word[..end.unwrap_or(word.len())].split('.');
+    let mut next = || parts.next()?.parse().ok();
     Some((next()?, next()?, next().unwrap_or(0)))
-}
-
-fn dotted((major, minor, patch): (u32, u32, u32)) -> String {
-    format!("{major}.{minor}.{patch}")
 }
 
 const PACKAGE: &str = "go.temporal.io/server/cmd/server";
 /// What go.mod of the server at that version asks for.
 const NEEDED: (u32, u32, u32) = (1, 26, 4);
+const INSTALL_GO: &str = "install Go 1.26.4 or later from https://go.dev/dl";
 
 #[cfg(test)]
 mod tests {

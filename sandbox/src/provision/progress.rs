@@ -1,37 +1,29 @@
-//! What is told while something takes long.
+//! What is shown during steps that take long.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Is told what is being done.
+/// A receiver of progress. By default it shows nothing.
 pub trait Progress: Send + Sync {
-    /// Something new has begun.
-    fn step(&self, what: &str);
+    /// A new step has begun.
+    fn step(&self, _what: &str) {}
     /// So many bytes are done, of a total that is not always known.
-    fn bytes(&self, done: u64, total: Option<u64>);
-    /// A program that does the step has said something.
-    fn output(&self, line: &str);
+    fn bytes(&self, _done: u64, _total: Option<u64>) {}
+    /// A program that does the step has printed a line.
+    fn output(&self, _line: &str) {}
 }
 
-/// Tells nobody.
+/// Shows nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Silent;
 
-impl Progress for Silent {
-    fn step(&self, _: &str) {}
-    fn bytes(&self, _: u64, _: Option<u64>) {}
-    fn output(&self, _: &str) {}
-}
+impl Progress for Silent {}
 
-/// Tells a person on stderr: on a terminal one line that moves and is gone at the end, elsewhere
-/// one line per step.
+/// Progress on stderr: on a terminal one line that moves and is gone at the end, elsewhere one line
+/// per step.
 #[derive(Debug)]
-pub struct Terminal {
-    bar: ProgressBar,
-    step: Mutex<String>,
-}
+pub struct Terminal(ProgressBar);
 
 impl Terminal {
     /// Nothing is shown before the first step.
@@ -40,47 +32,44 @@ impl Terminal {
         reason = "it draws, which a default should not"
     )]
     pub fn new() -> Self {
-        Self {
-            bar: ProgressBar::new_spinner(),
-            step: Mutex::default(),
+        Self(ProgressBar::new_spinner())
+    }
+
+    fn set_template(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.0.set_style(style);
         }
     }
 }
 
 impl Progress for Terminal {
     fn step(&self, what: &str) {
-        if self.bar.is_hidden() {
+        if self.0.is_hidden() {
             eprintln!("{what}");
             return;
         }
-        what.clone_into(&mut self.step.lock().unwrap_or_else(PoisonError::into_inner));
-        self.bar.set_style(style("{spinner} {wide_msg}"));
-        self.bar.set_message(what.to_owned());
-        self.bar.enable_steady_tick(Duration::from_millis(100));
+        self.set_template("{spinner} {wide_msg}");
+        // The template does not show the prefix: `output` reads it.
+        self.0.set_prefix(what.to_owned());
+        self.0.set_message(what.to_owned());
+        self.0.enable_steady_tick(Duration::from_millis(100));
     }
 
     fn bytes(&self, done: u64, total: Option<u64>) {
         if let (0, Some(total)) = (done, total) {
-            self.bar.set_length(total);
-            self.bar.set_style(style(
-                "{spinner} {msg} {bytes}/{total_bytes} {wide_bar} {eta}",
-            ));
+            self.0.set_length(total);
+            self.set_template("{spinner} {msg} {bytes}/{total_bytes} {wide_bar} {eta}");
         }
-        self.bar.set_position(done);
+        self.0.set_position(done);
     }
 
     fn output(&self, line: &str) {
-        let step = self.step.lock().unwrap_or_else(PoisonError::into_inner);
-        self.bar.set_message(format!("{step}: {line}"));
+        self.0.set_message(format!("{}: {line}", self.0.prefix()));
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.0.finish_and_clear();
     }
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

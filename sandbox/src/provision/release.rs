@@ -1,16 +1,19 @@
 //! The archive that the publisher released.
 
 use std::env::consts;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use flate2::read::GzDecoder;
-use reqwest::StatusCode;
+use reqwest::{Client, Response, StatusCode};
+use sha2::{Digest, Sha256};
+use tokio::task;
 
 use super::VERSION;
-use super::download::{client, download, get, retry_until_ready};
 use super::progress::Progress;
 
 /// Downloads the archive for this platform, verifies it and unpacks the server into `folder`.
@@ -21,140 +24,91 @@ pub(super) async fn fetch(
 ) -> Result<PathBuf, ReleaseError> {
     let name = archive_name(consts::OS, consts::ARCH).ok_or(ReleaseError::NoPlatform)?;
     let release = format!("{}/v{VERSION}", base_url.trim_end_matches('/'));
-    let client = client(base_url)?;
+    let client = Client::builder()
+        // No redirect from HTTPS leads to plain HTTP.
+        .https_only(base_url.starts_with("https:"))
+        .connect_timeout(Duration::from_secs(10))
+        .read_timeout(Duration::from_secs(30))
+        .build()
+        .map_err(ReleaseError::Client)?;
+    let retries = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(300))
+        .with_factor(3.0)
+        .with_max_times(2);
 
-    let listing_url = format!("{release}/checksums.txt");
     progress.step(&format!(
         "looking for temporal-server {VERSION} at {release}"
     ));
-    let listing = retry_until_ready(async || {
-        let response = get(&client, &listing_url).await?;
-        let text = response.text().await;
-        text.map_err(|source| ReleaseError::unreachable(&listing_url, source))
-    })
-    .await?;
-    let expected = listed(&listing, &name).ok_or_else(|| ReleaseError::NotListed {
-        url: listing_url,
-        name: name.clone(),
-    })?;
+    let url = format!("{release}/checksums.txt");
+    let listing = (|| text(&client, &url))
+        .retry(retries)
+        .when(ReleaseError::is_transient)
+        .await?;
+    let expected = match listed(&listing, &name) {
+        Some(digest) => digest,
+        None => return Err(ReleaseError::NotListed { url, name }),
+    };
 
-    let url = format!("{release}/{name}");
-    let archive = folder.join(&name);
     progress.step(&format!("downloading {name}"));
-    let actual =
-        retry_until_ready(async || download(&client, &url, &archive, &expected, progress).await)
-            .await?;
-    if actual != expected {
-        return Err(ReleaseError::Mismatch {
-            url,
-            expected,
-            actual,
-        });
-    }
+    let url = format!("{release}/{name}");
+    let archive = (|| download(&client, &url, &expected, progress))
+        .retry(retries)
+        .when(ReleaseError::is_transient)
+        .await?;
 
     progress.step(&format!("unpacking {name}"));
     let binary = folder.join(MEMBER);
-    let unpacked = tokio::task::spawn_blocking({
-        let binary = binary.clone();
-        move || unpack(&archive, &binary)
-    });
-    let unpacked = unpacked
+    let unpacked = task::spawn_blocking(move || unpack(&archive, &binary).map(|()| binary));
+    unpacked
         .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)));
-    unpacked.map_err(|source| ReleaseError::Unpack { url, source })?;
-    Ok(binary)
+        .unwrap_or_else(|error| Err(io::Error::other(error)))
+        .map_err(|source| ReleaseError::Unpack { url, source })
 }
 
 /// Why there is no server from a release.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say what the variants are")]
 pub enum ReleaseError {
-    /// Nothing is released for this platform.
     #[error("no archive is released for {} on {}", consts::OS, consts::ARCH)]
     NoPlatform,
-    /// TLS could not be set up.
     #[error("failed to set up an HTTPS client; does this machine have CA certificates?")]
-    Client {
-        /// What is missing.
-        source: reqwest::Error,
-    },
-    /// The server of the release did not answer.
+    Client(#[source] reqwest::Error),
     #[error("failed to reach `{url}`")]
-    Unreachable {
-        /// What was asked for.
-        url: String,
-        /// What happened.
-        source: reqwest::Error,
-    },
-    /// The server of the release answered with something else.
+    Unreachable { url: String, source: reqwest::Error },
     #[error("`{url}` answered {status}")]
-    Status {
-        /// What was asked for.
-        url: String,
-        /// The answer.
-        status: StatusCode,
-    },
-    /// The publisher's list does not know the archive.
+    Status { url: String, status: StatusCode },
     #[error("`{url}` lists no SHA-256 for `{name}`")]
-    NotListed {
-        /// The list.
-        url: String,
-        /// The archive.
-        name: String,
-    },
-    /// The download ended before the archive did.
+    NotListed { url: String, name: String },
     #[error("`{url}` ended after {received} bytes: expected SHA-256 `{expected}`, got `{actual}`")]
     Incomplete {
-        /// The archive.
         url: String,
-        /// How much came.
-        received: u64,
-        /// The digest on the publisher's list.
+        received: usize,
         expected: String,
-        /// That of what came.
         actual: String,
-        /// What happened.
         source: reqwest::Error,
     },
-    /// The archive is not the one on the publisher's list.
     #[error("`{url}` is not what was published: expected SHA-256 `{expected}`, got `{actual}`")]
     Mismatch {
-        /// The archive.
         url: String,
-        /// The digest on the publisher's list.
         expected: String,
-        /// That of what came.
         actual: String,
     },
-    /// The archive could not be stored.
-    #[error("failed to write `{}`; is there room?", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The archive could not be unpacked.
     #[error("failed to unpack `{MEMBER}` from `{url}`")]
-    Unpack {
-        /// The archive.
-        url: String,
-        /// What is wrong.
-        source: io::Error,
-    },
+    Unpack { url: String, source: io::Error },
 }
 
 impl ReleaseError {
     /// Whether another way to a server is worth a try: nothing came that could be wrong.
-    pub(super) fn is_out_of_reach(&self) -> bool {
+    pub(super) fn is_unavailable(&self) -> bool {
         matches!(
             self,
-            Self::NoPlatform | Self::Client { .. } | Self::Unreachable { .. } | Self::Status { .. }
+            Self::NoPlatform | Self::Client(_) | Self::Unreachable { .. } | Self::Status { .. }
         )
     }
 
     /// Whether the same may work a moment later. A host that let us wait once is not asked again.
-    pub(super) fn is_transient(&self) -> bool {
+    fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { source, .. } | Self::Incomplete { source, .. } => {
                 !source.is_timeout()
@@ -166,7 +120,7 @@ impl ReleaseError {
         }
     }
 
-    pub(super) fn unreachable(url: &str, source: reqwest::Error) -> Self {
+    fn unreachable(url: &str, source: reqwest::Error) -> Self {
         Self::Unreachable {
             url: url.to_owned(),
             source: source.without_url(),
@@ -174,18 +128,74 @@ impl ReleaseError {
     }
 }
 
+async fn get(client: &Client, url: &str) -> Result<Response, ReleaseError> {
+    let response = client.get(url).send().await;
+    let response = response.map_err(|source| ReleaseError::unreachable(url, source))?;
+    match response.status() {
+        StatusCode::OK => Ok(response),
+        status => Err(ReleaseError::Status {
+            url: url.to_owned(),
+            status,
+        }),
+    }
+}
+
+async fn text(client: &Client, url: &str) -> Result<String, ReleaseError> {
+    let text = get(client, url).await?.text().await;
+    text.map_err(|source| ReleaseError::unreachable(url, source))
+}
+
+/// The content of `url`, once it is known to have the expected digest. It stays in memory: the
+/// folder never has an archive that is incomplete or not verified.
+async fn download(
+    client: &Client,
+    url: &str,
+    expected: &str,
+    progress: &dyn Progress,
+) -> Result<Vec<u8>, ReleaseError> {
+    let mut response = get(client, url).await?;
+    let total = response.content_length();
+    let (mut archive, mut digest) = (Vec::new(), Sha256::new());
+    let cut = loop {
+        progress.bytes(archive.len() as u64, total);
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                digest.update(&chunk);
+                archive.extend_from_slice(&chunk);
+            }
+            Ok(None) => break None,
+            Err(source) => break Some(source.without_url()),
+        }
+    };
+    let digest = digest.finalize();
+    let actual: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (url, expected) = (url.to_owned(), expected.to_owned());
+    match cut {
+        None if actual == expected => Ok(archive),
+        None => Err(ReleaseError::Mismatch {
+            url,
+            expected,
+            actual,
+        }),
+        Some(source) => Err(ReleaseError::Incomplete {
+            url,
+            received: archive.len(),
+            expected,
+            actual,
+            source,
+        }),
+    }
+}
+
 fn archive_name(os: &str, arch: &str) -> Option<String> {
-    let os = match os {
-        "linux" => "linux",
-        "macos" => "darwin",
+    let platform = match (os, arch) {
+        ("linux", "x86_64") => "linux_amd64",
+        ("linux", "aarch64") => "linux_arm64",
+        ("macos", "x86_64") => "darwin_amd64",
+        ("macos", "aarch64") => "darwin_arm64",
         _ => return None,
     };
-    let arch = match arch {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        _ => return None,
-    };
-    Some(format!("temporal_{VERSION}_{os}_{arch}.tar.gz"))
+    Some(format!("temporal_{VERSION}_{platform}.tar.gz"))
 }
 
 /// The digest in a list of lines `<hex>  <file>`.
@@ -199,24 +209,20 @@ fn listed(listing: &str, name: &str) -> Option<String> {
     })
 }
 
-fn unpack(archive: &Path, binary: &Path) -> io::Result<()> {
-    let mut archive = tar::Archive::new(GzDecoder::new(File::open(archive)?));
-    for entry in archive.entries()? {
+fn unpack(archive: &[u8], binary: &Path) -> io::Result<()> {
+    for entry in tar::Archive::new(GzDecoder::new(archive)).entries()? {
         let mut entry = entry?;
-        // `./temporal-server` has the same components once the dot is gone.
-        let is_server = entry
-            .path()?
-            .components()
-            .filter(|part| *part != Component::CurDir)
-            .eq(Path::new(MEMBER).components());
+        let path = entry.path()?;
+        // The archive may say `./temporal-server`.
+        let is_server = path.strip_prefix(".").unwrap_or(&path) == Path::new(MEMBER);
         if is_server && entry.header().entry_type().is_file() {
-            let mut file = OpenOptions::new()
+            let mut options = File::options();
+            let mut file = options
                 .write(true)
                 .create_new(true)
                 .mode(0o755)
                 .open(binary)?;
-            io::copy(&mut entry, &mut file)?;
-            return Ok(());
+            return io::copy(&mut entry, &mut file).map(drop);
         }
     }
     Err(io::Error::other("the archive has no such file"))

@@ -9,61 +9,48 @@ use serde_json::Value;
 /// The last `count` lines.
 pub(super) fn tail(path: &Path, count: usize) -> io::Result<Vec<String>> {
     let text = end_of(path, 0)?;
-    let lines: Vec<_> = text.lines().collect();
-    let first = lines.len().saturating_sub(count);
-    Ok(lines[first..].iter().map(ToString::to_string).collect())
+    let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    Ok(lines[lines.len().saturating_sub(count)..].to_vec())
 }
 
-/// Whether `message` is in it.
+/// Whether the log contains `message`.
 pub(super) fn says(path: &Path, message: &str) -> io::Result<bool> {
     Ok(end_of(path, 0)?.contains(message))
 }
 
 /// The lines after byte `from` that tell why the server ended: its errors if there are any, else
-/// the last lines, each without what only a machine needs.
+/// the last lines, each without the fields that only a machine needs.
 pub(super) fn explain(path: &Path, from: u64) -> String {
     let text = match end_of(path, from) {
         Ok(text) => text,
         Err(error) => return format!("  (its log `{}` cannot be read: {error})", path.display()),
     };
-    let entries: Vec<_> = text.lines().filter_map(Entry::parse).collect();
-    let errors: Vec<_> = entries.iter().filter(|entry| entry.is_error).collect();
-    let told = if errors.is_empty() {
-        entries.iter().collect()
-    } else {
-        errors
+    let entries: Vec<_> = text.lines().map(entry).collect();
+    let has_errors = entries.iter().any(|(is_error, _)| *is_error);
+    let entries = entries.into_iter();
+    let told: Vec<_> = entries
+        .filter(|(is_error, _)| *is_error == has_errors)
+        .filter_map(|(_, text)| (!text.is_empty()).then(|| format!("  {text}")))
+        .collect();
+    told[told.len().saturating_sub(MOST_LINES)..].join("\n")
+}
+
+/// Whether a line is an error, and its text.
+fn entry(line: &str) -> (bool, String) {
+    let (is_error, text) = match serde_json::from_str(line) {
+        Ok(Value::Object(fields)) => {
+            let field = |name| fields.get(name).and_then(Value::as_str);
+            let level = field("level").unwrap_or("?");
+            let said: Vec<_> = ["msg", "error"].into_iter().filter_map(field).collect();
+            (
+                !matches!(level, "debug" | "info" | "warn"),
+                format!("{level}: {}", said.join(": ")),
+            )
+        }
+        // What comes before the logger, and panics.
+        _ => (!line.trim().is_empty(), line.trim_end().to_owned()),
     };
-    let first = told.len().saturating_sub(MOST_LINES);
-    let lines = told[first..].iter();
-    lines
-        .map(|entry| format!("  {}", entry.text))
-        .collect::<Vec<_>>()
-        .join("\n")
-}
-
-struct Entry {
-    is_error: bool,
-    text: String,
-}
-
-impl Entry {
-    fn parse(line: &str) -> Option<Self> {
-        let (is_error, text) = match serde_json::from_str(line) {
-            Ok(Value::Object(fields)) => {
-                let field = |name| fields.get(name).and_then(Value::as_str);
-                let level = field("level").unwrap_or("?");
-                let said = ["msg", "error"].into_iter().filter_map(field);
-                (
-                    !matches!(level, "debug" | "info" | "warn"),
-                    format!("{level}: {}", said.collect::<Vec<_>>().join(": ")),
-                )
-            }
-            // What comes before the logger, and panics.
-            _ => (true, line.trim_end().to_owned()),
-        };
-        let text: String = text.chars().take(MOST_CHARACTERS).collect();
-        (!text.is_empty()).then_some(Self { is_error, text })
-    }
+    (is_error, text.chars().take(MOST_CHARACTERS).collect())
 }
 
 /// At most the last [`MOST_BYTES`], and nothing before `from`.

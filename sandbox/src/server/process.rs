@@ -11,13 +11,11 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::config::SERVICES;
-use super::files::{Files, FilesError};
+use super::config::Files;
 use super::log;
-use super::settings::{ServerPorts, ServerSettings};
-use crate::guard::Guard;
+use super::settings::{SERVICES, ServerPorts, ServerSettings};
+use crate::guard::{self, Guard, Signal};
 use crate::ports;
-use crate::signal::{self, Signal};
 
 /// A server that was ready once. Dropping it kills it.
 #[derive(Debug)]
@@ -43,14 +41,14 @@ impl Server {
         settings: &ServerSettings,
         guard: &Guard,
     ) -> Result<Self, ServerError> {
-        // A stranger's listener would look like ours being ready.
+        // The listener of another program would look like ours being ready.
         if let Some(port) = settings.ports.all().find(|port| !ports::is_free(*port)) {
             return Err(ServerError::PortTaken {
-                detail: format!("somebody listens on port {port}"),
+                detail: format!("another program listens on port {port}"),
             });
         }
-        let files = Files::write(settings)?;
-        let log = files.open_log()?;
+        let files = Files::write(settings).map_err(ServerError::Files)?;
+        let log = files.open_log().map_err(ServerError::Files)?;
         let log_start = log.metadata().map_or(0, |metadata| metadata.len());
         let spawn_failed = |source| ServerError::Spawn {
             binary: binary.to_owned(),
@@ -113,7 +111,7 @@ impl Server {
         // A stopped process takes note of nothing but this.
         self.send(Signal::CONT)?;
         match timeout(Self::STOP_LIMIT, self.child.wait()).await {
-            Ok(status) => status.map_err(|source| ServerError::Wait { source }),
+            Ok(status) => status.map_err(ServerError::Wait),
             Err(_) => self.kill().await,
         }
     }
@@ -122,10 +120,10 @@ impl Server {
     pub async fn kill(mut self) -> Result<ExitStatus, ServerError> {
         self.send(Signal::KILL)?;
         let status = self.child.wait().await;
-        status.map_err(|source| ServerError::Wait { source })
+        status.map_err(ServerError::Wait)
     }
 
-    /// Stops the process where it is; its connections stay open, and nobody answers.
+    /// Stops the process where it is; its connections stay open, and no call is answered.
     pub fn pause(&self) -> Result<(), ServerError> {
         self.send(Signal::STOP)
     }
@@ -139,11 +137,8 @@ impl Server {
         let start = Instant::now();
         loop {
             let ready = all_listen(self.ports).await;
-            // Asked after the ports: whoever listens, it is not a server that has ended.
-            let status = self
-                .child
-                .try_wait()
-                .map_err(|source| ServerError::Wait { source })?;
+            // Asked after the ports, which another program may have once the server has ended.
+            let status = self.child.try_wait().map_err(ServerError::Wait)?;
             if let Some(status) = status {
                 return Err(self.ended_early(status, log_start));
             }
@@ -176,68 +171,40 @@ impl Server {
     fn send(&self, signal: Signal) -> Result<(), ServerError> {
         self.child
             .id()
-            .map_or(Ok(()), |id| signal::send(id, signal))
-            .map_err(|source| ServerError::Signal { source })
+            .map_or(Ok(()), |id| guard::send_signal(id, signal))
+            .map_err(ServerError::Signal)
     }
 }
 
-/// Why there is no server, or why it does not obey.
+/// Why there is no server, or why it cannot be controlled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say what the variants are")]
 pub enum ServerError {
-    /// The state folder could not be prepared.
     #[error("failed to prepare the server's state folder")]
-    Files(#[source] FilesError),
-    /// The binary could not be started.
+    Files(#[source] anyhow::Error),
     #[error("failed to start `{}`; is it a temporal-server for this machine?", binary.display())]
-    Spawn {
-        /// The binary.
-        binary: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Somebody else has one of the ports: try again with others.
+    Spawn { binary: PathBuf, source: io::Error },
+    /// Another program listens on one of the ports: try again with others.
     #[error("a port of the server is taken; try again with other ports\n{detail}")]
-    PortTaken {
-        /// Which, as far as is known.
-        detail: String,
-    },
-    /// It ended before it was ready.
+    PortTaken { detail: String },
     #[error("temporal-server ended before it was ready ({status}); its log `{}` says\n{detail}", log.display())]
     EndedEarly {
-        /// How it ended.
         status: ExitStatus,
-        /// The whole log.
         log: PathBuf,
-        /// The lines of it that count.
+        /// The lines of the log that count.
         detail: String,
     },
-    /// It was not ready in time.
     #[error("temporal-server was not ready within {:?}; its log `{}` says\n{detail}", Server::START_LIMIT, log.display())]
     NotReady {
-        /// The whole log.
         log: PathBuf,
-        /// The lines of it that count.
+        /// The lines of the log that count.
         detail: String,
     },
-    /// A signal could not be sent.
     #[error("failed to signal temporal-server")]
-    Signal {
-        /// What the system said.
-        source: io::Error,
-    },
-    /// Its end could not be waited for.
+    Signal(#[source] io::Error),
     #[error("failed to wait for temporal-server")]
-    Wait {
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl From<FilesError> for ServerError {
-    fn from(error: FilesError) -> Self {
-        Self::Files(error)
-    }
+    Wait(#[source] io::Error),
 }
 
 /// The environment is a short list: `TEMPORAL_*` would change the configuration, and a proxy is

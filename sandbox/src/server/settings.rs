@@ -11,20 +11,20 @@ use serde_json::Value;
 pub struct ServerSettings {
     /// Where it listens.
     pub ports: ServerPorts,
-    /// Holds its configuration and its log; made if missing.
+    /// The folder of its configuration and its log; made if missing.
     pub state_dir: PathBuf,
     /// Where it keeps namespaces and workflows.
     pub persistence: Persistence,
     /// Mutual TLS, or plain text.
     pub tls: Option<Tls>,
-    /// Who may do what, or everybody everything.
+    /// The authorizer; without one every call is permitted.
     pub authorization: Option<Authorization>,
     /// Dynamic configuration by key, such as `frontend.keepAliveMaxConnectionAge`.
     pub dynamic_config: BTreeMap<String, Value>,
 }
 
 impl ServerSettings {
-    /// A server that forgets, speaks plain text and lets everybody in.
+    /// A server that keeps nothing, speaks plain text and permits every call.
     pub fn plain(ports: ServerPorts, state_dir: PathBuf) -> Self {
         Self {
             ports,
@@ -37,15 +37,28 @@ impl ServerSettings {
     }
 }
 
-/// The ports of one server: a gRPC and a membership port for each of its services, in a row.
+/// The services of a server, in the order of their ports.
+///
+/// With an authorizer the server's own worker needs the internal frontend, for it has no token
+/// (temporalio/temporal#4864).
+pub(super) const SERVICES: [&str; 5] = [
+    "frontend",
+    "internal-frontend",
+    "history",
+    "matching",
+    "worker",
+];
+
+/// The ports of one server: a gRPC port for each of its services, then as many membership ports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct ServerPorts {
     first: u16,
 }
 
 impl ServerPorts {
-    /// How many there are.
-    pub const COUNT: u16 = 2 * SERVICES;
+    /// The number of ports.
+    pub const COUNT: u16 = 2 * Self::SERVICES;
+    pub(super) const SERVICES: u16 = SERVICES.len() as u16;
 
     /// The ports `first`, `first + 1`, …
     pub fn starting_at(first: u16) -> Self {
@@ -57,23 +70,14 @@ impl ServerPorts {
         self.first
     }
 
-    /// Where the server's own worker connects: whoever is let in there may do everything.
+    /// Where the server's own worker connects. Every call that reaches it is permitted.
     pub fn internal_frontend(self) -> u16 {
-        self.grpc(1)
+        self.first + 1
     }
 
     /// Where the frontends connect to the history service.
     pub fn history(self) -> u16 {
-        self.grpc(2)
-    }
-
-    /// The gRPC port of the service with that index.
-    pub(super) fn grpc(self, service: u16) -> u16 {
-        self.first + service
-    }
-
-    pub(super) fn membership(self, service: u16) -> u16 {
-        self.first + SERVICES + service
+        self.first + 2
     }
 
     pub(super) fn all(self) -> impl Iterator<Item = u16> {
@@ -92,10 +96,9 @@ pub enum Persistence {
 
 /// Mutual TLS on the frontend and between the services.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are named as in the server's file")]
 pub struct Tls {
-    /// Towards clients.
     pub frontend: FrontendTls,
-    /// Between the services.
     pub internode: InternodeTls,
     /// How often the server looks for replaced files.
     pub refresh: Duration,
@@ -103,24 +106,21 @@ pub struct Tls {
 
 /// The files of the frontend.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are named as in the server's file")]
 pub struct FrontendTls {
-    /// Certificate chain.
     pub cert: PathBuf,
-    /// Its key.
     pub key: PathBuf,
-    /// CAs of the clients that may connect. With none of them, nobody is asked for a certificate.
+    /// CAs of the clients that may connect. Without any, no client is asked for a certificate.
     pub client_ca: Vec<PathBuf>,
 }
 
 /// The files that the services use among each other. The certificate serves both ends, so it needs
 /// both extended key usages.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are named as in the server's file")]
 pub struct InternodeTls {
-    /// Certificate chain.
     pub cert: PathBuf,
-    /// Its key.
     pub key: PathBuf,
-    /// CA of the certificate.
     pub ca: PathBuf,
     /// The name in the certificate.
     pub server_name: String,
@@ -136,5 +136,3 @@ pub struct Authorization {
     /// The audience that tokens must name, if any.
     pub audience: Option<String>,
 }
-
-const SERVICES: u16 = 5;

@@ -39,18 +39,24 @@ pub fn draw(
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
+fn panel<'a, 'b>(area: &'a Area<'b>, caption: &str) -> ChartBuilder<'a, 'static, SVGBackend<'b>> {
+    let mut chart = ChartBuilder::on(area);
+    chart
+        .caption(caption, ("sans-serif", 18))
+        .margin(10)
+        .x_label_area_size(24)
+        .y_label_area_size(130);
+    chart
+}
+
 fn draw_throughput(
     area: &Area<'_>,
     seconds: Range<f64>,
     buckets: &Buckets,
 ) -> Result<(), Box<dyn Error>> {
     let most = buckets.rates().fold(1.0, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .caption("workflows per second", ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(24)
-        .y_label_area_size(130)
-        .build_cartesian_2d(seconds, 0.0..most * 1.15)?;
+    let mut chart =
+        panel(area, "workflows per second").build_cartesian_2d(seconds, 0.0..most * 1.15)?;
     chart
         .configure_mesh()
         .light_line_style(WHITE)
@@ -67,16 +73,9 @@ fn draw_latency(
     seconds: Range<f64>,
     buckets: &Buckets,
 ) -> Result<(), Box<dyn Error>> {
-    let slowest = buckets.quantile(1.0);
-    let most = slowest
-        .iter()
-        .map(|(_, latency)| *latency)
-        .fold(1.0, f64::max);
-    let mut chart = ChartBuilder::on(area)
-        .caption("latency in milliseconds, logarithmic", ("sans-serif", 18))
-        .margin(10)
-        .x_label_area_size(24)
-        .y_label_area_size(130)
+    let slowest = buckets.quantile(1.0).into_iter();
+    let most = slowest.map(|(_, latency)| latency).fold(1.0, f64::max);
+    let mut chart = panel(area, "latency in milliseconds, logarithmic")
         .build_cartesian_2d(seconds, (10.0..most * 1.5).log_scale())?;
     chart
         .configure_mesh()
@@ -110,19 +109,8 @@ fn draw_lanes(
 ) -> Result<(), Box<dyn Error>> {
     // From top to bottom: the credentials, and what failed.
     let lanes = Credential::ALL.len() + 1;
-    let names: Vec<_> = Credential::ALL
-        .iter()
-        .rev()
-        .map(|credential| credential.name())
-        .collect();
-    let mut chart = ChartBuilder::on(area)
-        .caption(
-            "rotations, each seen to take effect; and failures",
-            ("sans-serif", 18),
-        )
-        .margin(10)
+    let mut chart = panel(area, "rotations, each seen to take effect; and failures")
         .x_label_area_size(40)
-        .y_label_area_size(130)
         .build_cartesian_2d(seconds, 0.0..lanes as f64)?;
     chart
         .configure_mesh()
@@ -141,13 +129,11 @@ fn draw_lanes(
             )
         });
         chart.draw_series(ticks)?;
-        let position = chart.backend_coord(&(left, middle));
+        let (x, y) = chart.backend_coord(&(left, middle));
+        let (columns, rows) = area.get_pixel_range();
         area.draw(&Text::new(
             name.to_owned(),
-            (
-                position.0 - area.get_pixel_range().0.start - 128,
-                position.1 - area.get_pixel_range().1.start - 7,
-            ),
+            (x - columns.start - 128, y - rows.start - 7),
             ("sans-serif", 14).into_font().color(&color),
         ))?;
         Ok::<_, Box<dyn Error>>(())
@@ -155,13 +141,13 @@ fn draw_lanes(
     let failures = samples.iter().filter(|sample| sample.failure.is_some());
     let failures: Vec<_> = failures.map(|sample| sample.ended.as_secs_f64()).collect();
     lane(0, &format!("failed ({})", failures.len()), FAILED, failures)?;
-    for (number, (credential, name)) in Credential::ALL.iter().rev().zip(names).enumerate() {
+    for (number, credential) in (1..).zip(Credential::ALL.into_iter().rev()) {
         let times = rotations
             .iter()
-            .filter(|rotation| rotation.credential == *credential);
+            .filter(|rotation| rotation.credential == credential);
         let times: Vec<_> = times.map(|rotation| rotation.at.as_secs_f64()).collect();
-        let title = format!("{name} ({})", times.len());
-        lane(number + 1, &title, TICK, times)?;
+        let title = format!("{} ({})", credential.name(), times.len());
+        lane(number, &title, TICK, times)?;
     }
     Ok(())
 }

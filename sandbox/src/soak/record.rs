@@ -1,11 +1,11 @@
-//! What a soak saw: every workflow, every rotation, and what they come to.
+//! The result of a soak: every workflow, every rotation, and what follows from them.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::rotations::{Credential, Rotation};
+use crate::rotations::{Credential, Rotation, seconds};
 
 /// How often each credential has to be replaced for a soak to prove something.
 const AT_LEAST: usize = 2;
@@ -58,19 +58,16 @@ impl Summary {
         for sample in samples {
             if let Some(failure) = &sample.failure {
                 let at = sample.ended.as_secs_f64();
-                self.problems
-                    .push(format!("at {at:.1} s a workflow failed: {failure}"));
+                let problem = format!("at {at:.1} s a workflow failed: {failure}");
+                self.problems.push(problem);
             }
         }
-        for (who, status) in [("worker", &self.worker), ("starter", &self.starter)] {
-            match status
-                .pointer("/calls/refusals/count")
-                .and_then(|count| count.as_u64())
-            {
-                Some(0) => {}
-                count => self
-                    .problems
-                    .push(format!("calls of the {who} were refused: {count:?}")),
+        for (side, status) in [("worker", &self.worker), ("starter", &self.starter)] {
+            let refusals = status.pointer("/calls/refusals/count");
+            let refusals = refusals.and_then(Value::as_u64);
+            if refusals != Some(0) {
+                self.problems
+                    .push(format!("calls of the {side} were refused: {refusals:?}"));
             }
         }
         for credential in Credential::ALL {
@@ -161,27 +158,18 @@ pub(super) fn quantile<T: Copy>(ascending: &[T], share: f64) -> Option<T> {
     ascending.get(rank.max(1) - 1).copied()
 }
 
-/// How often each credential was replaced.
-pub(super) fn count(events: &[Rotation]) -> BTreeMap<Credential, usize> {
-    let mut counts = BTreeMap::new();
-    for rotation in events {
-        *counts.entry(rotation.credential).or_default() += 1;
+/// How often each credential was replaced, and the longest time until one was seen in use, in
+/// seconds.
+pub(super) fn totals(
+    events: &[Rotation],
+) -> (BTreeMap<Credential, usize>, BTreeMap<Credential, f64>) {
+    let (mut counts, mut slowest) = (BTreeMap::new(), BTreeMap::new());
+    for event in events {
+        *counts.entry(event.credential).or_default() += 1;
+        let slot: &mut f64 = slowest.entry(event.credential).or_default();
+        *slot = slot.max(event.seen_after.as_secs_f64());
     }
-    counts
-}
-
-/// The longest time until each was seen in use, in seconds.
-pub(super) fn slowest(events: &[Rotation]) -> BTreeMap<Credential, f64> {
-    let mut slowest = BTreeMap::<Credential, f64>::new();
-    for rotation in events {
-        let slot = slowest.entry(rotation.credential).or_default();
-        *slot = slot.max(rotation.seen_after.as_secs_f64());
-    }
-    slowest
-}
-
-fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
+    (counts, slowest)
 }
 
 #[cfg(test)]

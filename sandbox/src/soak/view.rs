@@ -1,7 +1,10 @@
-//! What is seen of a soak while it goes on: a line that moves on a terminal, and a line for each
+//! What is shown of a soak while it goes on: a line that moves on a terminal, and a line for each
 //! rotation.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::RefCell,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::task::JoinHandle;
@@ -9,11 +12,13 @@ use tokio::task::JoinHandle;
 use super::load::Load;
 use crate::rotations::Rotation;
 
-/// Ends with its owner.
+/// Shows a soak until it is dropped, and collects what has been rotated.
 pub(super) struct View {
     bar: ProgressBar,
     begun: Instant,
     ticking: JoinHandle<()>,
+    rotations: RefCell<Vec<Rotation>>,
+    problems: RefCell<Vec<String>>,
 }
 
 impl View {
@@ -23,30 +28,40 @@ impl View {
             bar.set_style(style);
         }
         let begun = Instant::now();
-        let ticking = tokio::spawn(tick(bar.clone(), begun, load));
         Self {
+            ticking: tokio::spawn(tick(bar.clone(), begun, load)),
             bar,
             begun,
-            ticking,
+            rotations: RefCell::default(),
+            problems: RefCell::default(),
         }
     }
 
-    pub(super) fn rotated(&self, rotation: &Rotation) {
-        self.say(&format!(
-            "{}: {} -> {}, in use after {:.1} s",
-            rotation.credential.name(),
-            rotation.before,
-            rotation.now,
-            rotation.seen_after.as_secs_f64()
-        ));
+    pub(super) fn note(&self, rotated: anyhow::Result<Rotation>) {
+        match rotated {
+            Ok(rotation) => {
+                self.say(&format!(
+                    "{}: {} -> {}, in use after {:.1} s",
+                    rotation.credential.name(),
+                    rotation.before,
+                    rotation.now,
+                    rotation.seen_after.as_secs_f64()
+                ));
+                self.rotations.borrow_mut().push(rotation);
+            }
+            Err(error) => {
+                let problem = keyutil::chain(error.as_ref());
+                self.say(&format!("PROBLEM: {problem}"));
+                self.problems.borrow_mut().push(problem);
+            }
+        }
     }
 
-    pub(super) fn failed(&self, problem: &str) {
-        self.say(&format!("PROBLEM: {problem}"));
-    }
-
-    pub(super) fn finish(self) {
-        self.bar.finish_and_clear();
+    /// The rotations, in the order of their time, and what went wrong.
+    pub(super) fn finish(self) -> (Vec<Rotation>, Vec<String>) {
+        let mut rotations = self.rotations.take();
+        rotations.sort_by_key(|rotation| rotation.at);
+        (rotations, self.problems.take())
     }
 
     fn say(&self, line: &str) {
@@ -62,6 +77,7 @@ impl View {
 impl Drop for View {
     fn drop(&mut self) {
         self.ticking.abort();
+        self.bar.finish_and_clear();
     }
 }
 

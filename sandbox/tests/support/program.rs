@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use sandbox::signal::{self, Signal};
+use sandbox::guard::{self, Signal};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     process::{Child, Command},
@@ -89,7 +89,7 @@ impl Program {
 
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
-        signal::send(self.id(), signal).unwrap();
+        guard::send_signal(self.id(), signal).unwrap();
     }
 
     /// Waits until it ends and all of its output is read.
