@@ -68,6 +68,17 @@ pub enum Sent<'a> {
     Token(&'a UnverifiedToken),
 }
 
+impl<'a> Sent<'a> {
+    /// What is sent with this token: its content, where it is a JWT.
+    pub fn of(token: Option<Option<&'a UnverifiedToken>>) -> Self {
+        match token {
+            None => Self::Nothing,
+            Some(None) => Self::Opaque,
+            Some(Some(content)) => Self::Token(content),
+        }
+    }
+}
+
 /// What explains a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explanation {

@@ -1,10 +1,10 @@
 //! How a call leaves the process.
 //!
-//! SDK → `bridge` → `interceptor` → `channel` → `stream` → server.
+//! SDK → `sdk_service` → `auth_interceptor` → `channel` → `stream` → server.
 //!
 //! | what | file |
 //! |---|---|
-//! | the SDK's callback ↔ our channel, raw bytes in and out | `bridge.rs` |
+//! | the SDK's callback ↔ our channel, raw bytes in and out | `sdk_service.rs` |
 //! | what has become of the calls, counted | `call_outcomes.rs` |
 //! | the token goes into every call: the tonic `Interceptor` | `auth_interceptor.rs` |
 //! | a tonic channel that is replaced when identity or trust changes | `channel.rs` |
@@ -13,7 +13,6 @@
 //! | the connection, and the TLS alert that ended it | `stream.rs` |
 
 pub mod auth_interceptor;
-pub mod bridge;
 pub mod call_outcomes;
 pub mod channel;
 mod connection_log;
@@ -23,6 +22,7 @@ mod failure_log;
 mod handshake;
 mod local_cause;
 mod peer;
+mod sdk_service;
 mod security;
 mod stream;
 mod trial;
@@ -35,10 +35,11 @@ pub use call_outcomes::is_refusal;
 pub use channel::RotatingChannel;
 pub use connection_log::{ConnectionLog, OngoingFailure};
 pub use connector::Connector;
-pub use error::{ConnectorError, Phase, alert_in};
+pub use error::{ConnectStage, ConnectorError, alert_in};
 pub use handshake::Secured;
 pub use local_cause::LocalCause;
 pub use peer::PeerInfo;
+pub use sdk_service::{BytesCodec, sdk_service};
 pub use security::{Security, TlsCredentials, TrustSource};
 pub use trial::Rejection;
 

@@ -16,6 +16,9 @@ use keyutil_cli::{
     pki::{Authority, AuthorityRequest, LeafRequest, Party, Purpose, Validity},
 };
 use secrecy::{ExposeSecret, SecretString};
+use temporalio_common::protos::temporal::api::workflowservice::v1::{
+    DescribeNamespaceRequest, workflow_service_client::WorkflowServiceClient,
+};
 use tonic::{Request, Status, service::interceptor::InterceptedService};
 
 use crate::stack::{AUDIENCE, Stack};
@@ -97,7 +100,7 @@ pub async fn attempt(stack: &Stack, wrong: Wrong) -> anyhow::Result<Refused> {
 }
 
 async fn certificate_refusal(args: &ConnectArgs) -> anyhow::Result<Refused> {
-    match open(args)?.probe().await {
+    match open(args)?.session().probe().await {
         Err(ConnectError::ClientCertificate {
             presented, source, ..
         }) => Ok(Refused {
@@ -168,8 +171,13 @@ async fn send(
         }
         Ok(request)
     };
-    let channel = InterceptedService::new(opened.bare_channel().clone(), interceptor);
-    connect::describe(channel, namespace).await
+    let channel = InterceptedService::new(opened.session().channel().clone(), interceptor);
+    let request = DescribeNamespaceRequest {
+        namespace: namespace.to_owned(),
+        ..Default::default()
+    };
+    let mut service = WorkflowServiceClient::new(channel);
+    service.describe_namespace(request).await.map(drop)
 }
 
 fn open(args: &ConnectArgs) -> anyhow::Result<PendingConnection> {
@@ -235,6 +243,7 @@ fn wrong_token(stack: &Stack, wrong: Wrong) -> anyhow::Result<SecretString> {
 pub async fn control(stack: &Stack) -> anyhow::Result<()> {
     let opened = open(&stack.connect_args(Party::Worker))?;
     opened
+        .session()
         .probe()
         .await
         .context("the right credentials were refused")

@@ -211,7 +211,7 @@ async fn workflows(stack: &Stack) -> i64 {
         namespace: stack.namespace().to_owned(),
         ..Default::default()
     };
-    let mut service = WorkflowServiceClient::new(connection.channel());
+    let mut service = WorkflowServiceClient::new(connection.session().authorized_channel());
     let answer = service.count_workflow_executions(request).await.unwrap();
     answer.into_inner().count
 }

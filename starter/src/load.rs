@@ -9,7 +9,7 @@ use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use keyutil::{
     Connection, Diagnosis,
-    diagnosis::{Class, Step},
+    diagnosis::{Class, ResultExt, Step},
     program,
 };
 use temporalio_client::{

@@ -18,12 +18,11 @@ use clap::{Parser, ValueEnum};
 use keyutil::{
     ConnectArgs, Diagnosis,
     base::redact::without_user,
-    connect::{self, Observer},
+    connect::{self, Observer, check},
     diagnosis::{Diagnosed, ResultExt},
     program::{self, LogArgs},
     settings::Settings,
 };
-use keyutil_cli::doctor;
 use tracing::warn;
 use worker::DEFAULT_TASK_QUEUE;
 
@@ -172,18 +171,16 @@ impl Run {
             Some(Deadline { at, limit })
         });
         if arguments.check {
-            let report = {
+            let ready = {
                 let left = deadline.map_or(Duration::MAX, Deadline::left);
-                let ready = doctor::ready_to_start(&connection, &arguments.task_queue, left);
+                let ready = check::ready_to_start(&connection, &arguments.task_queue, left);
                 // Of several calls each is given what is left.
                 let late = || anyhow::anyhow!("the check was not done in time (`--timeout`)");
                 tokio::time::timeout(left.saturating_add(GRACE), ready)
                     .await
                     .map_err(|_| late())?
             };
-            if let Some(diagnosis) = report.diagnosis() {
-                return Err(Diagnosed::from(diagnosis).into());
-            }
+            ready.map_err(Diagnosed::from)?;
             self.checked = Some(format!(
                 "Check passed: workflows may be started in `{}`, and somebody polls `{}`",
                 arguments.connect.namespace, arguments.task_queue
@@ -224,8 +221,8 @@ impl Run {
         if let Some(late) = failures().find(is_late) {
             first = late.clone();
             // The time is up, so what is not known at once stays unknown.
-            let polled = doctor::polled(load.connection, &load.task_queue, GRACE).await;
-            first.diagnosis = match polled.diagnosis() {
+            let polled = check::polled(load.connection, &load.task_queue, GRACE).await;
+            first.diagnosis = match polled.err() {
                 Some(found) => {
                     first.words = format!("{}: {}", late.words, found.cause);
                     found
@@ -250,8 +247,8 @@ impl Run {
 /// A person who waits wants to know before all the time is up. Goes on until it is dropped.
 async fn warn_if_nobody_polls(load: &Load<'_>) -> Infallible {
     tokio::time::sleep(PATIENCE).await;
-    let polled = doctor::polled(load.connection, &load.task_queue, PATIENCE).await;
-    if let Some(diagnosis) = polled.diagnosis() {
+    let polled = check::polled(load.connection, &load.task_queue, PATIENCE).await;
+    if let Err(diagnosis) = polled {
         warn!(
             reason = diagnosis.cause,
             hint = diagnosis.hint,

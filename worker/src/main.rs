@@ -60,7 +60,7 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
         Some(address) => {
             let metrics = SdkMetrics::start()?;
             let exporter = Some(metrics.address());
-            opened = opened.counting_with(metrics.client_meter());
+            opened = opened.metrics_meter(metrics.client_meter());
             let health = Health::listen(address, observer.clone(), exporter).await?;
             Some((health, metrics))
         }

@@ -21,13 +21,9 @@ use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
 use hyper_util::rt::TokioIo;
 use keyutil::{
     connect::{self, PendingConnection},
-    credentials::FileWatcher,
     settings::Settings,
     token::signing_key,
-    transport::{
-        CallOutcomes,
-        bridge::{Bridge, BytesCodec},
-    },
+    transport::BytesCodec,
 };
 use peer::Peer;
 use secrecy::ExposeSecret;
@@ -95,7 +91,7 @@ fn bare_tonic_channel(bencher: Bencher<'_, '_>) {
 #[divan::bench]
 fn channel_that_rotates_with_interceptor(bencher: Bencher<'_, '_>) {
     let setting = Setting::new();
-    let channel = setting.opened().channel();
+    let channel = setting.opened().session().authorized_channel();
     bencher.bench_local(|| {
         setting.runtime.block_on(async {
             let mut request = Request::new(message());
@@ -113,16 +109,7 @@ fn bridge_as_the_sdk_calls_it(bencher: Bencher<'_, '_>) {
     let opened = setting.opened();
     let service = {
         let _runtime = setting.runtime.enter();
-        Bridge {
-            channel: opened.channel(),
-            compression: None,
-            target: "localhost".to_owned(),
-            explain: Box::new(|_| None),
-            connected: Box::new(|| true),
-            calls: Arc::new(CallOutcomes::default()),
-            watch: FileWatcher::start(Vec::new()),
-        }
-        .into_service()
+        opened.sdk_service()
     };
     bencher.bench_local(|| {
         let request = GrpcRequest {

@@ -79,7 +79,7 @@ async fn client_certificate() -> Vec<Duration> {
         let certificate = leaf.certificate_pem.as_bytes();
         files::replace(&world.path("tls.crt"), certificate, Mode::Public).unwrap();
         let replaced = Instant::now();
-        while peer::call(opened.bare_channel()).await.serial != serial {
+        while peer::call(opened.session().channel()).await.serial != serial {
             tokio::time::sleep(BETWEEN_CALLS).await;
         }
         times.push(replaced.elapsed());

@@ -9,8 +9,7 @@
 //! | where each setting came from | `configuration.rs` |
 //! | certificates, keys and CAs in files | `files.rs` |
 //! | name, TCP, TLS | `network.rs` |
-//! | a server that can be called | `server.rs` |
-//! | calls that need no permission | `grpc.rs` |
+//! | calls that need no permission, and the smallest that needs one | `server.rs` |
 //! | the token | `token.rs` |
 //! | the key set | `jwks.rs` |
 //! | the clocks | `clock.rs` |
@@ -18,12 +17,11 @@
 //! | who polls the task queue | `task_queue.rs` |
 //! | what was found | `report.rs` |
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 mod clock;
 mod configuration;
 mod files;
-mod grpc;
 mod jwks;
 mod network;
 mod permission;
@@ -37,12 +35,11 @@ pub use report::{Finding, Mark, Report};
 
 use self::{
     jwks::KeySet,
-    server::{Facts, Probe, Server},
+    server::{Facts, Probe},
 };
 use keyutil::{
     args::ConnectArgs,
-    base::time::to_the_second,
-    connect::Connection,
+    connect::{Session, check::Program},
     credentials::TokenSource,
     diagnosis::Step,
     explain::{Explanation, TokenVerdict},
@@ -59,7 +56,7 @@ pub struct Examination<'a> {
     /// Where each setting came from.
     pub origins: &'a [Origin],
     /// The program whose permissions are looked for.
-    pub role: Option<Party>,
+    pub program: Option<Program>,
     /// The task queue to look for pollers of.
     pub task_queue: Option<&'a str>,
     /// The key set that the server reads: a URL, or a file.
@@ -75,17 +72,6 @@ impl Examination<'_> {
     fn limit(&self) -> Duration {
         self.connect.connect_timeout.min(LIMIT)
     }
-}
-
-/// For whom the way is walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Party {
-    /// Starts workflows, and needs somebody who polls.
-    Starter,
-    /// Polls, and needs nobody else.
-    Worker,
-    /// Registers namespaces.
-    Admin,
 }
 
 /// For each step that waits for somebody, at most.
@@ -124,13 +110,14 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
         return report;
     };
 
-    let server = Server::new(channel, token, args.namespace.trim(), limit).compressing(compression);
-    server.answers(&mut report).await;
-    let probe = server.probe().await;
-    let verdict = server.verdict(&probe).await;
+    let session =
+        Session::new(channel, token.cloned(), args.namespace.trim(), compression).within(limit);
+    server::answers(&session, &mut report).await;
+    let probe = Probe::of(&session).await;
+    let verdict = probe.verdict(&session).await;
     let key_set = jwks::look(&mut report, examination, token, verdict).await;
     let why = match &probe {
-        Probe::Refused(_) => Some(why(&server, examination, token, &key_set, verdict).await),
+        Probe::Refused(_) => Some(why(&session, examination, token, &key_set, verdict).await),
         _ => None,
     };
     token::look(&mut report, examination, token, &problems, why.as_ref());
@@ -140,12 +127,10 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
         &key_set,
         verdict == TokenVerdict::Accepted,
     );
-    if server
-        .permits(&mut report, examination.role, probe, why.as_ref())
-        .await
-    {
+    let program = examination.program;
+    if permission::look(&session, &mut report, program, probe, why.as_ref()).await {
         match examination.task_queue {
-            Some(name) => server.is_polled(&mut report, examination.role, name).await,
+            Some(name) => task_queue::look(&session, &mut report, program, name).await,
             None => report.skip(Step::TaskQueue, "none is named: give `--task-queue`"),
         }
     } else {
@@ -158,54 +143,30 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
     report
 }
 
-/// What a starter needs beyond a connection: permission to start workflows, and somebody who polls
-/// the task queue. Nothing is started.
-/// Each call is given `limit`, and 5 s at most.
-pub async fn ready_to_start(connection: &Connection, task_queue: &str, limit: Duration) -> Report {
-    let server = Server::of(connection, limit.min(LIMIT));
-    let mut report = Report::default();
-    let role = Some(Party::Starter);
-    // Whoever has a connection has been answered.
-    if server
-        .permits(&mut report, role, Probe::Accepted, None)
-        .await
-    {
-        server.is_polled(&mut report, role, task_queue).await;
-    }
-    report
-}
-
-/// Whether somebody polls the task queue. Each call is given `limit`, and 5 s at most.
-pub async fn polled(connection: &Connection, task_queue: &str, limit: Duration) -> Report {
-    let mut report = Report::default();
-    let role = Some(Party::Starter);
-    Server::of(connection, limit.min(LIMIT))
-        .is_polled(&mut report, role, task_queue)
-        .await;
-    report
-}
-
 /// Why the server refuses the token, with all that can be found out about it.
 async fn why(
-    server: &Server,
+    session: &Session,
     examination: &Examination<'_>,
     token: Option<&TokenSource>,
     key_set: &KeySet,
     verdict: TokenVerdict,
 ) -> Explanation {
-    let explanation = server.why(&Facts {
-        key_set: key_set.document(),
-        key_is_new: key_set.key_is_new,
-        audience: examination.audience,
-        verdict,
-    });
+    let explanation = server::why(
+        session,
+        &Facts {
+            key_set: key_set.document(),
+            key_is_new: key_set.key_is_new,
+            audience: examination.audience,
+            verdict,
+        },
+    );
     let Explanation::Possible(suspects) = explanation else {
         return explanation;
     };
     let Some(TokenSource::Minted(minter)) = token else {
         return Explanation::Possible(suspects);
     };
-    match clock::measure(server, minter).await {
+    match clock::measure(session, minter).await {
         Some(seconds_ahead) => Explanation::Certain(vec![clock::cause(seconds_ahead)]),
         // The server takes no token of this key, whatever its times are.
         None => Explanation::Possible(
@@ -214,23 +175,5 @@ async fn why(
                 .filter(|suspect| suspect.step != Step::Clock)
                 .collect(),
         ),
-    }
-}
-
-/// A time to the second, and how far away it is.
-fn when(time: SystemTime, now: SystemTime) -> String {
-    let shown = to_the_second(time);
-    match time.duration_since(now) {
-        Ok(left) => format!("{shown} (in {})", roughly(left)),
-        Err(past) => format!("{shown} ({} ago)", roughly(past.duration())),
-    }
-}
-
-/// To the second, and for what takes days without the rest.
-fn roughly(duration: Duration) -> String {
-    const DAY: u64 = 24 * 60 * 60;
-    match duration.as_secs() {
-        seconds if seconds >= 2 * DAY => format!("{} days", seconds / DAY),
-        seconds => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
     }
 }

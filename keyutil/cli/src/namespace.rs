@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use temporalio_common::protos::temporal::api::workflowservice::v1::{
     CountWorkflowExecutionsRequest, RegisterNamespaceRequest,
-    workflow_service_client::WorkflowServiceClient,
 };
 use tonic::Code;
 
@@ -40,11 +39,11 @@ pub async fn register(
     };
     let registered = opened
         .retry_until_ready(async || {
-            let mut service = WorkflowServiceClient::new(opened.channel());
+            let mut service = opened.session().service();
             match service.register_namespace(request.clone()).await {
                 Ok(_) => Ok(Registered::Created),
                 Err(status) if status.code() == Code::AlreadyExists => Ok(Registered::Existed),
-                Err(status) => Err(opened.explain(status, namespace, Role::Admin)),
+                Err(status) => Err(opened.session().explain(status, Role::Admin)),
             }
         })
         .await?;
@@ -58,13 +57,13 @@ pub async fn register(
 /// `DescribeNamespace` reads the database. This goes by the cache that every other call goes by,
 /// which learns of a new namespace a little later.
 async fn usable(opened: &PendingConnection, namespace: &str) -> Result<(), ConnectError> {
-    let mut service = WorkflowServiceClient::new(opened.channel());
+    let mut service = opened.session().service();
     let request = CountWorkflowExecutionsRequest {
         namespace: namespace.to_owned(),
         ..Default::default()
     };
     match service.count_workflow_executions(request).await {
         Ok(_) => Ok(()),
-        Err(status) => Err(opened.explain(status, namespace, Role::Read)),
+        Err(status) => Err(opened.session().explain(status, Role::Read)),
     }
 }

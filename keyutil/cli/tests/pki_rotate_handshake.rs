@@ -156,21 +156,21 @@ async fn a_running_worker_goes_through_the_rotation_of_both_cas() {
     peer.end_each_connection();
     let options = AuthorityOptions::default();
     let mut now = SystemTime::now();
-    let mut serials = vec![call(opened.bare_channel()).await.serial];
+    let mut serials = vec![call(opened.session().channel()).await.serial];
     for kind in [AuthorityKind::Clients, AuthorityKind::Frontend] {
         for step in [Step::Trust, Step::Reissue, Step::Retire] {
             rotate_authority(&layout, kind, step, &options, || now).unwrap();
             now += options.wait();
             if step == Step::Retire {
                 look(&opened);
-                serials.push(call(opened.bare_channel()).await.serial);
+                serials.push(call(opened.session().channel()).await.serial);
                 peer.present(server(&layout));
             } else {
                 peer.present(server(&layout));
-                serials.push(call(opened.bare_channel()).await.serial);
+                serials.push(call(opened.session().channel()).await.serial);
                 look(&opened);
             }
-            serials.push(call(opened.bare_channel()).await.serial);
+            serials.push(call(opened.session().channel()).await.serial);
         }
     }
     serials.dedup();

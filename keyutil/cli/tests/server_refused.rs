@@ -198,7 +198,7 @@ async fn a_host_that_has_no_address() {
     let mut args = world.args(7233);
     // Reserved for this by RFC 6761.
     args.address = "temporal.invalid:7233".to_owned();
-    let error = open(&args).probe().await.unwrap_err();
+    let error = open(&args).session().probe().await.unwrap_err();
     let told = chain(&error);
     if told.contains("no connection within") {
         eprintln!("not tested: the name service of this machine does not answer");

@@ -19,7 +19,7 @@ use keyutil::{
     connect::PendingConnection,
     credentials::{FileWatcher, Identity},
     diagnosis::Diagnose,
-    transport::{ConnectorError, bridge::Bridge},
+    transport::ConnectorError,
 };
 use keyutil_cli::pki::{Leaf, Purpose};
 use peer::{Peer, call, mutual, try_call};
@@ -33,22 +33,30 @@ async fn a_new_client_certificate_is_seen_by_the_next_call_after_a_full_handshak
     let world = World::new();
     let peer = Peer::start(mutual(&world.server(), world.clients.certificate_pem())).await;
     let opened = world.open(peer.port);
-    let before = call(opened.bare_channel()).await;
-    assert_eq!(before, call(opened.bare_channel()).await, "one connection");
+    let before = call(opened.session().channel()).await;
+    assert_eq!(
+        before,
+        call(opened.session().channel()).await,
+        "one connection"
+    );
     assert_eq!(before.handshake, "Full");
 
     // One that does not belong to its key changes nothing.
     let new = issue(&world.clients, Purpose::Client, now());
     fs::write(world.path("tls.crt"), &new.certificate_pem).unwrap();
     look(&opened);
-    assert_eq!(before, call(opened.bare_channel()).await);
+    assert_eq!(before, call(opened.session().channel()).await);
 
     world.present(&new);
     look(&opened);
-    let after = call(opened.bare_channel()).await;
+    let after = call(opened.session().channel()).await;
     assert_eq!(after.serial, serial(&new));
     assert_eq!(after.handshake, "Full");
-    assert_eq!(after, call(opened.bare_channel()).await, "one connection");
+    assert_eq!(
+        after,
+        call(opened.session().channel()).await,
+        "one connection"
+    );
 }
 
 #[tokio::test]
@@ -57,13 +65,13 @@ async fn the_ca_of_the_server_is_replaced_in_three_steps() {
     let clients = world.clients.certificate_pem();
     let peer = Peer::start(mutual(&world.server(), clients)).await;
     let opened = world.open(peer.port);
-    let first = call(opened.bare_channel()).await;
+    let first = call(opened.session().channel()).await;
     assert_eq!(first.connection, "1");
 
     let new = authority("frontend");
     world.trust(&[&new, &world.frontend]);
     look(&opened);
-    let both = call(opened.bare_channel()).await;
+    let both = call(opened.session().channel()).await;
     assert_eq!(both.connection, "2");
     assert_eq!(
         (&both.serial, &both.handshake),
@@ -73,12 +81,12 @@ async fn the_ca_of_the_server_is_replaced_in_three_steps() {
     peer.present(mutual(&issue(&new, Purpose::Server, now()), clients));
     assert_eq!(
         both,
-        call(opened.bare_channel()).await,
+        call(opened.session().channel()).await,
         "nothing is cut off"
     );
     world.trust(&[&new]);
     look(&opened);
-    let last = call(opened.bare_channel()).await;
+    let last = call(opened.session().channel()).await;
     assert_eq!((&last.connection[..], &last.handshake[..]), ("3", "Full"));
 
     // A bundle that was cut short is not taken for a smaller one.
@@ -89,8 +97,8 @@ async fn the_ca_of_the_server_is_replaced_in_three_steps() {
     .concat();
     fs::write(world.path("ca.crt"), cut).unwrap();
     look(&opened);
-    assert_eq!(last, call(opened.bare_channel()).await);
-    opened.probe().await.unwrap();
+    assert_eq!(last, call(opened.session().channel()).await);
+    opened.session().probe().await.unwrap();
 }
 
 /// Many times and several at once, because the alert and our first write race each other.
@@ -105,7 +113,7 @@ async fn a_refused_client_certificate_is_always_told_as_such() {
         tokio::spawn(async move {
             for round in 0..200 {
                 let opened = world.open(port);
-                let error = opened.probe().await.unwrap_err();
+                let error = opened.session().probe().await.unwrap_err();
                 assert_refused(&opened, &error, AlertDescription::UnknownCA, round);
                 let words = keyutil::chain(&error);
                 assert!(words.contains("refused the client certificate"), "{words}");
@@ -150,13 +158,14 @@ async fn a_client_certificate_that_is_accepted_again_clears_the_journal() {
     let others = authority("clients");
     let peer = Peer::start(mutual(&world.server(), others.certificate_pem())).await;
     let opened = world.open(peer.port);
-    opened.probe().await.unwrap_err();
+    opened.session().probe().await.unwrap_err();
 
     peer.present(mutual(&world.server(), world.clients.certificate_pem()));
-    opened.probe().await.unwrap();
+    opened.session().probe().await.unwrap();
     assert!(
         opened
-            .bare_channel()
+            .session()
+            .channel()
             .connector()
             .log()
             .last_failure()
@@ -171,16 +180,7 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
     let peer = Peer::start(mutual(&world.server(), world.clients.certificate_pem())).await;
     peer.end_each_connection();
     let opened = world.open(peer.port);
-    let bridge = Bridge {
-        explain: Box::new(|_| None),
-        connected: Box::new(|| true),
-        channel: opened.channel(),
-        compression: None,
-        target: "test".to_owned(),
-        calls: Arc::default(),
-        watch: FileWatcher::start(Vec::new()),
-    };
-    let service = bridge.into_service();
+    let service = opened.sdk_service();
     let callers = (0..4).map(|_| {
         let service = service.clone();
         tokio::spawn(async move {
@@ -199,7 +199,7 @@ async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
     }
     // This one, too, may be queued on a connection that ends.
     let seen = loop {
-        if let Ok(seen) = try_call(opened.bare_channel()).await {
+        if let Ok(seen) = try_call(opened.session().channel()).await {
             break seen;
         }
     };
@@ -212,7 +212,7 @@ fn assert_refused(
     expected: AlertDescription,
     round: u32,
 ) {
-    let journal = opened.bare_channel().connector().log().last_failure();
+    let journal = opened.session().channel().connector().log().last_failure();
     assert!(
         matches!(journal, Some(ConnectorError::Alert { alert, .. }) if alert == expected),
         "round {round}: {journal:?}"

@@ -27,7 +27,7 @@ async fn a_certificate_that_the_server_refuses_is_not_used_for_calls() {
     world.present(&refused);
     look(&opened);
     for _ in 0..50 {
-        assert_eq!(before, call(opened.bare_channel()).await);
+        assert_eq!(before, call(opened.session().channel()).await);
     }
     let rejected = rejected(&opened).unwrap();
     for words in ["UnknownCA", "others", "refused the client certificate"] {
@@ -62,12 +62,12 @@ async fn the_next_certificate_is_tried_at_once() {
 
     world.present(&issue(&authority("others"), Purpose::Client, now()));
     look(&opened);
-    assert_eq!(before, call(opened.bare_channel()).await);
+    assert_eq!(before, call(opened.session().channel()).await);
     world.present(&issue(&world.clients, Purpose::Client, now()));
     look(&opened);
     // What was wrong with the one before is not told of this one.
     assert_eq!(rejected(&opened), None);
-    assert_ne!(before.serial, call(opened.bare_channel()).await.serial);
+    assert_ne!(before.serial, call(opened.session().channel()).await.serial);
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_bundle_that_does_not_verify_the_server_is_not_used_for_calls() {
     let new = authority("new");
     world.trust(&[&new]);
     look(&opened);
-    assert_eq!(before, call(opened.bare_channel()).await);
+    assert_eq!(before, call(opened.session().channel()).await);
     let reason = rejected(&opened).unwrap().reason;
     for words in ["failed to verify the certificate", "temporal new CA"] {
         assert!(reason.contains(words), "{reason}");
@@ -119,12 +119,12 @@ async fn a_server_that_says_nothing_on_the_new_connection_holds_up_one_call() {
     world.present(&issue(&world.clients, Purpose::Client, now()));
     look(&opened);
     let begun = Instant::now();
-    let (first, others) = tokio::join!(call(opened.bare_channel()), async {
+    let (first, others) = tokio::join!(call(opened.session().channel()), async {
         // After the first has begun.
         tokio::task::yield_now().await;
         let others = [
-            call(opened.bare_channel()).await,
-            call(opened.bare_channel()).await,
+            call(opened.session().channel()).await,
+            call(opened.session().channel()).await,
         ];
         (others, begun.elapsed())
     });
@@ -142,7 +142,7 @@ async fn a_server_that_says_nothing_on_the_new_connection_holds_up_one_call() {
 async fn until(opened: &PendingConnection, like_this: impl Fn(&Seen) -> bool) -> Seen {
     let begun = Instant::now();
     loop {
-        let seen = try_call(opened.bare_channel()).await;
+        let seen = try_call(opened.session().channel()).await;
         if let Ok(seen) = &seen
             && like_this(seen)
         {
@@ -158,7 +158,7 @@ async fn connected() -> (World, Peer, PendingConnection, Seen) {
     let world = World::new();
     let peer = Peer::start(mutual(&world.server(), world.clients.certificate_pem())).await;
     let opened = world.open(peer.port);
-    let before = call(opened.bare_channel()).await;
+    let before = call(opened.session().channel()).await;
     (world, peer, opened, before)
 }
 

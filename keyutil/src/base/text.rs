@@ -19,6 +19,12 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
+/// Text of others for one line of a report: printable, and not longer than a person reads.
+pub fn fit(text: &str) -> String {
+    const LONGEST: usize = 1500;
+    shortened(&printable(text), LONGEST)
+}
+
 fn escaped(text: &str, keep: impl Fn(char) -> bool) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {

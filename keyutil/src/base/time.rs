@@ -1,6 +1,6 @@
 //! Times as people and machines both read them: RFC 3339, in UTC, to the millisecond.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
@@ -55,9 +55,27 @@ fn within_the_calendar(time: SystemTime, shown: impl Fn(SystemTime) -> String) -
     }
 }
 
+/// A time to the second, and how far away it is.
+pub fn when(time: SystemTime, now: SystemTime) -> String {
+    let shown = to_the_second(time);
+    match time.duration_since(now) {
+        Ok(left) => format!("{shown} (in {})", roughly(left)),
+        Err(past) => format!("{shown} ({} ago)", roughly(past.duration())),
+    }
+}
+
+/// To the second, and for what takes days without the rest.
+fn roughly(duration: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match duration.as_secs() {
+        seconds if seconds >= 2 * DAY => format!("{} days", seconds / DAY),
+        seconds => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
 

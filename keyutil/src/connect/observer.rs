@@ -1,85 +1,73 @@
 //! Who sees how a connection is doing.
 
-use std::{
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::{fmt, sync::Arc, time::SystemTime};
 
-use super::{ConnectError, connection_failed, failed_with};
+use parking_lot::Mutex;
+
+use super::{ConnectError, Session, failed_with};
 use crate::{
     base::chain,
     credentials::{Credential, TokenSource},
     diagnosis::Diagnosed,
     status::{ConnectionStatus, CredentialStatus, CredentialsStatus, Failure, Phase, Status},
-    transport::{
-        AuthInterceptor, CallOutcomes, RotatingChannel, Security, TlsCredentials, TrustSource,
-    },
+    transport::{CallOutcomes, Security, TlsCredentials, TrustSource},
 };
 
 /// Sees how a connection and its credentials are doing. Clones see the same.
 #[derive(Clone)]
 pub struct Observer {
-    channel: RotatingChannel,
-    interceptor: AuthInterceptor,
-    namespace: Arc<str>,
+    session: Session,
     phase: Arc<Mutex<Phase>>,
-    calls: Arc<CallOutcomes>,
+    outcomes: Arc<CallOutcomes>,
 }
 
 impl Observer {
-    pub(super) fn new(
-        channel: &RotatingChannel,
-        interceptor: &AuthInterceptor,
-        namespace: &str,
-    ) -> Self {
+    pub(super) fn new(session: &Session) -> Self {
         Self {
-            channel: channel.clone(),
-            interceptor: interceptor.clone(),
-            namespace: namespace.into(),
+            session: session.clone(),
             phase: Arc::new(Mutex::new(Phase::Connecting { last_attempt: None })),
-            calls: Arc::default(),
+            outcomes: Arc::default(),
         }
     }
 
     /// How all is doing now.
     pub fn status(&self) -> Status {
-        let connector = self.channel.connector();
+        let connector = self.session.connector();
         let log = connector.log();
-        let mut credentials = credentials(connector.security(), self.interceptor.source());
-        if self.channel.rejection().is_some() {
-            name_those_kept(&mut credentials, &self.channel.credentials());
+        let mut credentials = credentials(connector.security(), self.session.token_source());
+        if self.session.channel().rejection().is_some() {
+            name_those_kept(&mut credentials, &self.session.channel().credentials());
         }
         Status {
             target: connector.target(),
-            namespace: self.namespace.to_string(),
-            phase: self.phase().clone(),
+            namespace: self.session.namespace().to_owned(),
+            phase: self.phase.lock().clone(),
             credentials,
             connection: ConnectionStatus {
                 handshakes: log.handshakes(),
                 last_handshake: log.last_handshake(),
                 failures: log.failures(),
                 last_failure: log.ongoing_failure().map(|standing| Failure {
-                    reason: chain(&connection_failed(&self.channel, standing.error)),
+                    reason: chain(&self.session.connection_failed(standing.error)),
                     since: standing.since,
                 }),
-                rejected: self.channel.rejection().map(|rejection| Failure {
+                rejected: self.session.channel().rejection().map(|rejection| Failure {
                     reason: chain(&failed_with(
-                        self.channel.connector(),
+                        self.session.connector(),
                         &rejection.credentials,
                         rejection.error,
                     )),
                     since: rejection.since,
                 }),
             },
-            calls: self.calls.status(),
+            calls: self.outcomes.status(),
         }
     }
 
     /// Adds to an error of a call what keeps calls from going well at this time, if anything does:
     /// the SDK hands on the words of an error alone.
     pub fn diagnosed(&self, error: anyhow::Error) -> anyhow::Error {
-        match self.calls.ongoing() {
+        match self.outcomes.ongoing() {
             Some(diagnosis) => anyhow::Error::new(Diagnosed {
                 diagnosis,
                 error: error.into_boxed_dyn_error(),
@@ -90,46 +78,30 @@ impl Observer {
 
     /// From now on the process finishes what is in hand, and takes nothing new.
     pub fn stopping(&self) {
-        *self.phase() = Phase::Stopping;
-    }
-
-    pub fn channel(&self) -> &RotatingChannel {
-        &self.channel
-    }
-
-    pub fn interceptor(&self) -> &AuthInterceptor {
-        &self.interceptor
-    }
-
-    pub fn namespace(&self) -> &str {
-        &self.namespace
+        *self.phase.lock() = Phase::Stopping;
     }
 
     pub(super) fn working(&self) {
-        *self.phase() = Phase::Working {
+        *self.phase.lock() = Phase::Working {
             since: SystemTime::now(),
         };
     }
 
     pub(super) fn connecting_failed(&self, error: &ConnectError) {
-        *self.phase() = Phase::Connecting {
+        *self.phase.lock() = Phase::Connecting {
             last_attempt: Some(chain(error)),
         };
     }
 
-    pub(super) fn calls(&self) -> Arc<CallOutcomes> {
-        self.calls.clone()
-    }
-
-    fn phase(&self) -> MutexGuard<'_, Phase> {
-        self.phase.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn outcomes(&self) -> Arc<CallOutcomes> {
+        self.outcomes.clone()
     }
 }
 
 impl fmt::Debug for Observer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Observer")
-            .field("target", &self.channel.connector().target())
+            .field("target", &self.session.connector().target())
             .finish_non_exhaustive()
     }
 }

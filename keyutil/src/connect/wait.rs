@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tracing::info;
 
-use super::{ConnectError, PendingConnection, diagnose::connection_failed};
+use super::{ConnectError, PendingConnection};
 use crate::{
     base::chain,
-    transport::{ConnectorError, Phase},
+    transport::{ConnectStage, ConnectorError},
 };
 
 impl PendingConnection {
@@ -17,7 +17,8 @@ impl PendingConnection {
     /// # Errors
     /// [`ConnectError`], with the reason of the last attempt.
     pub async fn wait_until_authorized(&self) -> Result<(), ConnectError> {
-        self.retry_until_ready(async || self.probe().await).await
+        self.retry_until_ready(async || self.session.probe().await)
+            .await
     }
 
     /// Repeats an attempt until it succeeds, or fails in a way that waiting cannot cure, or the
@@ -28,7 +29,7 @@ impl PendingConnection {
     ) -> Result<T, ConnectError> {
         let started = Instant::now();
         let remaining = || {
-            let limit = self.settings.connect_timeout;
+            let limit = self.connect_timeout;
             limit.saturating_sub(started.elapsed())
         };
         let mut pauses = ExponentialBuilder::new()
@@ -60,7 +61,7 @@ impl PendingConnection {
             if !std::mem::replace(&mut announced, true) {
                 info!(
                     reason = chain(&error),
-                    limit = %humantime::format_duration(self.settings.connect_timeout),
+                    limit = %humantime::format_duration(self.connect_timeout),
                     "waiting for the server"
                 );
             }
@@ -73,13 +74,13 @@ impl PendingConnection {
     }
 
     fn no_answer(&self, waited: Duration) -> ConnectError {
-        match self.channel.connector().log().last_failure() {
-            Some(source) => connection_failed(&self.channel, source),
+        match self.session.connector().log().last_failure() {
+            Some(source) => self.session.connection_failed(source),
             None => ConnectError::Unreachable {
-                target: self.channel.connector().target(),
+                target: self.session.connector().target(),
                 waited: None,
                 source: ConnectorError::TimedOut {
-                    phase: Phase::Answer,
+                    stage: ConnectStage::Answer,
                     after: waited,
                 },
             },

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,7 +27,7 @@ use super::{
     trial::{self, Rejection, TrialState},
 };
 
-use crate::transport::LocalCause;
+use crate::{credentials::FileWatcher, transport::LocalCause};
 
 /// The SDK's own intervals (`ClientKeepAliveOptions`), which the server's
 /// `frontend.keepAliveMinTime` allows.
@@ -59,6 +59,8 @@ struct Shared {
     endpoint: Endpoint,
     live: ArcSwap<Live>,
     trials: TrialState,
+    /// Reads the credential files again for as long as a clone of the channel can make calls.
+    watcher: OnceLock<FileWatcher>,
 }
 
 /// A channel, and what its connections are made with.
@@ -103,8 +105,17 @@ impl RotatingChannel {
                 endpoint,
                 live: ArcSwap::from_pointee(live),
                 trials: TrialState::default(),
+                watcher: OnceLock::new(),
             }),
         })
+    }
+
+    /// Keeps the task that follows the credential files for as long as any clone lives.
+    #[must_use]
+    pub fn holding(self, watcher: FileWatcher) -> Self {
+        // A second one would follow the same files.
+        let _ = self.shared.watcher.set(watcher);
+        self
     }
 
     /// Where it connects to, and what happened there last.

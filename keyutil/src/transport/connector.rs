@@ -16,7 +16,7 @@ use tracing::debug;
 
 use super::{
     connection_log::ConnectionLog,
-    error::{ConnectorError, Phase},
+    error::{ConnectStage, ConnectorError},
     handshake::{self, Secured},
     peer::{PeerInfo, RecordingCertResolver, RecordingVerifier},
     security::{Security, TlsCredentials},
@@ -149,7 +149,7 @@ impl Connector {
             source: Arc::new(source),
         };
         let resolving = tokio::net::lookup_host((self.host.as_str(), self.port));
-        let resolved = deadline.wait(Phase::Name, resolving).await?;
+        let resolved = deadline.wait(ConnectStage::Name, resolving).await?;
         let addresses: Vec<_> = resolved.map_err(failed)?.collect();
         if addresses.is_empty() {
             return Err(failed(io::Error::other("the name has no address")));
@@ -164,7 +164,7 @@ impl Connector {
         deadline: Deadline,
     ) -> Result<TcpStream, ConnectorError> {
         let mut last = ConnectorError::TimedOut {
-            phase: Phase::Tcp,
+            stage: ConnectStage::Tcp,
             after: deadline.limit,
         };
         for &address in addresses {
@@ -178,7 +178,7 @@ impl Connector {
             }
             let connecting = tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address));
             let connected = deadline
-                .wait(Phase::Tcp, connecting)
+                .wait(ConnectStage::Tcp, connecting)
                 .await?
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             // Small frames, and a person who waits for each.
@@ -221,7 +221,7 @@ impl Connector {
         })?;
         let connecting = TlsConnector::from(Arc::new(config)).connect(server_name.clone(), tcp);
         let tls = deadline
-            .wait(Phase::Handshake, connecting)
+            .wait(ConnectStage::Handshake, connecting)
             .await?
             .map_err(|source| ConnectorError::handshake(server_name, &peer, source))?;
         let (_, session) = tls.get_ref();
@@ -241,10 +241,14 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    async fn wait<F: Future>(self, phase: Phase, future: F) -> Result<F::Output, ConnectorError> {
+    async fn wait<F: Future>(
+        self,
+        stage: ConnectStage,
+        future: F,
+    ) -> Result<F::Output, ConnectorError> {
         let done = tokio::time::timeout_at(self.at, future).await;
         done.map_err(|_| ConnectorError::TimedOut {
-            phase,
+            stage,
             after: self.limit,
         })
     }

@@ -36,10 +36,10 @@ pub enum ConnectorError {
         source: Arc<io::Error>,
     },
     /// Somebody listens, or not even that, and says nothing.
-    #[error("{phase} within {}", humantime::format_duration(Duration::from_millis(after.as_millis() as u64)))]
+    #[error("{stage} within {}", humantime::format_duration(Duration::from_millis(after.as_millis() as u64)))]
     TimedOut {
         /// What was waited for.
-        phase: Phase,
+        stage: ConnectStage,
         /// The limit.
         after: Duration,
     },
@@ -95,7 +95,7 @@ pub enum ConnectorError {
 
 /// What a connection waits for, in the order in which it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum ConnectStage {
     /// The addresses of a name.
     Name,
     /// A TCP connection.
@@ -106,7 +106,7 @@ pub enum Phase {
     Answer,
 }
 
-impl fmt::Display for Phase {
+impl fmt::Display for ConnectStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Name => "the host name was not resolved",

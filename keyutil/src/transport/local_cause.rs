@@ -11,6 +11,8 @@ pub enum LocalCause {
     /// The answer had HTTP status 431 (RFC 6585 section 5): something before the server takes no
     /// header that large.
     HeadersTooLarge,
+    /// The server refused a token that was valid when the call was sent, and has expired since.
+    TokenExpiredOnTheWay,
 }
 
 impl LocalCause {
@@ -24,15 +26,20 @@ impl LocalCause {
     /// The cause of a status that was marked with one.
     pub fn of(status: &Status) -> Option<Self> {
         let value = status.metadata().get(KEY)?;
-        [Self::NotSent, Self::HeadersTooLarge]
-            .into_iter()
-            .find(|cause| value == cause.name())
+        [
+            Self::NotSent,
+            Self::HeadersTooLarge,
+            Self::TokenExpiredOnTheWay,
+        ]
+        .into_iter()
+        .find(|cause| value == cause.name())
     }
 
     const fn name(self) -> &'static str {
         match self {
             Self::NotSent => "not-sent",
             Self::HeadersTooLarge => "headers-too-large",
+            Self::TokenExpiredOnTheWay => "token-expired-on-the-way",
         }
     }
 }

@@ -15,7 +15,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     connector::Connector,
-    error::{ConnectorError, Phase},
+    error::{ConnectStage, ConnectorError},
     security::{Security, TlsCredentials},
     stream::TrialResult,
 };
@@ -63,7 +63,7 @@ pub(super) async fn run(
     };
     let tried = timeout(LIMIT, tried).await;
     tried.unwrap_or(Err(ConnectorError::TimedOut {
-        phase: Phase::Answer,
+        stage: ConnectStage::Answer,
         after: LIMIT,
     }))
 }

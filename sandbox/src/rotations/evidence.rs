@@ -172,7 +172,7 @@ pub async fn accepts_token_of(stack: &Stack, key: &SigningKey) -> Result<(), Con
 
 async fn probe(args: &ConnectArgs) -> Result<(), ConnectError> {
     let settings = Settings::new(args, "sandbox").map_err(ConnectError::Settings)?;
-    connect::open(settings)?.probe().await
+    connect::open(settings)?.session().probe().await
 }
 
 /// Tries until the server refuses.

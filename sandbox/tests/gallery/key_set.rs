@@ -258,7 +258,7 @@ async fn until_refused(world: &World, address: &str) {
     let opened = connect::open(Settings::new(&args, "gallery").unwrap()).unwrap();
     let begun = Instant::now();
     loop {
-        if let Err(keyutil::ConnectError::Refused { .. }) = opened.probe().await {
+        if let Err(keyutil::ConnectError::Refused { .. }) = opened.session().probe().await {
             return;
         }
         assert!(begun.elapsed() < LIMIT, "the server keeps its keys");

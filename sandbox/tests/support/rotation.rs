@@ -83,7 +83,7 @@ pub async fn complaint_with(worker: &WorkerProcess, words: &str) -> String {
 /// One call that takes permission, on a connection of its own.
 pub async fn probe(args: &ConnectArgs) -> Result<(), ConnectError> {
     let settings = Settings::new(args, "test").unwrap();
-    connect::open(settings).unwrap().probe().await
+    connect::open(settings).unwrap().session().probe().await
 }
 
 /// Waits until the server answers such a call.
@@ -101,7 +101,7 @@ pub async fn until_server_presents(args: &ConnectArgs, serial: &str) {
     loop {
         let settings = Settings::new(args, "test").unwrap();
         let opened = connect::open(settings).unwrap();
-        opened.probe().await.unwrap();
+        opened.session().probe().await.unwrap();
         let handshake = opened.observer().status().connection.last_handshake;
         let presented = handshake.and_then(|handshake| handshake.server);
         if presented.is_some_and(|presented| presented.serial == serial) {

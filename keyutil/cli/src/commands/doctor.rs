@@ -12,7 +12,7 @@ use keyutil::{
     base::redact::without_user,
     program::{self, Failed},
 };
-use keyutil_cli::doctor::{self, Examination, Finding, Mark, Origin, Party, Report, Sourced};
+use keyutil_cli::doctor::{self, Examination, Finding, Mark, Origin, Report, Sourced};
 use serde::Serialize;
 
 /// Look at each step of the way of a call, and say what is wrong, and what to do
@@ -43,7 +43,7 @@ struct LookArgs {
     /// As admin, with a signing key and without `--permissions`, the token is minted with
     /// `<namespace>:admin`, as `keyutil namespace register` does.
     #[arg(long = "as", value_name = "PROGRAM")]
-    role: Option<Role>,
+    program: Option<ProgramArg>,
 
     /// Look who polls this task queue
     #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", value_name = "NAME")]
@@ -72,13 +72,23 @@ Examples:
 
 /// Whose permissions are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Role {
+enum ProgramArg {
     /// Starts workflows; somebody must poll the task queue
     Starter,
     /// Polls for tasks
     Worker,
     /// Registers namespaces
     Admin,
+}
+
+impl From<ProgramArg> for Program {
+    fn from(program: ProgramArg) -> Self {
+        match program {
+            ProgramArg::Starter => Self::Starter,
+            ProgramArg::Worker => Self::Worker,
+            ProgramArg::Admin => Self::Admin,
+        }
+    }
 }
 
 /// How to print.
@@ -97,17 +107,13 @@ pub async fn run(arguments: Doctor) -> anyhow::Result<()> {
         origins: more,
     } = arguments.look;
     let origins = [origins, more].concat();
-    if look.role == Some(Role::Admin) {
+    if look.program == Some(ProgramArg::Admin) {
         args.mint_for_admin();
     }
     let report = doctor::examine(&Examination {
         connect: &args,
         origins: &origins,
-        role: look.role.map(|role| match role {
-            Role::Starter => Party::Starter,
-            Role::Worker => Party::Worker,
-            Role::Admin => Party::Admin,
-        }),
+        program: look.program.map(Into::into),
         task_queue: given(&look.task_queue),
         jwks: given(&look.jwks),
         jwks_refresh: look.refresh_interval,

@@ -4,8 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use secrecy::ExposeSecret;
 
-use super::{Report, jwks::KeySet, server::Server};
+use super::{Report, jwks::KeySet, server::takes};
 use keyutil::{
+    connect::Session,
     credentials::{Minter, Token, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     token::{Claims, claims::seconds},
@@ -82,10 +83,10 @@ pub(super) fn look(
 ///
 /// Comes back with the seconds by which the server is ahead of us; or with nothing, where the
 /// server takes no token at all, so that something else is wrong, or does not answer each time.
-pub(super) async fn measure(server: &Server, minter: &Minter) -> Option<i64> {
+pub(super) async fn measure(session: &Session, minter: &Minter) -> Option<i64> {
     let taken_from = async |seconds_ahead: i64| {
         let token = permitting_nothing(minter, seconds_ahead)?;
-        server.takes(&token).await
+        takes(session, &token).await
     };
     let (mut ahead, mut behind) = (-FARTHEST, FARTHEST);
     if !taken_from(ahead).await? || taken_from(behind).await? {

@@ -6,9 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Report, when};
+use super::Report;
 use keyutil::{
     args::{ConnectArgs, non_empty},
+    base::time::when,
     credentials::{Identity, TrustBundle},
     diagnosis::Step,
     settings::SettingsErrors,

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
 use tokio_rustls::client::TlsStream;
 
-use super::{Report, files, when};
+use super::{Report, files};
 use keyutil::{
     args::{ConnectArgs, non_empty},
+    base::time::when,
     connect::failed_with,
     credentials::Credential,
     diagnosis::{Diagnose, Diagnosis, Step},

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use keyutil::{
-    base::text::{printable, shortened},
+    base::text::fit,
     diagnosis::{Class, Diagnosis, Step},
 };
 
@@ -145,11 +145,3 @@ impl Report {
         &mut self.findings[index]
     }
 }
-
-/// Much of it comes from others: from the server, a token, whoever polls.
-fn fit(text: &str) -> String {
-    shortened(&printable(text), LONGEST)
-}
-
-/// In characters.
-const LONGEST: usize = 1500;

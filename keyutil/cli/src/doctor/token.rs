@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use super::{Examination, Report, when};
+use super::{Examination, Report};
 use keyutil::{
-    base::chain,
+    base::{chain, time::when},
     credentials::{Credential, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     explain::Explanation,

@@ -87,7 +87,7 @@ pub fn open(args: &ConnectArgs) -> PendingConnection {
 pub fn look(opened: &PendingConnection) {
     let Security::Tls {
         identity, trust, ..
-    } = opened.bare_channel().connector().security()
+    } = opened.session().channel().connector().security()
     else {
         panic!("no TLS");
     };

@@ -1,0 +1,322 @@
+//! What a program needs beyond a connection: permission for its calls, and a worker that polls the
+//! task queue. Nothing is started or changed.
+
+use std::time::{Duration, SystemTime};
+
+use temporalio_common::protos::temporal::api::{
+    enums::v1::{TaskQueueType, WorkerStatus},
+    taskqueue::v1::{PollerInfo, TaskQueue},
+    worker::v1::WorkerListInfo,
+    workflowservice::v1::{
+        DescribeTaskQueueRequest, ListWorkersRequest, RegisterNamespaceRequest,
+        RespondWorkflowTaskCompletedRequest, StartWorkflowExecutionRequest,
+    },
+};
+use tonic::{Code, Status};
+
+use super::{Connection, Session};
+use crate::{
+    base::{text::fit, time::when},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    explain::TokenVerdict,
+    token::Role,
+    transport::is_refusal,
+};
+
+/// The kind of program that permissions are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Starts workflows, and needs a worker that polls the task queue.
+    Starter,
+    /// Polls the task queue.
+    Worker,
+    /// Registers namespaces.
+    Admin,
+}
+
+impl Program {
+    /// What the program does, for a sentence: "the token suffices to …".
+    pub fn purpose(self) -> &'static str {
+        match self {
+            Self::Starter => "start workflows",
+            Self::Worker => "poll for tasks and complete them",
+            Self::Admin => "register the namespace",
+        }
+    }
+
+    /// The role that its calls take, by `common/api/metadata.go` of the server.
+    pub fn needs(self) -> Role {
+        match self {
+            Self::Starter | Self::Worker => Role::Write,
+            Self::Admin => Role::Admin,
+        }
+    }
+}
+
+/// The longest time that one call of a check takes.
+pub const CALL_LIMIT: Duration = Duration::from_secs(5);
+
+/// Checks that workflows may be started, and that a worker polls the task queue. Each call is given
+/// `limit`, and [`CALL_LIMIT`] at most.
+///
+/// # Errors
+/// The diagnosis of the first thing that is missing.
+pub async fn ready_to_start(
+    connection: &Connection,
+    task_queue: &str,
+    limit: Duration,
+) -> Result<(), Diagnosis> {
+    let session = connection.session().within(limit.min(CALL_LIMIT));
+    let ready = async {
+        session.permits(Program::Starter).await?;
+        session.polled(task_queue).await
+    };
+    ready.await.map_err(printable)
+}
+
+/// Checks that a worker polls the task queue. Each call is given `limit`, and [`CALL_LIMIT`] at
+/// most.
+///
+/// # Errors
+/// The diagnosis.
+pub async fn polled(
+    connection: &Connection,
+    task_queue: &str,
+    limit: Duration,
+) -> Result<(), Diagnosis> {
+    let session = connection.session().within(limit.min(CALL_LIMIT));
+    session.polled(task_queue).await.map_err(printable)
+}
+
+/// Much of it comes from others: from the server, a token, whoever polls.
+fn printable(diagnosis: Diagnosis) -> Diagnosis {
+    Diagnosis {
+        cause: fit(&diagnosis.cause),
+        hint: diagnosis.hint.as_deref().map(fit),
+        ..diagnosis
+    }
+}
+
+impl Session {
+    /// Whether the token permits what this program does. The call that is made lacks what it needs
+    /// to have an effect: the server looks for permission before it looks at the arguments.
+    ///
+    /// # Errors
+    /// The diagnosis of the refusal, or of what else went wrong.
+    pub async fn permits(&self, program: Program) -> Result<(), Diagnosis> {
+        match self.attempt_as(program).await {
+            Err(status) if is_refusal(&status) => {
+                let refused = self.explain_with(status, program.needs(), TokenVerdict::Accepted);
+                let diagnosis = refused.diagnosis();
+                Err(Diagnosis {
+                    cause: format!(
+                        "the token does not suffice to {}: {}",
+                        program.purpose(),
+                        diagnosis.cause
+                    ),
+                    ..diagnosis
+                })
+            }
+            // Permission was found, and then what the call lacks.
+            Err(status) if status.code() != Code::InvalidArgument => {
+                Err(self.explain(status, program.needs()).diagnosis())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn attempt_as(&self, program: Program) -> Result<(), Status> {
+        let mut service = self.service();
+        let namespace = self.namespace().to_owned();
+        match program {
+            Program::Starter => {
+                let request = StartWorkflowExecutionRequest {
+                    namespace,
+                    ..Default::default()
+                };
+                let answer = self.limited(service.start_workflow_execution(request));
+                answer.await.map(drop)
+            }
+            Program::Worker => {
+                let request = RespondWorkflowTaskCompletedRequest {
+                    namespace,
+                    ..Default::default()
+                };
+                let answer = self.limited(service.respond_workflow_task_completed(request));
+                answer.await.map(drop)
+            }
+            Program::Admin => {
+                // Without a retention (`validateRetentionDuration`).
+                let request = RegisterNamespaceRequest {
+                    namespace,
+                    ..Default::default()
+                };
+                let answer = self.limited(service.register_namespace(request));
+                answer.await.map(drop)
+            }
+        }
+    }
+
+    async fn polled(&self, task_queue: &str) -> Result<(), Diagnosis> {
+        let pollers = self.pollers(task_queue).await?;
+        match pollers.unpolled {
+            None => Ok(()),
+            Some(unpolled) => Err(unpolled),
+        }
+    }
+
+    /// Who polls the task queue, and since when.
+    ///
+    /// # Errors
+    /// The diagnosis of a call that failed.
+    pub async fn pollers(&self, task_queue: &str) -> Result<Pollers, Diagnosis> {
+        let now = SystemTime::now();
+        let workers = self.workers().await;
+        let (mut polling, mut gone) = (Vec::new(), Vec::new());
+        for (type_, name) in [
+            (TaskQueueType::Workflow, "workflows"),
+            (TaskQueueType::Activity, "activities"),
+        ] {
+            let pollers = self.pollers_of(task_queue, type_).await;
+            let pollers = pollers.map_err(|status| self.explain(status, Role::Read).diagnosis())?;
+            for poller in pollers {
+                let last = poller
+                    .last_access_time
+                    .and_then(|time| SystemTime::try_from(time).ok());
+                let silent = last.is_some_and(|last| is_silent(last, now));
+                let last = last.map(|last| when(last, now)).unwrap_or_default();
+                let shown = format!("{name:<10} {}, last at {last}", poller.identity);
+                if has_ended(&workers, &poller.identity, task_queue) {
+                    gone.push(format!("{shown}, and has ended"));
+                } else if silent {
+                    gone.push(format!("{shown}, and not since: it is gone, or cut off"));
+                } else {
+                    polling.push(shown);
+                }
+            }
+        }
+        let unpolled = polling.is_empty().then(|| Diagnosis {
+            step: Step::TaskQueue,
+            class: Class::TaskQueue,
+            cause: format!(
+                "nobody polls the task queue `{task_queue}`{}",
+                other_queues(&workers, task_queue)
+            ),
+            hint: Some(format!(
+                "start a worker with `--task-queue {task_queue}` and `--namespace {}`, or compare \
+                 both with those of the worker that runs; names are compared letter by letter",
+                self.namespace()
+            )),
+        });
+        Ok(Pollers {
+            polling,
+            gone,
+            unpolled,
+        })
+    }
+
+    async fn pollers_of(
+        &self,
+        task_queue: &str,
+        type_: TaskQueueType,
+    ) -> Result<Vec<PollerInfo>, Status> {
+        let request = DescribeTaskQueueRequest {
+            namespace: self.namespace().to_owned(),
+            task_queue: Some(TaskQueue {
+                name: task_queue.to_owned(),
+                ..Default::default()
+            }),
+            task_queue_type: type_.into(),
+            ..Default::default()
+        };
+        let mut service = self.service();
+        let answer = self.limited(service.describe_task_queue(request)).await?;
+        Ok(answer.into_inner().pollers)
+    }
+
+    /// Workers tell the server of themselves, and of the task queue that they poll; those of older
+    /// SDKs do not.
+    async fn workers(&self) -> Vec<WorkerListInfo> {
+        let request = ListWorkersRequest {
+            namespace: self.namespace().to_owned(),
+            page_size: 100,
+            ..Default::default()
+        };
+        let mut service = self.service();
+        let answer = self.limited(service.list_workers(request)).await;
+        answer.map_or_else(|_| Vec::new(), |answer| answer.into_inner().workers)
+    }
+}
+
+/// Who polls a task queue. A line for each poller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pollers {
+    /// Those that poll.
+    pub polling: Vec<String>,
+    /// Those that the server still names, and that have ended.
+    pub gone: Vec<String>,
+    /// What it means that none polls.
+    pub unpolled: Option<Diagnosis>,
+}
+
+/// How the task queues begin that the server's own workers poll.
+const OF_THE_SERVER: &str = "temporal-sys-";
+
+/// A poll is answered after a minute at the latest (the server's
+/// `matching.longPollExpirationInterval`), and the next one follows. As much again is for clocks that
+/// differ, since the times are the server's.
+const POLLS_AGAIN_WITHIN: Duration = Duration::from_secs(120);
+
+/// The server names a poller for some minutes after its last poll.
+fn has_ended(workers: &[WorkerListInfo], identity: &str, task_queue: &str) -> bool {
+    let mut of_it = workers
+        .iter()
+        .filter(|worker| worker.worker_identity == identity && worker.task_queue == task_queue)
+        .peekable();
+    of_it.peek().is_some() && of_it.all(is_ending)
+}
+
+/// A worker that was killed does not tell the server.
+fn is_silent(last: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(last)
+        .is_ok_and(|since| since > POLLS_AGAIN_WITHIN)
+}
+
+/// `ShuttingDown` is the last that the Rust SDK says.
+fn is_ending(worker: &WorkerListInfo) -> bool {
+    matches!(
+        worker.status(),
+        WorkerStatus::ShuttingDown | WorkerStatus::Shutdown
+    )
+}
+
+fn other_queues(workers: &[WorkerListInfo], than: &str) -> String {
+    let mut queues: Vec<_> = workers
+        .iter()
+        .filter(|worker| !is_ending(worker))
+        .map(|worker| &worker.task_queue[..])
+        .filter(|queue| *queue != than && !queue.starts_with(OF_THE_SERVER))
+        .collect();
+    queues.sort_unstable();
+    queues.dedup();
+    if queues.is_empty() {
+        String::new()
+    } else {
+        let queues = queues.join("`, `");
+        format!("; in the last minutes workers of this namespace have polled `{queues}`")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_has_not_polled_for_longer_than_a_poll_takes_is_silent() {
+        let last = SystemTime::now();
+        let after = |seconds| is_silent(last, last + Duration::from_secs(seconds));
+        assert!(!after(61) && !after(120));
+        assert!(after(121));
+        assert!(!is_silent(last + Duration::from_secs(300), last), "a clock");
+    }
+}

@@ -1,0 +1,383 @@
+//! What calls are made with: a channel, a token for each call, and a namespace.
+//!
+//! A failed call is explained from what the status says, what this side of the connection has
+//! recorded, and what the token says.
+
+use std::{
+    error::Error,
+    future::Future,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use temporalio_common::protos::temporal::api::workflowservice::v1::{
+    DescribeNamespaceRequest, GetSystemInfoRequest, GetSystemInfoResponse,
+    workflow_service_client::WorkflowServiceClient,
+};
+use tokio_rustls::rustls::AlertDescription;
+use tonic::{Code, Status, codec::CompressionEncoding, service::interceptor::InterceptedService};
+
+use super::ConnectError;
+use crate::{
+    base::{causes, time::in_words},
+    credentials::{Credential, Identity, Token, TokenSource},
+    explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
+    token::Role,
+    transport::{
+        AuthInterceptor, AuthorizedChannel, ConnectStage, Connector, ConnectorError, LocalCause,
+        PeerInfo, RotatingChannel, Security, TlsCredentials, is_refusal,
+    },
+};
+
+/// What calls are made with: a channel, a token for each call, and a namespace. Clones share the
+/// connection and the token.
+#[derive(Clone, Debug)]
+pub struct Session {
+    channel: RotatingChannel,
+    interceptor: AuthInterceptor,
+    namespace: Arc<str>,
+    compression: Option<CompressionEncoding>,
+    limit: Option<Duration>,
+}
+
+impl Session {
+    /// Calls in this namespace, over this channel, each with a token from this source, if there is
+    /// one.
+    pub fn new(
+        channel: RotatingChannel,
+        token: Option<TokenSource>,
+        namespace: &str,
+        compression: Option<CompressionEncoding>,
+    ) -> Self {
+        Self {
+            channel,
+            interceptor: AuthInterceptor::new(token),
+            namespace: namespace.into(),
+            compression,
+            limit: None,
+        }
+    }
+
+    /// The same with tokens from another source, or without any.
+    #[must_use]
+    pub fn with_token(&self, token: Option<TokenSource>) -> Self {
+        Self {
+            interceptor: AuthInterceptor::new(token),
+            ..self.clone()
+        }
+    }
+
+    /// The same, with each call of [`Session::limited`] given up after `limit`.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        Self {
+            limit: Some(limit),
+            ..self.clone()
+        }
+    }
+
+    /// The channel below the interceptor: calls on it bear no token.
+    pub fn channel(&self) -> &RotatingChannel {
+        &self.channel
+    }
+
+    /// The channel that puts a token into each call.
+    pub fn authorized_channel(&self) -> AuthorizedChannel {
+        InterceptedService::new(self.channel.clone(), self.interceptor.clone())
+    }
+
+    /// Where the connections of the channel lead, and what happened on them.
+    pub fn connector(&self) -> &Connector {
+        self.channel.connector()
+    }
+
+    /// `host:port` of the server.
+    pub fn target(&self) -> String {
+        self.connector().target()
+    }
+
+    /// The namespace of the calls.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// How messages are compressed, if they are.
+    pub fn compression(&self) -> Option<CompressionEncoding> {
+        self.compression
+    }
+
+    /// Where the tokens come from, if any are sent.
+    pub fn token_source(&self) -> Option<&TokenSource> {
+        self.interceptor.source()
+    }
+
+    /// Temporal's workflow service.
+    pub fn service(&self) -> WorkflowServiceClient<AuthorizedChannel> {
+        let service = WorkflowServiceClient::new(self.authorized_channel());
+        match self.compression {
+            Some(method) => service.send_compressed(method).accept_compressed(method),
+            None => service,
+        }
+    }
+
+    /// Waits for the answer to a call, up to the limit of [`Session::within`].
+    ///
+    /// # Errors
+    /// The status of the answer, or `DEADLINE_EXCEEDED`.
+    pub async fn limited<T>(
+        &self,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let Some(limit) = self.limit else {
+            return call.await;
+        };
+        let late = || {
+            let error = ConnectorError::TimedOut {
+                stage: ConnectStage::Answer,
+                after: limit,
+            };
+            let mut status = Status::deadline_exceeded(error.to_string());
+            status.set_source(Arc::new(error));
+            Err(status)
+        };
+        tokio::time::timeout(limit, call)
+            .await
+            .unwrap_or_else(|_| late())
+    }
+
+    /// `GetSystemInfo`, which takes no permission.
+    ///
+    /// # Errors
+    /// The status of the answer. The server refuses a bad token here, too.
+    pub async fn system_info(&self) -> Result<GetSystemInfoResponse, Status> {
+        let mut service = self.service();
+        let answer = self.limited(service.get_system_info(GetSystemInfoRequest {}));
+        Ok(answer.await?.into_inner())
+    }
+
+    /// `DescribeNamespace` of the session's namespace: the smallest call that takes permission in
+    /// it, `<namespace>:read`.
+    ///
+    /// # Errors
+    /// The status of the answer.
+    pub async fn describe_namespace(&self) -> Result<(), Status> {
+        let request = DescribeNamespaceRequest {
+            namespace: self.namespace.to_string(),
+            ..Default::default()
+        };
+        let mut service = self.service();
+        self.limited(service.describe_namespace(request)).await?;
+        Ok(())
+    }
+
+    /// One authorized call in the namespace, with a failure explained.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn probe(&self) -> Result<(), ConnectError> {
+        let Err(status) = self.describe_namespace().await else {
+            return Ok(());
+        };
+        let verdict = match is_refusal(&status) {
+            true => self.token_verdict().await,
+            false => TokenVerdict::Unknown,
+        };
+        Err(self.explain_with(status, Role::Read, verdict))
+    }
+
+    /// Asks the server whether it accepts the token: a call that takes no permission is refused
+    /// with a token that is not accepted. Tells such a token from one that permits too little.
+    pub async fn token_verdict(&self) -> TokenVerdict {
+        if self.token_source().is_none() {
+            return TokenVerdict::Unknown;
+        }
+        match self.system_info().await {
+            Ok(_) => TokenVerdict::Accepted,
+            // Temporal Cloud, or a proxy, may ask for permission here too.
+            Err(status)
+                if is_refusal(&status) && self.with_token(None).system_info().await.is_ok() =>
+            {
+                TokenVerdict::Rejected
+            }
+            Err(_) => TokenVerdict::Unknown,
+        }
+    }
+
+    /// What a failed call that takes `needed` means.
+    pub fn explain(&self, status: Status, needed: Role) -> ConnectError {
+        self.explain_with(status, needed, TokenVerdict::Unknown)
+    }
+
+    pub(super) fn explain_with(
+        &self,
+        status: Status,
+        needed: Role,
+        verdict: TokenVerdict,
+    ) -> ConnectError {
+        if let Some(known) = self.explain_shared(&status, &self.namespace, needed, verdict) {
+            return known;
+        }
+        let target = self.target();
+        match status.code() {
+            Code::NotFound => ConnectError::NoNamespace {
+                target,
+                namespace: self.namespace.to_string(),
+            },
+            _ if LocalCause::of(&status) == Some(LocalCause::HeadersTooLarge) => {
+                ConnectError::TokenTooLarge {
+                    target,
+                    size: self.header_size(),
+                }
+            }
+            _ => ConnectError::Call { target, status },
+        }
+    }
+
+    /// What a failed call in `namespace` that takes `needed` means, if it is one of the failures
+    /// that many calls share: it was refused, or not sent, or there was no connection.
+    pub(super) fn explain_shared(
+        &self,
+        status: &Status,
+        namespace: &str,
+        needed: Role,
+        verdict: TokenVerdict,
+    ) -> Option<ConnectError> {
+        if is_refusal(status) {
+            return Some(ConnectError::Refused {
+                target: self.target(),
+                namespace: namespace.to_owned(),
+                explanation: self.explain_refusal(namespace, needed, verdict),
+                status: status.clone(),
+            });
+        }
+        if LocalCause::of(status) == Some(LocalCause::NotSent) {
+            return Some(ConnectError::NoToken {
+                reason: status.message().to_owned(),
+            });
+        }
+        let source = self.connector_error(status)?;
+        Some(self.connection_failed(source))
+    }
+
+    fn explain_refusal(&self, namespace: &str, needed: Role, verdict: TokenVerdict) -> Explanation {
+        let token = self.token_source().and_then(TokenSource::current);
+        let refusal = Refusal {
+            token: Sent::of(token.as_ref().map(Token::content)),
+            namespace,
+            needed,
+            key_set: KeySetCheck::Unknown,
+            key_is_new: false,
+            audience: None,
+            verdict,
+        };
+        refusal.explain(SystemTime::now())
+    }
+
+    /// In bytes.
+    fn header_size(&self) -> usize {
+        let token = self
+            .token_source()
+            .map(|source| source.token(SystemTime::now()));
+        token
+            .and_then(Result::ok)
+            .map_or(0, |token| token.header().len())
+    }
+
+    /// Why there was no connection for a call, if that is why it failed.
+    fn connector_error(&self, status: &Status) -> Option<ConnectorError> {
+        let source = status.source()?;
+        if let Some(error) = causes(source).find_map(|cause| cause.downcast_ref::<ConnectorError>())
+        {
+            return Some(error.clone());
+        }
+        // After the handshake our error is below HTTP/2, which keeps its text alone.
+        causes(source).find(|cause| cause.is::<tonic::transport::Error>())?;
+        match self.connector().security() {
+            Security::Plaintext { .. } => Some(ConnectorError::PlaintextClosed),
+            Security::Tls { .. } => self.connector().log().last_failure(),
+        }
+    }
+
+    /// What a connection that was not made means, with the credentials that calls use now.
+    pub(super) fn connection_failed(&self, source: ConnectorError) -> ConnectError {
+        failed_with(self.connector(), &self.channel.credentials(), source)
+    }
+}
+
+/// What a connection that was not made with these credentials means.
+pub fn failed_with(
+    connector: &Connector,
+    credentials: &TlsCredentials,
+    source: ConnectorError,
+) -> ConnectError {
+    let target = connector.target();
+    if source.client_certificate_alert().is_some() {
+        let identity = credentials.identity.as_deref();
+        let presented = identity.map(|identity| identity.identify());
+        return ConnectError::ClientCertificate {
+            target,
+            presented: presented.unwrap_or_else(|| "none".to_owned()),
+            advice: client_certificate_advice(identity, &source),
+            source,
+        };
+    }
+    if source.server_certificate_error().is_some() {
+        let trust = credentials.trust.as_ref();
+        let trusted = trust.map(|trust| trust.in_words()).unwrap_or_default();
+        return ConnectError::ServerCertificate {
+            target,
+            trusted,
+            source,
+        };
+    }
+    ConnectError::Unreachable {
+        target,
+        waited: None,
+        source,
+    }
+}
+
+/// What to do about a client certificate that was refused. Go, in which the server is written,
+/// sends one alert for several causes (`crypto/tls/handshake_server.go`).
+fn client_certificate_advice(identity: Option<&Identity>, error: &ConnectorError) -> String {
+    let asked_for = error
+        .peer()
+        .and_then(PeerInfo::asked_for)
+        .unwrap_or_default();
+    let of_which = if asked_for.is_empty() {
+        String::new()
+    } else {
+        format!(", issued by `{}`", asked_for.join("` or `"))
+    };
+    let Some(identity) = identity else {
+        return format!(
+            "this server wants a client certificate{of_which}: give `--tls-cert-path` and \
+             `--tls-key-path`"
+        );
+    };
+    if !asked_for.is_empty() && !identity.issuers().any(|issuer| asked_for.contains(&issuer)) {
+        return format!(
+            "the server takes client certificates{of_which}, and this one is issued by `{}`: \
+             present another, or have that CA added to the server's `clientCaFiles`; if it is an \
+             intermediate CA, put its certificate behind this one in the file",
+            identity.leaf().issuer
+        );
+    }
+    if !identity.leaf().permits_client() {
+        return "have the certificate issued with the extended key usage `clientAuth`: it is for \
+                servers alone"
+            .to_owned();
+    }
+    if error.client_certificate_alert() == Some(AlertDescription::CertificateExpired) {
+        return format!(
+            "by the clock of this machine the certificate is valid from {} to {}: set this clock or \
+             the server's, or have the certificate, or its CA's, renewed",
+            in_words(identity.leaf().not_before),
+            in_words(identity.leaf().not_after),
+        );
+    }
+    "have the certificate issued by a CA that the server trusts for clients (`clientCaFiles`; a new \
+     CA can have the name of the old one), with its intermediates behind it in the file, with the \
+     extended key usage `clientAuth`, and valid by the server's clock"
+        .to_owned()
+}
