@@ -14,7 +14,6 @@
 //! | how connection and credentials are doing, and whether that will do | [`status`] |
 //! | the same over HTTP: `/healthz`, `/readyz`, `/metrics`, `/status` | [`health`] |
 //! | PEM that somebody else wrote, and what is wrong with it | [`pem`] |
-//! | what time it is, once files are locked | [`clock`] |
 //! | exit codes, logs, and the one place where errors are printed | [`program`] |
 //! | certificates for development; in production they come from elsewhere | [`pki`] |
 //!
@@ -36,7 +35,6 @@
 pub mod args;
 pub mod certificate;
 mod chain;
-pub mod clock;
 pub mod connect;
 pub mod credentials;
 pub mod diagnosis;
@@ -56,6 +54,7 @@ pub mod settings;
 pub mod status;
 mod text;
 pub mod transport;
+mod wall_clock;
 
 pub use args::ConnectArgs;
 pub use chain::chain;

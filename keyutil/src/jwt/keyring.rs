@@ -8,17 +8,14 @@
 //! |---|---|
 //! | how long a key waits, and how long it stays | `policy.rs` |
 //! | what the files say, taken together | `ring.rs` |
-//! | when each key was published, began and stopped | `record.rs` |
-//! | what a step writes, in which order | `plan.rs`, `planner.rs` |
+//! | what a step writes, in which order | `rotate.rs` |
 //! | rotations that are made when they are due | `schedule.rs` |
 //! | what can go wrong | `error.rs` |
 
 mod error;
-mod plan;
-mod planner;
 mod policy;
-mod record;
 mod ring;
+mod rotate;
 mod schedule;
 
 #[cfg(test)]
@@ -35,22 +32,17 @@ use secrecy::SecretString;
 use tracing::info;
 
 pub use error::KeyringError;
-pub use plan::{Generated, Rotated};
 pub use policy::{PolicyError, RotationPolicy, RotationTimes};
-pub use record::State;
-pub use ring::{Ring, RingKey};
+pub use ring::{Ring, RingKey, State};
+pub use rotate::{Generated, Rotated};
 pub use schedule::Schedule;
 
 use self::{
-    plan::{Plan, Rotation},
-    record::Record,
-    ring::Found,
+    ring::{Found, Record},
+    rotate::{Plan, Rotation},
 };
 use super::{Jwks, SigningKey};
-use crate::{
-    clock::Clock,
-    files::{Lock, read_at_most, read_regular},
-};
+use crate::files::{Lock, read_at_most, read_regular};
 
 /// The folder of one ring, with the file names of this project's `certs/signing`.
 #[derive(Clone, Debug)]
@@ -96,7 +88,11 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Exists`] when there is a key already and `replace` is not set; nothing is
     /// changed then. Two callers at once wait for each other.
-    pub fn generate(&self, replace: bool, clock: impl Clock) -> Result<Generated, KeyringError> {
+    pub fn generate(
+        &self,
+        replace: bool,
+        clock: impl FnOnce() -> SystemTime,
+    ) -> Result<Generated, KeyringError> {
         let _lock = Lock::wait(&self.folder)?;
         if self.exists() && !replace {
             return Err(KeyringError::Exists {
@@ -105,9 +101,9 @@ impl Keyring {
         }
         // One that cannot be read signs nothing.
         let before = read_signing_key(&self.current_path()).ok();
-        let Plan { change, verdict } = plan::generate(self, before.as_ref(), clock())?;
+        let Plan { change, result } = rotate::generate(self, before.as_ref(), clock())?;
         change.apply()?;
-        verdict
+        result
     }
 
     /// Lets the next key sign, publishes a new next one, and takes keys out of the key set that no
@@ -119,7 +115,7 @@ impl Keyring {
     pub fn rotate(
         &self,
         policy: &RotationPolicy,
-        clock: impl Clock,
+        clock: impl FnOnce() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
         self.rotate_by(Rotation::InTurn(policy), clock)
     }
@@ -130,14 +126,17 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::NoNext`], and [`KeyringError::FinishedFirst`] when an ordinary rotation had
     /// been interrupted.
-    pub fn rotate_in_emergency(&self, clock: impl Clock) -> Result<Rotated, KeyringError> {
+    pub fn rotate_in_emergency(
+        &self,
+        clock: impl FnOnce() -> SystemTime,
+    ) -> Result<Rotated, KeyringError> {
         self.rotate_by(Rotation::Emergency, clock)
     }
 
     fn rotate_by(
         &self,
         rotation: Rotation<'_>,
-        clock: impl Clock,
+        clock: impl FnOnce() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
         let _lock = self.lock()?;
         let found = self.find(match rotation {
@@ -145,9 +144,9 @@ impl Keyring {
             // What cannot sign is to be replaced.
             Rotation::Emergency => Broken::Missing,
         })?;
-        let Plan { change, verdict } = plan::rotate(self, &found, rotation, clock())?;
+        let Plan { change, result } = rotate::rotate(self, &found, rotation, clock())?;
         change.apply()?;
-        let rotated = verdict?;
+        let rotated = result?;
         info!(
             before = rotated.before,
             now = rotated.now,
@@ -165,13 +164,13 @@ impl Keyring {
     pub fn retire(
         &self,
         policy: &RotationPolicy,
-        clock: impl Clock,
+        clock: impl FnOnce() -> SystemTime,
     ) -> Result<Vec<String>, KeyringError> {
         let _lock = self.lock()?;
         let found = self.find(Broken::Refused)?;
-        let Plan { change, verdict } = plan::retire(self, &found, policy, clock())?;
+        let Plan { change, result } = rotate::retire(self, &found, policy, clock())?;
         change.apply()?;
-        let removed = verdict?;
+        let removed = result?;
         if !removed.is_empty() {
             info!(
                 removed = removed.join(", "),
@@ -186,7 +185,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`], when a file of it is broken, or nothing signs.
     pub fn look(&self, now: SystemTime) -> Result<Ring, KeyringError> {
-        // On a read-only file system nobody changes it.
+        // A ring on a read-only file system is changed by no other process.
         let _lock = match self.lock() {
             Err(KeyringError::Lock(_)) => None,
             lock => Some(lock?),
@@ -212,6 +211,9 @@ impl Keyring {
     }
 
     /// Locks a ring that is there; a path that was mistyped is not made.
+    ///
+    /// The time is asked for under the lock: with one from before a long wait for the lock, a wait
+    /// that is counted from it would be too short.
     fn lock(&self) -> Result<Lock, KeyringError> {
         let path = self.folder.clone();
         fs::metadata(&path).map_err(|source| KeyringError::Read { path, source })?;

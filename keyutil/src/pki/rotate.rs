@@ -40,7 +40,6 @@ mod tests;
 use std::time::SystemTime;
 
 use super::{AuthorityKind, FileError, Layout, Party};
-use crate::clock::Clock;
 use crate::files::{Change, Lock};
 
 pub use error::RotateError;
@@ -56,7 +55,7 @@ pub fn rotate_leaf(
     layout: &Layout,
     party: Party,
     options: &LeafOptions,
-    clock: impl Clock,
+    clock: impl FnOnce() -> SystemTime,
 ) -> Result<LeafRotated, RotateError> {
     let _lock = lock(layout)?;
     let (change, rotated) = plan_leaf(layout, party, options, clock())?;
@@ -74,7 +73,7 @@ pub fn rotate_authority(
     kind: AuthorityKind,
     step: Step,
     options: &AuthorityOptions,
-    clock: impl Clock,
+    clock: impl FnOnce() -> SystemTime,
 ) -> Result<AuthorityRotated, RotateError> {
     let _lock = lock(layout)?;
     let planned = plan::plan(&State::read(layout, kind)?, step, options, clock())?;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
+use crate::wall_clock::LONGEST_WAIT;
+
 /// What the waits of a rotation are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotationTimes {
@@ -102,9 +104,6 @@ impl RotationPolicy {
         Ok(())
     }
 }
-
-/// Longer than anybody lives, and short enough to be added to any time.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// Durations that contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -4,13 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::jwk::Jwk;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
-use super::{
-    error::KeyringError,
-    policy::RotationPolicy,
-    record::{ClockSetBack, Entry, Record, State, whole_second},
+use super::{error::KeyringError, policy::RotationPolicy};
+use crate::{
+    jwt::{Jwks, SigningKey, jwks},
+    wall_clock::{ClockRegression, Timestamp},
 };
-use crate::jwt::{Jwks, SigningKey, jwks};
 
 /// The files as they were read.
 #[derive(Debug, Default)]
@@ -27,12 +27,19 @@ pub(super) struct Found {
     pub(super) record: Option<Record>,
 }
 
+impl Found {
+    /// The keys that `ring.json` has.
+    pub(super) fn recorded(&self) -> impl Iterator<Item = &Entry> {
+        self.record.iter().flat_map(|record| &record.keys)
+    }
+}
+
 /// The keys, with what is known of each.
 ///
 /// The private keys tell which one signs and which one waits, `jwks.json` what is published, and
 /// `ring.json` since when. Where they disagree, as after an interrupted run, the times are those
 /// that make waits longer: a key that was not found published is published from now on, one that
-/// has stopped signing nobody knows when has stopped now.
+/// has stopped signing at an unknown time has stopped now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ring {
     /// Signs.
@@ -41,9 +48,9 @@ pub struct Ring {
     pub next: Option<RingKey>,
     /// Are published for as long as a token of theirs may live. The latest first.
     pub previous: Vec<RingKey>,
-    /// Whether somebody was interrupted who was changing it.
+    /// Whether a run that changed it was interrupted.
     pub interrupted: bool,
-    pub(super) clock_set_back: Option<ClockSetBack>,
+    pub(super) clock_regression: Option<ClockRegression>,
 }
 
 /// One key of a ring, without its private half.
@@ -60,6 +67,32 @@ pub struct RingKey {
     /// When it stopped.
     pub retired: Option<SystemTime>,
     pub(super) public: Jwk,
+}
+
+/// Where a key is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Published, not yet signing.
+    Next,
+    /// Signs.
+    Current,
+    /// Has stopped signing, and is published for as long as a token of its may live.
+    Previous,
+    /// In the wrong hands: on the way out, by `--emergency`.
+    Compromised,
+}
+
+impl State {
+    /// As in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Current => "current",
+            Self::Previous => "previous",
+            Self::Compromised => "compromised",
+        }
+    }
 }
 
 impl Ring {
@@ -88,10 +121,10 @@ impl Ring {
             next,
             previous,
             interrupted: interrupted_rotation || interrupted_emergency,
-            clock_set_back: found
+            clock_regression: found
                 .record
                 .as_ref()
-                .and_then(|record| record.clock_set_back(now)),
+                .and_then(|record| record.clock_regression(now)),
         })
     }
 
@@ -124,13 +157,13 @@ impl Ring {
         let keys = self.keys().map(RingKey::entry).collect();
         Record {
             keys,
-            clock_set_back: self.clock_set_back.clone(),
+            clock_set_back: self.clock_regression.clone(),
         }
     }
 }
 
 impl RingKey {
-    /// A key that nobody has seen before.
+    /// A key that is in no file yet.
     pub(super) fn new(key: &SigningKey, state: State, now: SystemTime) -> Self {
         Self {
             kid: key.kid().to_owned(),
@@ -164,9 +197,9 @@ impl RingKey {
         Entry {
             kid: self.kid.clone(),
             state: self.state,
-            published: self.published,
-            activated: self.activated,
-            retired: self.retired,
+            published: Timestamp(self.published),
+            activated: self.activated.map(Timestamp),
+            retired: self.retired.map(Timestamp),
             public: Some(self.public.clone()),
         }
     }
@@ -198,7 +231,7 @@ impl Sources<'_> {
 
     /// All that is recorded or published and neither signs nor waits.
     fn others(&self, known: &[String]) -> Result<Vec<RingKey>, KeyringError> {
-        let recorded = self.found.record.iter().flat_map(|record| &record.keys);
+        let recorded = self.found.recorded();
         let published = self.found.published.iter().flat_map(|jwks| jwks.kids());
         let mut kids: Vec<&str> = Vec::new();
         for kid in recorded.map(|entry| &entry.kid).chain(published) {
@@ -228,7 +261,7 @@ impl Sources<'_> {
             kid: kid.to_owned(),
             state,
             published: self.published(kid),
-            activated: entry.and_then(|entry| entry.activated),
+            activated: entry.and_then(|entry| entry.activated).map(|time| time.0),
             retired: Some(self.at_most_now(entry.and_then(|entry| entry.retired))),
             public,
         }))
@@ -244,14 +277,72 @@ impl Sources<'_> {
 
     /// A time that is missing is now, and so is one in the future: then a clock was set back, and
     /// how much time has really passed is not known.
-    fn at_most_now(&self, time: Option<SystemTime>) -> SystemTime {
-        let record = self.found.record.as_ref();
-        let counted = |time| record.map_or(time, |record| record.counted(time, self.now));
-        time.map_or(self.now, |time| counted(time).min(self.now))
+    fn at_most_now(&self, time: Option<Timestamp>) -> SystemTime {
+        let recorded = self.found.record.as_ref().zip(time);
+        let counts_as = recorded.map(|(record, time)| record.corrected(time, self.now));
+        counts_as.map_or(self.now, |time| time.min(self.now))
     }
 
     fn entry(&self, kid: &str) -> Option<&Entry> {
-        let record = self.found.record.as_ref()?;
-        record.keys.iter().find(|entry| entry.kid == kid)
+        self.found.recorded().find(|entry| entry.kid == kid)
     }
+}
+
+/// `ring.json`: when each key was published, began to sign and stopped.
+///
+/// Which key signs and which one waits is told by the two private keys alone. The record adds the
+/// times, and the public halves, so that a lost `jwks.json` can be written again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) keys: Vec<Entry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) clock_set_back: Option<ClockRegression>,
+}
+
+impl Record {
+    /// The regression of the clock that is known at `now`, if it is not over yet.
+    pub(super) fn clock_regression(&self, now: SystemTime) -> Option<ClockRegression> {
+        let times = self.keys.iter().flat_map(Entry::times);
+        ClockRegression::at(now, times, self.clock_set_back.as_ref())
+    }
+
+    /// What a recorded time counts as.
+    pub(super) fn corrected(&self, time: Timestamp, now: SystemTime) -> SystemTime {
+        let regression = self.clock_set_back.as_ref();
+        regression
+            .map_or(time, |regression| regression.corrected(time, now))
+            .0
+    }
+}
+
+/// One key. Times are RFC 3339 in UTC, in whole seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) kid: String,
+    /// For a person who looks into the file.
+    pub(super) state: State,
+    pub(super) published: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) activated: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) retired: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) public: Option<Jwk>,
+}
+
+impl Entry {
+    fn times(&self) -> impl Iterator<Item = Timestamp> {
+        [Some(self.published), self.activated, self.retired]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// The next whole second: a wait that is counted from it is never too short.
+pub(super) fn whole_second(time: SystemTime) -> SystemTime {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = since.as_secs() + u64::from(since.subsec_nanos() > 0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }

@@ -7,8 +7,8 @@ use std::{
 
 use tracing::error;
 
-use super::{Keyring, KeyringError, PolicyError, Ring, RotationPolicy, policy::LONGEST_WAIT};
-use crate::chain;
+use super::{Keyring, KeyringError, PolicyError, Ring, RotationPolicy};
+use crate::{chain, wall_clock::LONGEST_WAIT};
 
 /// Rotates a ring at an interval, by the wall clock and by what the ring's own files say, so that
 /// a restart neither delays a rotation nor makes one too many.
