@@ -11,7 +11,6 @@ static LEAF: LazyLock<Vec<u8>> = LazyLock::new(|| {
     let authority = Authority::generate(&AuthorityRequest {
         name: "clients",
         validity,
-        intermediates: 0,
     });
     let leaf = authority.unwrap().issue(&LeafRequest {
         common_name: "worker",

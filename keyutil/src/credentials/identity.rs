@@ -278,7 +278,6 @@ mod tests {
         let authority = Authority::generate(&AuthorityRequest {
             name: "clients",
             validity,
-            intermediates: 0,
         });
         let request = LeafRequest {
             common_name: "worker",

@@ -1,4 +1,4 @@
-//! A PEM file of certificates: a leaf and its chain, or the CAs that somebody trusts.
+//! A PEM file of certificates: a leaf and its chain, or the CAs that a party trusts.
 
 use std::{
     fmt, fs, io,
@@ -23,6 +23,10 @@ pub(super) struct Certificate {
 impl Certificate {
     pub(super) fn summary(&self) -> &CertificateSummary {
         &self.summary
+    }
+
+    pub(super) fn der(&self) -> &[u8] {
+        &self.der
     }
 
     /// Whether this is its issuer, as far as both say so.
@@ -188,14 +192,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::pki::{Authority, AuthorityRequest, LeafRequest, Purpose, Validity};
+    use crate::pki::{
+        Authority, AuthorityRequest, LeafRequest, Purpose, Validity, tests::root_and_intermediate,
+    };
 
-    fn request(name: &str, intermediates: u8) -> AuthorityRequest<'_> {
-        AuthorityRequest {
-            name,
-            validity: Validity::from_now(Duration::from_secs(3600)).unwrap(),
-            intermediates,
-        }
+    fn authority(name: &str) -> Authority {
+        let validity = Validity::from_now(Duration::from_secs(3600)).unwrap();
+        Authority::generate(&AuthorityRequest { name, validity }).unwrap()
     }
 
     fn bundle(pem: &str) -> Bundle {
@@ -204,8 +207,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_was_read() {
-        let [one, other] =
-            ["one", "other"].map(|name| Authority::generate(&request(name, 0)).unwrap());
+        let [one, other] = ["one", "other"].map(authority);
         let both = format!("{}{}", one.certificate_pem(), other.certificate_pem());
         // rcgen ends its lines as it likes.
         assert_eq!(bundle(&both).to_string(), both.replace("\r\n", "\n"));
@@ -214,8 +216,7 @@ mod tests {
 
     #[test]
     fn a_chain_leads_to_the_root_and_to_what_is_on_the_way() {
-        let root = Authority::generate(&request("clients", 1)).unwrap();
-        let intermediate = root.subordinate(&request("workers", 0)).unwrap();
+        let [root, intermediate] = root_and_intermediate();
         let leaf = intermediate.issue(&LeafRequest {
             common_name: "worker",
             names: &[],
@@ -223,7 +224,7 @@ mod tests {
             validity: Validity::from_now(Duration::from_secs(60)).unwrap(),
         });
         let chain = bundle(&leaf.unwrap().certificate_pem);
-        let stranger = Authority::generate(&request("clients", 0)).unwrap();
+        let stranger = authority("clients");
 
         assert!(chain.leads_to(&bundle(root.certificate_pem())));
         assert!(chain.leads_to(&bundle(intermediate.certificate_pem())));

@@ -9,7 +9,7 @@ use humantime::format_rfc3339_seconds;
 
 use super::{
     AuthorityKind, AuthorityOptions, FileError, Layout, NextStep, Party, RotateError,
-    bundle::Bundle, rotate,
+    bundle::Bundle, rotate::State,
 };
 use crate::{certificate::CertificateSummary, chain, credentials::Identity};
 
@@ -93,8 +93,8 @@ impl Listing {
         now: SystemTime,
     ) {
         let owner = format!("{} CA", kind.name());
-        let next = match rotate::look_at_next_step(layout, kind, options, now) {
-            Ok(next) => Some(next),
+        let next = match State::read(layout, kind) {
+            Ok(state) => Some(state.next_step(options, now)),
             Err(error) => {
                 self.problems.push(format!("{owner}: {}", chain(&error)));
                 None

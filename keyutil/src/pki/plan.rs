@@ -91,7 +91,6 @@ impl Plan {
         Authority::generate(&AuthorityRequest {
             name: kind.name(),
             validity: self.authority_validity,
-            intermediates: 0,
         })
     }
 
