@@ -21,7 +21,6 @@ mod error;
 mod init;
 mod layout;
 mod list;
-mod plan;
 mod request;
 mod rotate;
 

@@ -141,25 +141,12 @@ impl fmt::Display for Bundle {
 
 /// A file without certificates that could be read.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum FileError {
-    /// The file could not be read.
     #[error("failed to read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It was read, and is no good.
+    Read { path: PathBuf, source: io::Error },
     #[error("failed to read the certificates in `{}`", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: BundleError,
-    },
+    Parse { path: PathBuf, source: BundleError },
 }
 
 impl FileError {
@@ -172,17 +159,14 @@ impl FileError {
 
 /// A text that is no PEM file of certificates.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum BundleError {
-    /// There is a broken block, or none.
     #[error("the file has no certificates in PEM")]
     Pem(#[source] PemError),
-    /// A block is no certificate.
     #[error("block {number} is not an X.509 certificate")]
     NotX509 {
         /// Counted from 1.
         number: usize,
-        /// What is wrong with it.
-        #[source]
         source: CertificateError,
     },
 }

@@ -223,14 +223,12 @@ impl Validity {
 
 /// A span of time that no certificate can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum ValidityError {
-    /// X.509 counts in seconds.
     #[error("shorter than a second")]
     TooShort,
-    /// The start is after the end.
     #[error("the end is before the start")]
     EndsBeforeStart,
-    /// Before 1970 or after 9999.
     #[error("a date outside of the years 1970 to 9999")]
     OutOfRange,
 }

@@ -177,15 +177,15 @@ impl Default for AuthorityOptions {
     }
 }
 
-/// One step of the rotation of a CA.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One step of the rotation of a CA. What stands here of each is in `--help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Step {
-    /// Both CAs are trusted.
+    /// Make the new CA; trust both
     Trust,
-    /// All certificates are made anew.
+    /// Make all certificates anew under the new CA; destroy the old key
     Reissue,
-    /// The new CA alone is trusted.
+    /// Trust the new CA alone
     Retire,
 }
 

@@ -9,10 +9,7 @@ use keyutil::{
     program,
 };
 
-use super::{
-    Folder,
-    table::{self, Table},
-};
+use super::{Folder, Table, time};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -82,7 +79,7 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
     for file in initialized.files {
         table.push([
             file.path.display().to_string(),
-            table::time(file.expires_at),
+            time(file.expires_at),
             file.description,
         ]);
     }

@@ -107,8 +107,8 @@ impl RotationPolicy {
 
 /// Durations that contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum PolicyError {
-    /// Live tokens would be refused.
     #[error(
         "keys would be removed {} after they have signed last, and the tokens they signed may be \
          needed for {}: propagation {} + token lifetime {} + clock skew {} + refresh interval {}",
@@ -120,23 +120,17 @@ pub enum PolicyError {
         format_duration(times.refresh_interval)
     )]
     RetiresTooEarly {
-        /// What was asked for.
         retire_after: Duration,
-        /// What is needed.
         shortest: Duration,
-        /// What that is made of.
         times: RotationTimes,
     },
-    /// The pace cannot be kept.
     #[error(
         "keys cannot rotate every {}: the next one has to be published for {} before it signs",
         format_duration(*every),
         format_duration(*publish_before)
     )]
     TooOften {
-        /// What was asked for.
         every: Duration,
-        /// What is needed.
         publish_before: Duration,
     },
 }

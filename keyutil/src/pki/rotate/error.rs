@@ -15,10 +15,7 @@ use crate::{
 
 /// A rotation that was refused or that failed. Unless it says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
-#[allow(
-    missing_docs,
-    reason = "the messages say what the variants and fields are"
-)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum RotateError {
     #[error("there are no CAs in `{}`", path.display())]
     NoAuthorities { path: PathBuf },
