@@ -1,8 +1,7 @@
 //! Development certificates: three CAs and a leaf for each party.
 //!
-//! For a machine of one's own and for tests: the private keys of the CAs lie beside everything
-//! else. In production cert-manager, Vault or a company's CA writes the same files, and nothing
-//! else in this crate depends on this module.
+//! For a single machine and for tests: the private keys of the CAs lie beside everything else. In
+//! production cert-manager, Vault or a company's CA writes the same files.
 //!
 //! | what | where |
 //! |---|---|

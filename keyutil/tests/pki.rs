@@ -371,7 +371,7 @@ impl Certs {
         for party in fs::read_dir(&self.dir).unwrap() {
             for file in fs::read_dir(party.unwrap().path()).unwrap() {
                 let path = file.unwrap().path();
-                // Of the next run, too; nobody reads it.
+                // Of the next run, too; no program reads it.
                 if path.ends_with("ca/.lock") {
                     continue;
                 }

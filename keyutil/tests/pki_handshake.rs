@@ -40,7 +40,7 @@ async fn what_init_writes_works_under_every_name_of_the_server() {
 }
 
 #[tokio::test]
-async fn members_of_the_cluster_are_clients_and_servers_of_each_other_and_of_nobody_else() {
+async fn members_of_the_cluster_are_clients_and_servers_of_each_other_alone() {
     let certs = tempfile::tempdir().unwrap();
     init(&InitOptions::new(certs.path())).unwrap();
     let layout = Layout::new(certs.path());
@@ -144,7 +144,7 @@ fn root(name: &str) -> Authority {
 fn issue(authority: &Authority, purpose: Purpose, validity: Validity) -> Leaf {
     authority
         .issue(&LeafRequest {
-            common_name: "somebody",
+            common_name: "worker",
             names: &["localhost".parse().unwrap()],
             purpose,
             validity,

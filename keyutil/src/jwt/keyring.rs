@@ -39,7 +39,7 @@ pub use schedule::Schedule;
 
 use self::{
     ring::{Found, Record},
-    rotate::{Plan, Rotation},
+    rotate::Rotation,
 };
 use super::{Jwks, SigningKey};
 use crate::files::{Lock, read_at_most, read_regular};
@@ -101,9 +101,7 @@ impl Keyring {
         }
         // One that cannot be read signs nothing.
         let before = read_signing_key(&self.current_path()).ok();
-        let Plan { change, result } = rotate::generate(self, before.as_ref(), clock())?;
-        change.apply()?;
-        result
+        rotate::generate(self, before.as_ref(), clock())?.apply()
     }
 
     /// Lets the next key sign, publishes a new next one, and takes keys out of the key set that no
@@ -144,9 +142,7 @@ impl Keyring {
             // What cannot sign is to be replaced.
             Rotation::Emergency => Broken::Missing,
         })?;
-        let Plan { change, result } = rotate::rotate(self, &found, rotation, clock())?;
-        change.apply()?;
-        let rotated = result?;
+        let rotated = rotate::rotate(self, &found, rotation, clock())?.apply()?;
         info!(
             before = rotated.before,
             now = rotated.now,
@@ -168,9 +164,7 @@ impl Keyring {
     ) -> Result<Vec<String>, KeyringError> {
         let _lock = self.lock()?;
         let found = self.find(Broken::Refused)?;
-        let Plan { change, result } = rotate::retire(self, &found, policy, clock())?;
-        change.apply()?;
-        let removed = result?;
+        let removed = rotate::retire(self, &found, policy, clock())?.apply()?;
         if !removed.is_empty() {
             info!(
                 removed = removed.join(", "),
@@ -205,7 +199,7 @@ impl Keyring {
     /// [`KeyringError`], when it cannot be read or must not be published.
     pub fn jwks(&self) -> Result<Jwks, KeyringError> {
         let path = self.jwks_path();
-        let text = read_regular(&path, LARGEST);
+        let text = read_regular(&path, MAX_FILE_SIZE);
         let text = text.map_err(|source| KeyringError::Read { path, source })?;
         Ok(Jwks::parse(&text)?)
     }
@@ -221,22 +215,18 @@ impl Keyring {
     }
 
     fn find(&self, broken: Broken) -> Result<Found, KeyringError> {
-        let current = read_if_there(&self.current_path())?.map(|pem| {
-            SigningKey::from_pem(&pem).map_err(|source| KeyringError::BrokenKey {
-                path: self.current_path(),
-                source,
-            })
-        });
+        let key = |path, pem: &[u8]| {
+            SigningKey::from_pem(pem).map_err(|source| KeyringError::BrokenKey { path, source })
+        };
+        let current = read_if_there(&self.current_path())?;
+        let current = current.map(|pem| key(self.current_path(), &pem));
         let current = match (current.transpose(), broken) {
             (Err(_), Broken::Missing) => None,
             (current, _) => current?,
         };
         let next_pem = read_if_there(&self.next_path())?;
-        let next = next_pem.as_deref().map(SigningKey::from_pem);
-        let next = next.transpose().map_err(|source| KeyringError::BrokenKey {
-            path: self.next_path(),
-            source,
-        })?;
+        let next = next_pem.as_deref().map(|pem| key(self.next_path(), pem));
+        let next = next.transpose()?;
         let next_pem = next_pem.map(|pem| SecretString::from(&*String::from_utf8_lossy(&pem)));
         let record = read_if_there(&self.ring_path())?
             .map(|text| serde_json::from_slice::<Record>(&text))
@@ -266,10 +256,10 @@ enum Broken {
 }
 
 /// Far larger than any key or key set.
-const LARGEST: u64 = 4 << 20;
+const MAX_FILE_SIZE: u64 = 4 << 20;
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
-    match read_regular(path, LARGEST) {
+    match read_regular(path, MAX_FILE_SIZE) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(KeyringError::Read {
@@ -284,7 +274,7 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
 /// # Errors
 /// [`KeyringError`] with the path in it.
 pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
-    let read = File::open(path).and_then(|file| read_at_most(file, LARGEST));
+    let read = File::open(path).and_then(|file| read_at_most(file, MAX_FILE_SIZE));
     let pem = read.map_err(|source| KeyringError::Read {
         path: path.to_owned(),
         source,

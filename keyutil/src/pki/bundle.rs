@@ -139,7 +139,7 @@ impl fmt::Display for Bundle {
     }
 }
 
-/// A file without certificates that could be read.
+/// A file from which no certificates could be read.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what they are")]
 pub enum FileError {

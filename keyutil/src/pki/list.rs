@@ -1,7 +1,7 @@
 //! `keyutil pki list`: what is there, and what is wrong with it.
 //!
-//! Nothing is changed, and nobody is waited for: in the middle of a rotation the listing may show
-//! a step half done.
+//! Nothing is changed, and the lock is not waited for: in the middle of a rotation the listing may
+//! show a step half done.
 
 use std::{fs, time::SystemTime};
 
@@ -173,7 +173,7 @@ impl Listing {
         self.problems.push(format!("{}: {problem}", party.name()));
     }
 
-    /// Whoever checks certificates of this kind, and has a folder here.
+    /// The parties here that check certificates of this kind trust its issuer.
     fn check_verifiers(&mut self, layout: &Layout, party: Party, leaf: &Bundle) {
         for verifier in party.issued_by().verifiers() {
             let Ok(trusted) = Bundle::read(&layout.party(verifier).trust) else {

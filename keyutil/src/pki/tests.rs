@@ -122,7 +122,7 @@ fn leaves_of_an_intermediate_ca_bring_it_along() {
     }
 }
 
-/// A CA file that somebody has put the key into: leaves, which everybody may read, get the chain.
+/// A CA file with the key in it: leaves, which are public, get the chain.
 #[test]
 fn of_a_ca_file_only_the_certificates_are_passed_on() {
     let [_, intermediate] = root_and_intermediate();
@@ -293,7 +293,7 @@ fn authority(name: &str) -> Authority {
     Authority::generate(&AuthorityRequest { name, validity }).unwrap()
 }
 
-/// A CA of somebody else's, under which there is another one.
+/// A CA that was made elsewhere, and one under it.
 pub(super) fn root_and_intermediate() -> [Authority; 2] {
     let params = |name, path_length| {
         let mut params = CertificateParams::default();

@@ -1,4 +1,4 @@
-//! A CA of somebody else's, under which there is another one: `keyutil pki` makes none.
+//! A CA that was made elsewhere, and one under it: `keyutil pki` makes no intermediate CAs.
 
 use keyutil::pki::Authority;
 use rcgen::{

@@ -16,7 +16,7 @@ pub struct RotationTimes {
     pub token_lifetime: Duration,
     /// How far the clocks of signers and servers may be apart.
     pub clock_skew: Duration,
-    /// From a file replaced to everybody having read it: the endpoint, and whoever signs.
+    /// How long a replaced file takes to reach its readers: the endpoint, and the signers.
     pub propagation: Duration,
 }
 
@@ -135,7 +135,7 @@ pub enum PolicyError {
     },
 }
 
-/// Nobody waits for longer than a [`Duration`] can say.
+/// A sum that is longer than a [`Duration`] can say is the longest one.
 fn sum(parts: impl IntoIterator<Item = Duration>) -> Duration {
     parts
         .into_iter()

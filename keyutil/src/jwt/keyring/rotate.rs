@@ -67,6 +67,11 @@ impl<T> Plan<T> {
             result,
         }
     }
+
+    pub(super) fn apply(self) -> Result<T, KeyringError> {
+        self.change.apply()?;
+        self.result
+    }
 }
 
 /// Lets the next key sign, or says why it may not yet.

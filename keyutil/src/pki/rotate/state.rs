@@ -112,24 +112,24 @@ impl State {
         })
     }
 
-    /// The step that was finished last, and the serial number of the new CA. `None` where there
-    /// is no rotation, or its first step was interrupted.
-    pub(super) fn done(&self) -> Option<(Step, &str)> {
-        match &self.stage {
+    /// The step that was finished last, and the new CA. `None` where there is no rotation, or its
+    /// first step was interrupted.
+    pub(super) fn done(&self) -> Option<(Step, &Authority)> {
+        let (_, new) = self.stage.authorities();
+        let trusted = || self.verifiers.iter().all(|verifier| verifier.trusts(new));
+        let step = match &self.stage {
             Stage::Idle(_) => None,
-            Stage::Begun { new, .. } => {
-                let trusted = self.verifiers.iter().all(|verifier| verifier.trusts(new));
-                trusted.then_some((Step::Trust, &new.summary().serial))
-            }
-            Stage::Promoting { new, .. } => Some((Step::Trust, &new.summary().serial)),
-            Stage::Reissued { new, .. } => Some((Step::Reissue, &new.summary().serial)),
-        }
+            Stage::Begun { .. } => trusted().then_some(Step::Trust),
+            Stage::Promoting { .. } => Some(Step::Trust),
+            Stage::Reissued { .. } => Some(Step::Reissue),
+        };
+        step.map(|step| (step, new))
     }
 
     /// When that was, as far as it is known at `now`.
     pub(super) fn since(&self, now: SystemTime) -> Option<SystemTime> {
-        let (step, serial) = self.done()?;
-        self.noted(step, serial, now)
+        let (step, new) = self.done()?;
+        self.noted(step, new, now)
     }
 
     /// The time from which the wait since then counts. One so far in the future that the clock must
@@ -162,23 +162,21 @@ impl State {
 
     /// When this step was done, as far as that is known at `now`, if it was the last one, with this
     /// new CA.
-    pub(super) fn noted(&self, step: Step, serial: &str, now: SystemTime) -> Option<SystemTime> {
+    pub(super) fn noted(&self, step: Step, new: &Authority, now: SystemTime) -> Option<SystemTime> {
         let entry = self.record.get(self.kind.name())?;
-        if entry.step != step || entry.serial != serial {
+        if entry.step != step || entry.serial != new.summary().serial {
             return None;
         }
         let from = entry.since;
-        let regression = |until| ClockRegression { from, until };
-        let regression = entry.clock_was_at.map(regression);
-        let since = regression.map_or(from, |regression| regression.corrected(from, now));
-        Some(since.0)
+        let corrected = |until| ClockRegression { from, until }.corrected(from, now);
+        Some(entry.clock_was_at.map_or(from, corrected).0)
     }
 
     /// Notes that this step was done now.
     pub(super) fn note(
         &self,
         step: Step,
-        serial: &str,
+        new: &Authority,
         now: SystemTime,
     ) -> Result<Operation, RotateError> {
         let mut record = self.record.clone();
@@ -190,7 +188,7 @@ impl State {
             step,
             since: Timestamp(now),
             clock_was_at: regression.map(|regression| regression.until),
-            serial: serial.to_owned(),
+            serial: new.summary().serial.clone(),
         };
         record.insert(self.kind.name().to_owned(), entry);
         let text = serde_json::to_string_pretty(&record).map_err(RotateError::Record)?;
@@ -226,12 +224,20 @@ impl Stage {
         })
     }
 
+    /// The CA that is going, where that is one, and the one that stays.
+    pub(super) fn authorities(&self) -> (Option<&Certificate>, &Authority) {
+        match self {
+            Self::Idle(new) => (None, new),
+            Self::Begun { old, new } => (Some(old.certificate()), new),
+            Self::Promoting { old, new } | Self::Reissued { old, new } => (Some(old), new),
+        }
+    }
+
     /// The CA that signs a leaf now.
     pub(super) fn issuer(&self) -> &Authority {
         match self {
-            Self::Idle(current) => current,
             Self::Begun { old, .. } => old,
-            Self::Promoting { new, .. } | Self::Reissued { new, .. } => new,
+            _ => self.authorities().1,
         }
     }
 }

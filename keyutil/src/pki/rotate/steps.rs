@@ -18,8 +18,8 @@ use crate::{
     certificate::CertificateSummary,
     files::{Change, Operation},
     pki::{
-        Authority, AuthorityKind, AuthorityRequest, BACK_DATED, FileError, InitOptions,
-        LeafRequest, Validity,
+        Authority, AuthorityFiles, AuthorityKind, AuthorityRequest, BACK_DATED, FileError,
+        InitOptions, LeafRequest, Validity,
         bundle::{Bundle, Certificate},
     },
 };
@@ -31,7 +31,7 @@ pub(super) fn plan(
     step: Step,
     options: &AuthorityOptions,
     now: SystemTime,
-) -> (Change, Result<AuthorityRotated, RotateError>) {
+) -> (Change, Rotated) {
     let mut draft = Draft {
         state,
         step,
@@ -48,6 +48,8 @@ pub(super) fn plan(
     }
 }
 
+type Rotated = Result<AuthorityRotated, RotateError>;
+
 /// A step while it is worked out: operations are added to it, in order.
 struct Draft<'a> {
     state: &'a State,
@@ -60,20 +62,20 @@ struct Draft<'a> {
 }
 
 impl Draft<'_> {
-    fn make(&mut self) -> Result<AuthorityRotated, RotateError> {
+    fn make(&mut self) -> Rotated {
         use {Stage::*, Step::*};
         let is_noted = self.state.since(self.now).is_some();
         match (self.step, &self.state.stage) {
-            (Trust, Idle(old)) => self.begin(old),
-            (Trust, Begun { old, new }) if is_noted => {
-                Ok(self.done_before(Some(old.certificate()), new.certificate()))
+            (Trust, Idle(old)) => self.begin(old.certificate()),
+            (Trust, Begun { .. }) | (Reissue, Reissued { .. }) if is_noted => {
+                Ok(self.done_before())
             }
             (Trust, Begun { old, new }) => {
                 // What has both already is left as it is: `reissue` may have changed the order.
                 self.trust_both(new.certificate(), old.certificate(), |verifier| {
                     !verifier.trusts(new) || !verifier.trusts(old)
                 });
-                self.finish(old.certificate(), new.certificate())
+                self.finish(old.certificate(), new)
             }
             (Trust, Promoting { .. }) => self.out_of_order(
                 "the step `reissue` was begun and not finished",
@@ -88,17 +90,12 @@ impl Draft<'_> {
             }
             (Reissue, Begun { old, new }) => self.reissue(old.certificate(), new),
             (Reissue, Promoting { old, new }) => self.reissue(old, new),
-            (Reissue, Reissued { old, new }) if is_noted => {
-                Ok(self.done_before(Some(old), new.certificate()))
-            }
             (Reissue, Reissued { old, new }) => {
                 // Everything is done but the record, and perhaps a copy of the key is left.
                 self.remove_next();
-                self.finish(old, new.certificate())
+                self.finish(old, new)
             }
-            (Retire, Idle(new)) if self.is_retired(new) => {
-                Ok(self.done_before(None, new.certificate()))
-            }
+            (Retire, Idle(new)) if self.is_retired(new) => Ok(self.done_before()),
             (Retire, Idle(_)) => {
                 self.out_of_order("there is no rotation", "begin with `--step trust`")
             }
@@ -110,24 +107,18 @@ impl Draft<'_> {
         }
     }
 
-    fn begin(&mut self, old: &Authority) -> Result<AuthorityRotated, RotateError> {
+    fn begin(&mut self, old: &Certificate) -> Rotated {
         let (kind, lifetime) = (self.state.kind, self.options.lifetime);
         let validity = Validity::from_time(self.now, lifetime)
             .map_err(|source| RotateError::Lifetime { lifetime, source })?;
         let name = kind.name();
         let new = Authority::generate(&AuthorityRequest { name, validity })?;
-        let files = self.state.layout.next_authority(kind);
-        // The certificate marks a complete pair, and so comes last.
-        self.write(files.key, files.certificate, &new);
-        self.trust_both(new.certificate(), old.certificate(), |_| true);
-        self.finish(old.certificate(), new.certificate())
+        self.write(self.state.layout.next_authority(kind), &new);
+        self.trust_both(new.certificate(), old, |_| true);
+        self.finish(old, &new)
     }
 
-    fn reissue(
-        &mut self,
-        old: &Certificate,
-        new: &Authority,
-    ) -> Result<AuthorityRotated, RotateError> {
+    fn reissue(&mut self, old: &Certificate, new: &Authority) -> Rotated {
         let state = self.state;
         let distrusts = |verifier: &&Verifier| !verifier.trusts(new);
         if let Stage::Begun { .. } = state.stage
@@ -157,21 +148,14 @@ impl Draft<'_> {
         }
         // The new CA takes the place of the old one while its own pair is still complete: from that
         // the next run goes on if this one ends between key and certificate.
-        let files = state.layout.authority(state.kind);
-        self.publish(
-            state.layout.previous_authority(state.kind),
-            &old.to_string(),
-        );
-        self.write(files.key, files.certificate, new);
+        let previous = state.layout.previous_authority(state.kind);
+        self.publish(previous, &old.to_string());
+        self.write(state.layout.authority(state.kind), new);
         self.remove_next();
-        self.finish(old, new.certificate())
+        self.finish(old, new)
     }
 
-    fn retire(
-        &mut self,
-        old: &Certificate,
-        new: &Authority,
-    ) -> Result<AuthorityRotated, RotateError> {
+    fn retire(&mut self, old: &Certificate, new: &Authority) -> Rotated {
         let state = self.state;
         let not_reissued = |holder: &&Holder| !holder.missing && !holder.is_issued_by(new);
         if let Some(holder) = state.holders.iter().find(not_reissued) {
@@ -193,16 +177,13 @@ impl Draft<'_> {
         self.remove_next();
         // The record first: without the old certificate nothing shows that there is something to
         // finish.
-        let rotated = self.finish(old, new.certificate())?;
+        let rotated = self.finish(old, new)?;
         self.remove(state.layout.previous_authority(state.kind));
         Ok(rotated)
     }
 
     fn is_retired(&self, new: &Authority) -> bool {
-        let noted = self
-            .state
-            .noted(Step::Retire, &new.summary().serial, self.now);
-        noted.is_some()
+        self.state.noted(Step::Retire, new, self.now).is_some()
     }
 
     /// Refuses the step while the wait since the step before is not over. Where it is not known
@@ -214,10 +195,10 @@ impl Draft<'_> {
         if left.is_zero() {
             return Ok(());
         }
-        if let Some((done, serial)) = state.done()
+        if let Some((done, new)) = state.done()
             && state.waits_from(self.options, now).is_none()
         {
-            self.operations.push(state.note(done, serial, now)?);
+            self.operations.push(state.note(done, new, now)?);
         }
         Err(RotateError::TooEarly {
             kind: state.kind,
@@ -226,11 +207,7 @@ impl Draft<'_> {
         })
     }
 
-    fn out_of_order(
-        &self,
-        reason: &'static str,
-        hint: &'static str,
-    ) -> Result<AuthorityRotated, RotateError> {
+    fn out_of_order(&self, reason: &'static str, hint: &'static str) -> Rotated {
         Err(RotateError::OutOfOrder {
             kind: self.state.kind,
             step: self.step,
@@ -243,10 +220,11 @@ impl Draft<'_> {
         self.operations.push(Operation::publish(path, content));
     }
 
-    fn write(&mut self, key: PathBuf, certificate: PathBuf, authority: &Authority) {
-        let operation = Operation::keep(key, authority.key_pem());
-        self.operations.push(operation);
-        self.publish(certificate, authority.certificate_pem());
+    /// The certificate marks a complete pair, and so comes last.
+    fn write(&mut self, files: AuthorityFiles, authority: &Authority) {
+        let key = Operation::keep(files.key, authority.key_pem());
+        self.operations.push(key);
+        self.publish(files.certificate, authority.certificate_pem());
     }
 
     fn remove(&mut self, path: PathBuf) {
@@ -282,32 +260,28 @@ impl Draft<'_> {
     }
 
     /// Nothing is to be done.
-    fn done_before(&mut self, old: Option<&Certificate>, new: &Certificate) -> AuthorityRotated {
+    fn done_before(&mut self) -> AuthorityRotated {
+        let (old, new) = self.state.stage.authorities();
         let next = || self.state.next_step(self.options, self.now);
-        let next = (self.step != Step::Retire).then(next);
         AuthorityRotated {
             already: true,
-            next,
+            next: (self.step != Step::Retire).then(next),
             ..self.rotated(old, new)
         }
     }
 
     /// Notes that this step is done, as the last operation: times count from then.
-    fn finish(
-        &mut self,
-        old: &Certificate,
-        new: &Certificate,
-    ) -> Result<AuthorityRotated, RotateError> {
-        let note = self.state.note(self.step, &new.summary().serial, self.now);
-        self.operations.push(note?);
+    fn finish(&mut self, old: &Certificate, new: &Authority) -> Rotated {
+        let note = self.state.note(self.step, new, self.now)?;
+        self.operations.push(note);
         Ok(self.rotated(Some(old), new))
     }
 
-    fn rotated(&mut self, old: Option<&Certificate>, new: &Certificate) -> AuthorityRotated {
-        let step = match self.step {
-            Step::Trust => Some(Step::Reissue),
-            Step::Reissue => Some(Step::Retire),
-            Step::Retire => None,
+    fn rotated(&mut self, old: Option<&Certificate>, new: &Authority) -> AuthorityRotated {
+        let next = |step| NextStep {
+            step,
+            since: Some(self.now),
+            due: self.now + self.options.wait(),
         };
         AuthorityRotated {
             kind: self.state.kind,
@@ -318,11 +292,11 @@ impl Draft<'_> {
             leaves: std::mem::take(&mut self.leaves),
             trust: std::mem::take(&mut self.trust),
             absent: self.state.absent.clone(),
-            next: step.map(|step| NextStep {
-                step,
-                since: Some(self.now),
-                due: self.now + self.options.wait(),
-            }),
+            next: match self.step {
+                Step::Trust => Some(next(Step::Reissue)),
+                Step::Reissue => Some(next(Step::Retire)),
+                Step::Retire => None,
+            },
         }
     }
 }
@@ -339,37 +313,50 @@ pub(super) fn renew(
     lifetime: Option<Duration>,
     now: SystemTime,
 ) -> Result<([Operation; 2], LeafRotated), RotateError> {
-    let party = holder.party;
+    let (party, kind) = (holder.party, holder.party.issued_by());
     let old = holder.chain.as_ref().map(|chain| chain.first().summary());
     let always = || party.names().iter().map(ToString::to_string).collect();
     let names = old.map_or_else(always, CertificateSummary::names);
-    let names = names.iter().map(|name| name.parse());
-    let names: Vec<_> = names
-        .collect::<Result<_, _>>()
-        .map_err(|source| RotateError::Name { party, source })?;
+    let names: Result<Vec<_>, _> = names.iter().map(|name| name.parse()).collect();
+    let names = names.map_err(|source| RotateError::Name { party, source })?;
+
+    let (from, until) = (issuer.summary().not_before, issuer.summary().not_after);
+    if from > now {
+        return Err(RotateError::NotYetValid { kind, from });
+    }
+    if until <= now {
+        return Err(RotateError::Expired { kind, at: until });
+    }
     let lifetime = lifetime.or_else(|| old.map(lifetime_of));
     let lifetime = lifetime.unwrap_or(InitOptions::LEAF_LIFETIME);
-    let (validity, capped) = validity(issuer, party.issued_by(), lifetime, now)?;
+    let refused = |source| RotateError::Lifetime { lifetime, source };
+    let asked = Validity::from_time(now, lifetime).map_err(refused)?;
+    // At most as long as the CA.
+    let not_after = asked.not_after().min(until);
+    let validity = Validity::between(asked.not_before(), not_after).map_err(refused)?;
+
     let leaf = issuer.issue(&LeafRequest {
         common_name: party.name(),
         names: &names,
         purpose: party.purpose(),
         validity,
     })?;
-    let new = Bundle::parse(leaf.certificate_pem.as_bytes()).map_err(|source| {
-        let path = holder.files.certificate.clone();
-        FileError::Parse { path, source }
+    let (key, certificate) = (holder.files.key.clone(), holder.files.certificate.clone());
+    let new = Bundle::parse(leaf.certificate_pem.as_bytes());
+    let new = new.map_err(|source| FileError::Parse {
+        path: certificate.clone(),
+        source,
     })?;
-    let operations = [
-        Operation::keep(holder.files.key.clone(), leaf.key_pem),
-        Operation::publish(holder.files.certificate.clone(), leaf.certificate_pem),
-    ];
     let rotated = LeafRotated {
         party,
         old: old.cloned(),
         new: new.first().summary().clone(),
-        capped,
+        capped: validity != asked,
     };
+    let operations = [
+        Operation::keep(key, leaf.key_pem),
+        Operation::publish(certificate, leaf.certificate_pem),
+    ];
     Ok((operations, rotated))
 }
 
@@ -381,27 +368,4 @@ fn lifetime_of(certificate: &CertificateSummary) -> Duration {
     let lifetime = span.checked_sub(BACK_DATED);
     let lifetime = lifetime.filter(|lifetime| !lifetime.is_zero());
     lifetime.unwrap_or(span).max(Duration::from_secs(1))
-}
-
-/// At most as long as the CA, and whether that was shorter than what was asked for.
-fn validity(
-    issuer: &Authority,
-    kind: AuthorityKind,
-    lifetime: Duration,
-    now: SystemTime,
-) -> Result<(Validity, bool), RotateError> {
-    let refused = |source| RotateError::Lifetime { lifetime, source };
-    let (from, until) = (issuer.summary().not_before, issuer.summary().not_after);
-    if from > now {
-        return Err(RotateError::NotYetValid { kind, from });
-    }
-    if until <= now {
-        return Err(RotateError::Expired { kind, at: until });
-    }
-    let asked = Validity::from_time(now, lifetime).map_err(refused)?;
-    if asked.not_after() <= until {
-        return Ok((asked, false));
-    }
-    let capped = Validity::between(asked.not_before(), until).map_err(refused)?;
-    Ok((capped, true))
 }
