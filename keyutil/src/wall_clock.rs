@@ -65,3 +65,49 @@ impl ClockRegression {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_time_is_written_in_whole_seconds_unless_it_has_fractions() {
+        let whole = at(1_000_000_000);
+        let fraction = Timestamp(whole.0 + Duration::from_nanos(7_000_000));
+        for (time, text) in [
+            (whole, "\"2001-09-09T01:46:40Z\""),
+            (fraction, "\"2001-09-09T01:46:40.007000000Z\""),
+        ] {
+            assert_eq!(serde_json::to_string(&time).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Timestamp>(text).unwrap(), time);
+        }
+        assert!(serde_json::from_str::<Timestamp>("\"yesterday\"").is_err());
+    }
+
+    #[test]
+    fn what_was_recorded_by_a_clock_that_was_behind_counts_from_its_return() {
+        let first = ClockRegression::at(at(500).0, [at(900), at(100)], None).unwrap();
+        let second = ClockRegression::at(at(400).0, [at(500)], Some(&first)).unwrap();
+        assert_eq!((second.from, second.until), (at(400), at(900)));
+        for (recorded, now, counts_as) in [
+            // Nothing is known until the clock is back.
+            (at(500), at(899), at(500)),
+            (at(500), at(900), at(900)),
+            (at(400), at(2000), at(900)),
+            // From before it was set back, or after.
+            (at(399), at(900), at(399)),
+            (at(901), at(950), at(901)),
+        ] {
+            assert_eq!(second.corrected(recorded, now.0), counts_as, "{recorded:?}");
+        }
+        assert_eq!(
+            ClockRegression::at(at(900).0, [at(500)], Some(&second)),
+            None
+        );
+        assert_eq!(ClockRegression::at(at(900).0, [], None), None);
+    }
+}

@@ -99,32 +99,31 @@ impl Ring {
     pub(super) fn of(found: &Found, now: SystemTime) -> Result<Self, KeyringError> {
         let now = whole_second(now);
         let sources = Sources { found, now };
-        let current = found.current.as_ref().map(|key| sources.current(key));
+        let key = |key: &SigningKey, state| sources.key(key.kid(), key.public().clone(), state);
+        let current = found.current.as_ref();
+        let next = found.next.as_ref();
         // Between the two moves of a rotation one key is in both files.
-        let same =
-            |next: &&SigningKey| Some(next.kid()) == found.current.as_ref().map(SigningKey::kid);
-        let interrupted_rotation = found.next.as_ref().is_some_and(|next| same(&next));
-        let next = found.next.as_ref().filter(|next| !same(next));
-        let next = next.map(|key| sources.next(key));
-        let known: Vec<_> = [&current, &next]
+        let in_both = next.is_some() && next.map(SigningKey::kid) == current.map(SigningKey::kid);
+        let current = current.map(|current| key(current, State::Current));
+        let next = next.filter(|_| !in_both);
+        let next = next.map(|next| key(next, State::Next));
+        let known = current.iter().chain(&next).map(|key| &*key.kid);
+        let others = sources.others(known.collect())?;
+        let (compromised, mut previous): (Vec<_>, Vec<_>) = others
             .into_iter()
-            .flatten()
-            .map(|key| key.kid.clone())
-            .collect();
-        let mut previous = sources.others(&known)?;
-        let compromised = previous.len();
-        previous.retain(|key| key.state != State::Compromised);
-        let interrupted_emergency = previous.len() < compromised;
+            .partition(|key| key.state == State::Compromised);
         previous.sort_by_key(|key| std::cmp::Reverse(key.retired));
+        let record = found.record.as_ref();
+        let clock_regression = record.and_then(|record| {
+            let times = record.keys.iter().flat_map(Entry::times);
+            ClockRegression::at(now, times, record.clock_set_back.as_ref())
+        });
         Ok(Self {
             current,
             next,
             previous,
-            interrupted: interrupted_rotation || interrupted_emergency,
-            clock_regression: found
-                .record
-                .as_ref()
-                .and_then(|record| record.clock_regression(now)),
+            interrupted: in_both || !compromised.is_empty(),
+            clock_regression,
         })
     }
 
@@ -212,59 +211,47 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    fn current(&self, key: &SigningKey) -> RingKey {
-        let entry = self.entry(key.kid());
-        let state = match entry.map(|entry| entry.state) {
-            Some(State::Compromised) => State::Compromised,
-            _ => State::Current,
-        };
+    fn key(&self, kid: &str, public: Jwk, state: State) -> RingKey {
+        let entry = self.entry(kid);
+        let activated = entry.and_then(|entry| entry.activated);
+        let retired = entry.and_then(|entry| entry.retired);
+        let is_compromised = entry.is_some_and(|entry| entry.state == State::Compromised);
         RingKey {
-            state,
-            activated: Some(self.at_most_now(entry.and_then(|entry| entry.activated))),
-            ..RingKey::new(key, state, self.published(key.kid()))
+            kid: kid.to_owned(),
+            state: match state {
+                State::Current | State::Previous if is_compromised => State::Compromised,
+                state => state,
+            },
+            published: self.published(kid),
+            activated: match state {
+                State::Next => None,
+                State::Current => Some(self.at_most_now(activated)),
+                State::Previous | State::Compromised => activated.map(|time| time.0),
+            },
+            retired: (state == State::Previous).then(|| self.at_most_now(retired)),
+            public,
         }
-    }
-
-    fn next(&self, key: &SigningKey) -> RingKey {
-        RingKey::new(key, State::Next, self.published(key.kid()))
     }
 
     /// All that is recorded or published and neither signs nor waits.
-    fn others(&self, known: &[String]) -> Result<Vec<RingKey>, KeyringError> {
-        let recorded = self.found.recorded();
+    fn others<'a>(&'a self, mut known: Vec<&'a str>) -> Result<Vec<RingKey>, KeyringError> {
+        let recorded = self.found.recorded().map(|entry| &entry.kid);
         let published = self.found.published.iter().flat_map(|jwks| jwks.kids());
-        let mut kids: Vec<&str> = Vec::new();
-        for kid in recorded.map(|entry| &entry.kid).chain(published) {
-            if !known.contains(kid) && !kids.contains(&kid.as_str()) {
-                kids.push(kid);
+        let mut keys = Vec::new();
+        for kid in recorded.chain(published) {
+            if known.contains(&&**kid) {
+                continue;
             }
+            known.push(kid);
+            let published = match &self.found.published {
+                Some(jwks) => jwks::find(&jwks.document(), kid)?,
+                None => None,
+            };
+            // What is neither published nor known cannot be kept.
+            let public = published.or_else(|| self.entry(kid)?.public.clone());
+            keys.extend(public.map(|public| self.key(kid, public, State::Previous)));
         }
-        let keys = kids.into_iter().map(|kid| self.other(kid));
-        keys.filter_map(Result::transpose).collect()
-    }
-
-    fn other(&self, kid: &str) -> Result<Option<RingKey>, KeyringError> {
-        let entry = self.entry(kid);
-        let published = match &self.found.published {
-            Some(jwks) => jwks::find(&jwks.document(), kid)?,
-            None => None,
-        };
-        let Some(public) = published.or_else(|| entry?.public.clone()) else {
-            // Neither published nor known: nothing is left of it that could be kept.
-            return Ok(None);
-        };
-        let state = match entry.map(|entry| entry.state) {
-            Some(State::Compromised) => State::Compromised,
-            _ => State::Previous,
-        };
-        Ok(Some(RingKey {
-            kid: kid.to_owned(),
-            state,
-            published: self.published(kid),
-            activated: entry.and_then(|entry| entry.activated).map(|time| time.0),
-            retired: Some(self.at_most_now(entry.and_then(|entry| entry.retired))),
-            public,
-        }))
+        Ok(keys)
     }
 
     /// A key counts as published from the time in the record, if it really is in the document.
@@ -278,9 +265,11 @@ impl Sources<'_> {
     /// A time that is missing is now, and so is one in the future: then a clock was set back, and
     /// how much time has really passed is not known.
     fn at_most_now(&self, time: Option<Timestamp>) -> SystemTime {
-        let recorded = self.found.record.as_ref().zip(time);
-        let counts_as = recorded.map(|(record, time)| record.corrected(time, self.now));
-        counts_as.map_or(self.now, |time| time.min(self.now))
+        let record = self.found.record.as_ref();
+        let regression = record.and_then(|record| record.clock_set_back.as_ref());
+        let corrected =
+            |time| regression.map_or(time, |regression| regression.corrected(time, self.now));
+        time.map_or(self.now, |time| corrected(time).0.min(self.now))
     }
 
     fn entry(&self, kid: &str) -> Option<&Entry> {
@@ -297,22 +286,6 @@ pub(super) struct Record {
     pub(super) keys: Vec<Entry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) clock_set_back: Option<ClockRegression>,
-}
-
-impl Record {
-    /// The regression of the clock that is known at `now`, if it is not over yet.
-    pub(super) fn clock_regression(&self, now: SystemTime) -> Option<ClockRegression> {
-        let times = self.keys.iter().flat_map(Entry::times);
-        ClockRegression::at(now, times, self.clock_set_back.as_ref())
-    }
-
-    /// What a recorded time counts as.
-    pub(super) fn corrected(&self, time: Timestamp, now: SystemTime) -> SystemTime {
-        let regression = self.clock_set_back.as_ref();
-        regression
-            .map_or(time, |regression| regression.corrected(time, now))
-            .0
-    }
 }
 
 /// One key. Times are RFC 3339 in UTC, in whole seconds.

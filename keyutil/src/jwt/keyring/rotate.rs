@@ -87,17 +87,15 @@ pub(super) fn rotate(
     if ring.current.as_ref().is_some_and(compromised) {
         return planner.emergency(ring, true);
     }
+    // An emergency may have been interrupted after the next key had begun to sign.
+    let was_emergency = found
+        .recorded()
+        .any(|entry| entry.state == State::Compromised);
     match rotation {
         Rotation::InTurn(_) if ring.current.is_none() => Err(KeyringError::NothingSigns {
             path: keyring.current_path(),
         }),
-        // Unless it was an emergency that was interrupted, after the next key had begun to sign.
-        Rotation::Emergency
-            if ring.interrupted
-                && !found
-                    .recorded()
-                    .any(|entry| entry.state == State::Compromised) =>
-        {
+        Rotation::Emergency if ring.interrupted && !was_emergency => {
             let plan = planner.finish(ring)?;
             let result = plan.result.and_then(|rotated| {
                 Err(KeyringError::FinishedFirst {
