@@ -10,8 +10,7 @@ use rcgen::{
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    AlternativeName, AuthorityError, AuthorityFiles, AuthorityRequest, BundleError, LeafRequest,
-    Validity,
+    AuthorityError, AuthorityFiles, AuthorityRequest, BundleError, LeafRequest, Validity,
     bundle::{Bundle, Certificate},
 };
 use crate::{
@@ -104,8 +103,8 @@ impl Authority {
             params.use_authority_key_identifier_extension = true;
             params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
             params.extended_key_usages = request.purpose.usages().to_vec();
-            let names = request.names.iter().map(AlternativeName::to_rcgen);
-            params.subject_alt_names = names.collect::<Result<_, _>>()?;
+            let names = request.names.iter().map(|name| name.0.clone());
+            params.subject_alt_names = names.collect();
             let key = generate_key()?;
             Ok((params.signed_by(&key, &self.issuer)?, key))
         };

@@ -2,13 +2,11 @@
 //! of time for a certificate. Names and spans are checked when they are made.
 
 use std::{
-    fmt,
-    net::IpAddr,
     str::FromStr,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rcgen::ExtendedKeyUsagePurpose;
+use rcgen::{ExtendedKeyUsagePurpose, SanType};
 
 use crate::certificate::LAST_SECOND;
 
@@ -63,22 +61,7 @@ impl Purpose {
 ///
 /// Made by parsing, so every value is one that TLS libraries accept.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AlternativeName(Kind);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
-    Dns(String),
-    Ip(IpAddr),
-}
-
-impl AlternativeName {
-    pub(super) fn to_rcgen(&self) -> Result<rcgen::SanType, rcgen::Error> {
-        Ok(match &self.0 {
-            Kind::Dns(name) => rcgen::SanType::DnsName(name.as_str().try_into()?),
-            Kind::Ip(address) => rcgen::SanType::IpAddress(*address),
-        })
-    }
-}
+pub struct AlternativeName(pub(super) SanType);
 
 impl FromStr for AlternativeName {
     type Err = NameError;
@@ -86,24 +69,18 @@ impl FromStr for AlternativeName {
     /// An IP address, or a DNS name, whose first label may be `*`. Letters become lower case.
     fn from_str(text: &str) -> Result<Self, NameError> {
         if let Ok(address) = text.parse() {
-            return Ok(Self(Kind::Ip(address)));
+            return Ok(Self(SanType::IpAddress(address)));
         }
-        match dns_fault(text) {
-            None => Ok(Self(Kind::Dns(text.to_ascii_lowercase()))),
-            Some(reason) => Err(NameError {
-                name: text.to_owned(),
-                reason,
-            }),
+        let refused = |reason| NameError {
+            name: text.to_owned(),
+            reason,
+        };
+        if let Some(reason) = dns_fault(text) {
+            return Err(refused(reason));
         }
-    }
-}
-
-impl fmt::Display for AlternativeName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Kind::Dns(name) => f.write_str(name),
-            Kind::Ip(address) => address.fmt(f),
-        }
+        let name = text.to_ascii_lowercase().try_into();
+        let name = name.map_err(|_| refused(NOT_ASCII))?;
+        Ok(Self(SanType::DnsName(name)))
     }
 }
 
@@ -114,6 +91,8 @@ pub struct NameError {
     name: String,
     reason: &'static str,
 }
+
+const NOT_ASCII: &str = "it is not ASCII (write it in Punycode, `xn--…`)";
 
 fn dns_fault(text: &str) -> Option<&'static str> {
     let name = match text.strip_prefix("*.") {
@@ -130,7 +109,7 @@ fn dns_fault(text: &str) -> Option<&'static str> {
         return Some("it is longer than 253 characters");
     }
     if !text.is_ascii() {
-        return Some("it is not ASCII (write it in Punycode, `xn--…`)");
+        return Some(NOT_ASCII);
     }
     let last_label = name.rsplit('.').next().unwrap_or_default();
     if !last_label.is_empty() && last_label.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -256,8 +235,12 @@ mod tests {
             ("0:0:0:0:0:0:0:1", "::1"),
         ] {
             let name: AlternativeName = text.parse().unwrap();
-            assert_eq!(name.to_string(), printed);
-            assert!(name.to_rcgen().is_ok(), "{text}");
+            let found = match &name.0 {
+                SanType::DnsName(name) => name.to_string(),
+                SanType::IpAddress(address) => address.to_string(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, printed);
         }
     }
 

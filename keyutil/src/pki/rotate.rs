@@ -152,11 +152,6 @@ pub struct AuthorityOptions {
 }
 
 impl AuthorityOptions {
-    /// A server that is told to look once a minute.
-    pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-    /// Enough for files on the same machine, which are looked at once a second.
-    pub const PROPAGATION: Duration = Duration::from_secs(10);
-
     /// How long a step waits, so that the step before has been seen everywhere.
     #[must_use]
     pub fn wait(&self) -> Duration {
@@ -170,8 +165,10 @@ impl Default for AuthorityOptions {
     fn default() -> Self {
         Self {
             lifetime: InitOptions::AUTHORITY_LIFETIME,
-            refresh_interval: Self::REFRESH_INTERVAL,
-            propagation: Self::PROPAGATION,
+            // A server that is told to look once a minute.
+            refresh_interval: Duration::from_secs(60),
+            // Enough for files on the same machine, which are looked at once a second.
+            propagation: Duration::from_secs(10),
             servers_restarted: false,
         }
     }

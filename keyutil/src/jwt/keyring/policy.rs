@@ -20,24 +20,17 @@ pub struct RotationTimes {
     pub propagation: Duration,
 }
 
-impl RotationTimes {
-    /// `TEMPORAL_JWT_KEY_REFRESH` of the server's own configuration template.
-    pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-    /// The default of `--token-lifetime`.
-    pub const TOKEN_LIFETIME: Duration = Duration::from_secs(5 * 60);
-    /// More than machines with a working NTP are apart.
-    pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
-    /// Files are looked at once a second, and a cache may keep the key set for five.
-    pub const PROPAGATION: Duration = Duration::from_secs(10);
-}
-
 impl Default for RotationTimes {
     fn default() -> Self {
         Self {
-            refresh_interval: Self::REFRESH_INTERVAL,
-            token_lifetime: Self::TOKEN_LIFETIME,
-            clock_skew: Self::CLOCK_SKEW,
-            propagation: Self::PROPAGATION,
+            // `TEMPORAL_JWT_KEY_REFRESH` of the server's own configuration template.
+            refresh_interval: Duration::from_secs(60),
+            // The default of `--token-lifetime`.
+            token_lifetime: Duration::from_secs(5 * 60),
+            // More than machines with a working NTP are apart.
+            clock_skew: Duration::from_secs(30),
+            // Files are looked at once a second, and a cache may keep the key set for five.
+            propagation: Duration::from_secs(10),
         }
     }
 }

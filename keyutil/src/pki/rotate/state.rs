@@ -34,10 +34,6 @@ pub(in super::super) struct State {
 }
 
 /// How far the rotation is.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one at a time, and it is not moved about"
-)]
 pub(super) enum Stage {
     /// There is none.
     Idle(Authority),
