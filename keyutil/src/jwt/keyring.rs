@@ -38,7 +38,7 @@ pub use rotate::{Generated, Rotated};
 pub use schedule::Schedule;
 
 use self::{
-    ring::{Found, Record},
+    ring::{KeyringFiles, Record},
     rotate::Rotation,
 };
 use super::{Jwks, SigningKey};
@@ -214,7 +214,7 @@ impl Keyring {
         Ok(Lock::wait(&self.folder)?)
     }
 
-    fn find(&self, broken: Broken) -> Result<Found, KeyringError> {
+    fn find(&self, broken: Broken) -> Result<KeyringFiles, KeyringError> {
         let key = |path, pem: &[u8]| {
             SigningKey::from_pem(pem).map_err(|source| KeyringError::BrokenKey { path, source })
         };
@@ -238,7 +238,7 @@ impl Keyring {
         // One that must not be published is not: it is written anew.
         let published = read_if_there(&self.jwks_path())?;
         let published = published.and_then(|text| Jwks::parse(&text).ok());
-        Ok(Found {
+        Ok(KeyringFiles {
             current,
             next,
             next_pem,

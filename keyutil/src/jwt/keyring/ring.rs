@@ -14,7 +14,7 @@ use crate::{
 
 /// The files as they were read.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct KeyringFiles {
     /// `current.pem`.
     pub(super) current: Option<SigningKey>,
     /// `next.pem`.
@@ -27,7 +27,7 @@ pub(super) struct Found {
     pub(super) record: Option<Record>,
 }
 
-impl Found {
+impl KeyringFiles {
     /// The keys that `ring.json` has.
     pub(super) fn recorded(&self) -> impl Iterator<Item = &Entry> {
         self.record.iter().flat_map(|record| &record.keys)
@@ -96,7 +96,7 @@ impl State {
 }
 
 impl Ring {
-    pub(super) fn of(found: &Found, now: SystemTime) -> Result<Self, KeyringError> {
+    pub(super) fn of(found: &KeyringFiles, now: SystemTime) -> Result<Self, KeyringError> {
         let now = whole_second(now);
         let sources = Sources { found, now };
         let key = |key: &SigningKey, state| sources.key(key.kid(), key.public().clone(), state);
@@ -206,7 +206,7 @@ impl RingKey {
 
 /// Puts what one file says of a key together with what the others say.
 struct Sources<'a> {
-    found: &'a Found,
+    found: &'a KeyringFiles,
     now: SystemTime,
 }
 

@@ -12,7 +12,7 @@ use super::{
     Keyring,
     error::KeyringError,
     policy::RotationPolicy,
-    ring::{Found, Ring, RingKey, State, whole_second},
+    ring::{KeyringFiles, Ring, RingKey, State, whole_second},
 };
 use crate::{
     files::{Change, Operation},
@@ -77,7 +77,7 @@ impl<T> Plan<T> {
 /// Lets the next key sign, or says why it may not yet.
 pub(super) fn rotate(
     keyring: &Keyring,
-    found: &Found,
+    found: &KeyringFiles,
     rotation: Rotation<'_>,
     now: SystemTime,
 ) -> Result<Plan<Rotated>, KeyringError> {
@@ -114,7 +114,7 @@ pub(super) fn rotate(
 /// Takes keys out of the key set that no live token needs, and says which.
 pub(super) fn retire(
     keyring: &Keyring,
-    found: &Found,
+    found: &KeyringFiles,
     policy: &RotationPolicy,
     now: SystemTime,
 ) -> Result<Plan<Vec<String>>, KeyringError> {
@@ -164,12 +164,12 @@ pub(super) fn generate(
 /// Works out one step: the ring as it will be, and the operations that lead there.
 struct Planner<'a> {
     keyring: &'a Keyring,
-    found: &'a Found,
+    found: &'a KeyringFiles,
     now: SystemTime,
 }
 
 impl<'a> Planner<'a> {
-    fn new(keyring: &'a Keyring, found: &'a Found, now: SystemTime) -> Self {
+    fn new(keyring: &'a Keyring, found: &'a KeyringFiles, now: SystemTime) -> Self {
         let now = whole_second(now);
         Self {
             keyring,
