@@ -190,7 +190,6 @@ fn stranger(stack: &Stack) -> anyhow::Result<ConnectArgs> {
     let authority = Authority::generate(&AuthorityRequest {
         name: "unknown CA",
         validity,
-        intermediates: 0,
     })?;
     let leaf = authority.issue(&LeafRequest {
         common_name: "worker",

@@ -401,7 +401,6 @@ fn another_ca() -> String {
     let request = AuthorityRequest {
         name: "another",
         validity: validity(),
-        intermediates: 0,
     };
     let authority = Authority::generate(&request).unwrap();
     authority.certificate_pem().to_owned()

@@ -222,7 +222,6 @@ fn authority(name: &str) -> Authority {
     let request = AuthorityRequest {
         name,
         validity: Validity::from_now(HOUR).unwrap(),
-        intermediates: 0,
     };
     Authority::generate(&request).unwrap()
 }

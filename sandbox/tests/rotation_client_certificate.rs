@@ -141,7 +141,6 @@ async fn one_of_an_unknown_ca_changes_nothing_and_is_reported() {
     let unknown = Authority::generate(&AuthorityRequest {
         name: "unknown",
         validity,
-        intermediates: 0,
     });
     present(&files, &issue_by(&unknown.unwrap(), validity));
     let told = complaint(&worker, 0).await;

@@ -7,11 +7,7 @@ use std::{
 
 use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use keyutil::{
-    Connection, Diagnosis,
-    diagnosis::{Class, ResultExt, Step},
-    program,
-};
+use keyutil::{Connection, Diagnosis, diagnosis::{Class, ResultExt, Step}, program};
 use temporalio_client::{
     WorkflowGetResultOptions, WorkflowStartOptions, errors::WorkflowGetResultError,
 };

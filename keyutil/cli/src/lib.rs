@@ -10,9 +10,9 @@
 //! | files replaced as a whole, in order, under a lock | [`files`] |
 
 pub mod agent;
-pub mod clock;
 pub mod doctor;
 pub mod files;
 pub mod keys;
 pub mod namespace;
 pub mod pki;
+mod wall_clock;

@@ -28,6 +28,8 @@ mod arguments;
 mod check;
 #[path = "bad_input/durations.rs"]
 mod durations;
+#[path = "common/intermediate.rs"]
+mod intermediate;
 #[path = "bad_input/jwt.rs"]
 mod jwt;
 #[path = "bad_input/mutation.rs"]

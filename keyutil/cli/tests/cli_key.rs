@@ -205,7 +205,7 @@ fn a_full_disk_changes_nothing_and_the_next_run_completes() {
 
 /// At random moments, so between any two system calls of it.
 #[test]
-fn whoever_kills_it_finds_the_signing_key_published_and_the_next_run_completes() {
+fn after_a_kill_the_signing_key_is_published_and_the_next_run_completes() {
     let folder = with_keys();
     let ring = ring(folder.path());
     let mut killed = 0;

@@ -30,7 +30,7 @@ async fn every_usual_form_is_presented() {
         args.tls_key_path = Some(maker.path(&key));
         let opened = client::open(&args);
         let identity = maker.load(&certificate, &key).unwrap();
-        let seen = call(opened.bare_channel()).await;
+        let seen = call(opened.session().channel()).await;
         assert_eq!(seen.serial, identity, "{certificate} {key}");
     }
 }

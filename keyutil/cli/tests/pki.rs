@@ -5,6 +5,9 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+#[path = "common/intermediate.rs"]
+mod intermediate;
+
 use std::{
     collections::{BTreeMap, HashSet},
     fs,
@@ -14,9 +17,8 @@ use std::{
     time::Duration,
 };
 
-use keyutil_cli::pki::{
-    Authority, AuthorityKind, AuthorityRequest, Layout, LeafRequest, Party, Purpose, Validity,
-};
+use intermediate::root_and_intermediate;
+use keyutil_cli::pki::{AuthorityKind, Layout, LeafRequest, Party, Purpose, Validity};
 use tempfile::TempDir;
 
 #[test]
@@ -96,19 +98,13 @@ fn openssl_accepts_each_leaf_under_its_own_ca_and_for_its_own_purpose_only() {
 fn openssl_accepts_an_intermediate_ca_only_where_the_root_allows_it() {
     let folder = tempfile::tempdir().unwrap();
     let [root_file, leaf_file] = ["root.crt", "leaf.crt"].map(|name| folder.path().join(name));
-    for (intermediates, wanted) in [(1, true), (0, false)] {
-        let mut request = AuthorityRequest {
-            name: "clients",
-            validity: Validity::from_now(Duration::from_secs(3600)).unwrap(),
-            intermediates,
-        };
-        let root = Authority::generate(&request).unwrap();
-        request.intermediates = 0;
-        let leaf = root.subordinate(&request).unwrap().issue(&LeafRequest {
+    for (path_length, wanted) in [(1, true), (0, false)] {
+        let [root, intermediate] = root_and_intermediate(path_length);
+        let leaf = intermediate.issue(&LeafRequest {
             common_name: "worker",
             names: &[],
             purpose: Purpose::Client,
-            validity: request.validity,
+            validity: Validity::from_now(Duration::from_secs(3600)).unwrap(),
         });
         fs::write(&root_file, root.certificate_pem()).unwrap();
         fs::write(&leaf_file, leaf.unwrap().certificate_pem).unwrap();
@@ -120,11 +116,7 @@ fn openssl_accepts_an_intermediate_ca_only_where_the_root_allows_it() {
             .args([&leaf_file, &leaf_file])
             .output()
             .unwrap();
-        assert_eq!(
-            output.status.success(),
-            wanted,
-            "{intermediates}: {output:?}"
-        );
+        assert_eq!(output.status.success(), wanted, "{path_length}: {output:?}");
     }
 }
 
@@ -379,7 +371,7 @@ impl Certs {
         for party in fs::read_dir(&self.dir).unwrap() {
             for file in fs::read_dir(party.unwrap().path()).unwrap() {
                 let path = file.unwrap().path();
-                // Of the next run, too; nobody reads it.
+                // Of the next run, too; no program reads it.
                 if path.ends_with("ca/.lock") {
                     continue;
                 }

@@ -6,10 +6,13 @@
 
 #[path = "common/handshake.rs"]
 mod handshake;
+#[path = "common/intermediate.rs"]
+mod intermediate;
 
 use std::time::{Duration, SystemTime};
 
 use handshake::{Side, handshake};
+use intermediate::root_and_intermediate;
 use keyutil_cli::pki::{
     Authority, AuthorityRequest, InitOptions, Layout, Leaf, LeafRequest, Party, Purpose, Validity,
     init,
@@ -37,7 +40,7 @@ async fn what_init_writes_works_under_every_name_of_the_server() {
 }
 
 #[tokio::test]
-async fn members_of_the_cluster_are_clients_and_servers_of_each_other_and_of_nobody_else() {
+async fn members_of_the_cluster_are_clients_and_servers_of_each_other_alone() {
     let certs = tempfile::tempdir().unwrap();
     init(&InitOptions::new(certs.path())).unwrap();
     let layout = Layout::new(certs.path());
@@ -57,13 +60,13 @@ async fn members_of_the_cluster_are_clients_and_servers_of_each_other_and_of_nob
 
 #[tokio::test]
 async fn a_client_of_another_ca_is_refused() {
-    let world = World::new(0);
+    let world = World::new(root("clients"));
     world
         .meet(&world.clients, Purpose::Client, now())
         .await
         .unwrap();
 
-    let stranger = root("clients", 0);
+    let stranger = root("clients");
     let error = world
         .meet(&stranger, Purpose::Client, now())
         .await
@@ -73,7 +76,7 @@ async fn a_client_of_another_ca_is_refused() {
 
 #[tokio::test]
 async fn a_client_that_is_unfit_is_refused() {
-    let world = World::new(0);
+    let world = World::new(root("clients"));
     let time = SystemTime::now();
     let past = Validity::between(time - 2 * HOUR, time - HOUR).unwrap();
     let future = Validity::between(time + HOUR, time + 2 * HOUR).unwrap();
@@ -95,8 +98,8 @@ async fn a_client_that_is_unfit_is_refused() {
 
 #[tokio::test]
 async fn a_client_of_an_intermediate_ca_is_accepted_by_the_root() {
-    let world = World::new(1);
-    let intermediate = world.clients.subordinate(&request("workers", 0)).unwrap();
+    let [root, intermediate] = root_and_intermediate(1);
+    let world = World::new(root);
     world
         .meet(&intermediate, Purpose::Client, now())
         .await
@@ -111,9 +114,8 @@ struct World {
 }
 
 impl World {
-    fn new(intermediates: u8) -> Self {
-        let clients = root("clients", intermediates);
-        let frontend = root("frontend", 0);
+    fn new(clients: Authority) -> Self {
+        let frontend = root("frontend");
         let leaf = issue(&frontend, Purpose::Server, now());
         let server = Side::new(leaf, &clients);
         Self {
@@ -134,22 +136,15 @@ impl World {
     }
 }
 
-fn request(name: &str, intermediates: u8) -> AuthorityRequest<'_> {
-    AuthorityRequest {
-        name,
-        validity: now(),
-        intermediates,
-    }
-}
-
-fn root(name: &str, intermediates: u8) -> Authority {
-    Authority::generate(&request(name, intermediates)).unwrap()
+fn root(name: &str) -> Authority {
+    let validity = now();
+    Authority::generate(&AuthorityRequest { name, validity }).unwrap()
 }
 
 fn issue(authority: &Authority, purpose: Purpose, validity: Validity) -> Leaf {
     authority
         .issue(&LeafRequest {
-            common_name: "somebody",
+            common_name: "worker",
             names: &["localhost".parse().unwrap()],
             purpose,
             validity,

@@ -15,10 +15,7 @@ use std::{fs, sync::Arc, time::SystemTime};
 use client::{World, authority, issue, look, now, open};
 use http::HeaderMap;
 use keyutil::{
-    ConnectError,
-    connect::PendingConnection,
-    credentials::{FileWatcher, Identity},
-    diagnosis::Diagnose,
+    ConnectError, connect::PendingConnection, credentials::Identity, diagnosis::Diagnose,
     transport::ConnectorError,
 };
 use keyutil_cli::pki::{Leaf, Purpose};

@@ -1,13 +1,13 @@
 //! What the server makes of a client certificate.
 
-use keyutil_cli::pki::{AuthorityKind, AuthorityRequest, Leaf, Purpose, Validity};
+use keyutil_cli::pki::{AuthorityKind, Leaf, Purpose, Validity};
 use secrecy::ExposeSecret;
 
 use super::{
     case::{Attempt, Case, Cause::Told, Row, Starter::Same},
     clock::at,
     server_certificate::first,
-    world::{World, issue, namesake, now, seconds, stranger},
+    world::{World, issue, namesake, now, seconds, stranger, stranger_and_intermediate},
 };
 
 pub const ROWS: &[Row] = &[
@@ -42,13 +42,8 @@ pub const ROWS: &[Row] = &[
                 step: Some("client_tls"),
                 starter: Same,
                 cause: Told(|_, attempt| {
-                    let request = AuthorityRequest {
-                        name: "intermediate",
-                        validity: now(),
-                        intermediates: 0,
-                    };
-                    let root = stranger("another");
-                    let mut leaf = client(&root.subordinate(&request).unwrap(), now());
+                    let [_, intermediate] = stranger_and_intermediate("another");
+                    let mut leaf = client(&intermediate, now());
                     leaf.certificate_pem = first(&leaf.certificate_pem);
                     present(attempt, &leaf)
                 }),

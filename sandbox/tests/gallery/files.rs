@@ -2,7 +2,6 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use keyutil_cli::pki::AuthorityRequest;
 use secrecy::ExposeSecret;
 
 use super::{
@@ -13,7 +12,7 @@ use super::{
         Starter::{KnowsLess, Same, Works},
     },
     client_certificate::{issued, present},
-    world::{World, issue, now, seconds, stranger, told},
+    world::{World, issue, now, seconds, stranger_and_intermediate, told},
 };
 
 pub const ROWS: &[Row] = &[
@@ -232,13 +231,7 @@ fn texts(world: &World, attempt: Attempt, dress: &dyn Fn(&str) -> String) -> Att
 
 /// A leaf, whose key is written, and those above it.
 fn chain(attempt: &Attempt) -> [String; 3] {
-    let root = stranger("another");
-    let request = AuthorityRequest {
-        name: "intermediate",
-        validity: now(),
-        intermediates: 0,
-    };
-    let intermediate = root.subordinate(&request).unwrap();
+    let [root, intermediate] = stranger_and_intermediate("another");
     let leaf = issue(&intermediate, keyutil_cli::pki::Purpose::Client, &[], now());
     attempt.write("tls.key", leaf.key_pem.expose_secret());
     let first = super::server_certificate::first;

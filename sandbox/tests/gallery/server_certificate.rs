@@ -14,7 +14,7 @@ use super::{
         Row,
         Starter::Same,
     },
-    world::{World, issue, namesake, now, seconds, stranger},
+    world::{World, issue, namesake, now, seconds, stranger, stranger_and_intermediate},
 };
 
 const NAMES: &[&str] = &["localhost", "127.0.0.1"];
@@ -159,18 +159,8 @@ async fn presenting(world: &World, attempt: Attempt, leaf: Leaf) -> Attempt {
 }
 
 async fn without_the_intermediate(world: &World, attempt: Attempt) -> Attempt {
-    let root = stranger("frontend");
-    let request = keyutil_cli::pki::AuthorityRequest {
-        name: "intermediate",
-        validity: now(),
-        intermediates: 0,
-    };
-    let mut leaf = issue(
-        &root.subordinate(&request).unwrap(),
-        Purpose::Server,
-        NAMES,
-        now(),
-    );
+    let [root, intermediate] = stranger_and_intermediate("frontend");
+    let mut leaf = issue(&intermediate, Purpose::Server, NAMES, now());
     leaf.certificate_pem = first(&leaf.certificate_pem);
     let trust = attempt.write("ca.crt", root.certificate_pem());
     presenting(world, attempt, leaf)

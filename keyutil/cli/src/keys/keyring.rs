@@ -8,17 +8,14 @@
 //! |---|---|
 //! | how long a key waits, and how long it stays | `policy.rs` |
 //! | what the files say, taken together | `ring.rs` |
-//! | when each key was published, began and stopped | `record.rs` |
-//! | what a step writes, in which order | `plan.rs`, `planner.rs` |
+//! | what a step writes, in which order | `rotate.rs` |
 //! | rotations that are made when they are due | `schedule.rs` |
 //! | what can go wrong | `error.rs` |
 
 mod error;
-mod plan;
-mod planner;
 mod policy;
-mod record;
 mod ring;
+mod rotate;
 mod schedule;
 
 #[cfg(test)]
@@ -35,19 +32,17 @@ use secrecy::SecretString;
 use tracing::info;
 
 pub use error::KeyringError;
-pub use plan::{Generated, Rotated};
 pub use policy::{PolicyError, RotationPolicy, RotationTimes};
-pub use record::State;
-pub use ring::{Ring, RingKey};
+pub use ring::{Ring, RingKey, State};
+pub use rotate::{Generated, Rotated};
 pub use schedule::Schedule;
 
 use self::{
-    plan::{Plan, Rotation},
-    record::Record,
-    ring::Found,
+    ring::{KeyringFiles, Record},
+    rotate::Rotation,
 };
 use super::Jwks;
-use crate::{clock::Clock, files::Lock};
+use crate::files::Lock;
 use keyutil::{
     base::read::{read_at_most, read_regular},
     token::SigningKey,
@@ -97,7 +92,11 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::Exists`] when there is a key already and `replace` is not set; nothing is
     /// changed then. Two callers at once wait for each other.
-    pub fn generate(&self, replace: bool, clock: impl Clock) -> Result<Generated, KeyringError> {
+    pub fn generate(
+        &self,
+        replace: bool,
+        clock: impl FnOnce() -> SystemTime,
+    ) -> Result<Generated, KeyringError> {
         let _lock = Lock::wait(&self.folder)?;
         if self.exists() && !replace {
             return Err(KeyringError::Exists {
@@ -106,9 +105,7 @@ impl Keyring {
         }
         // One that cannot be read signs nothing.
         let before = read_signing_key(&self.current_path()).ok();
-        let Plan { change, verdict } = plan::generate(self, before.as_ref(), clock())?;
-        change.apply()?;
-        verdict
+        rotate::generate(self, before.as_ref(), clock())?.apply()
     }
 
     /// Lets the next key sign, publishes a new next one, and takes keys out of the key set that no
@@ -120,7 +117,7 @@ impl Keyring {
     pub fn rotate(
         &self,
         policy: &RotationPolicy,
-        clock: impl Clock,
+        clock: impl FnOnce() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
         self.rotate_by(Rotation::InTurn(policy), clock)
     }
@@ -131,14 +128,17 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError::NoNext`], and [`KeyringError::FinishedFirst`] when an ordinary rotation had
     /// been interrupted.
-    pub fn rotate_in_emergency(&self, clock: impl Clock) -> Result<Rotated, KeyringError> {
+    pub fn rotate_in_emergency(
+        &self,
+        clock: impl FnOnce() -> SystemTime,
+    ) -> Result<Rotated, KeyringError> {
         self.rotate_by(Rotation::Emergency, clock)
     }
 
     fn rotate_by(
         &self,
         rotation: Rotation<'_>,
-        clock: impl Clock,
+        clock: impl FnOnce() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
         let _lock = self.lock()?;
         let found = self.find(match rotation {
@@ -146,9 +146,7 @@ impl Keyring {
             // What cannot sign is to be replaced.
             Rotation::Emergency => Broken::Missing,
         })?;
-        let Plan { change, verdict } = plan::rotate(self, &found, rotation, clock())?;
-        change.apply()?;
-        let rotated = verdict?;
+        let rotated = rotate::rotate(self, &found, rotation, clock())?.apply()?;
         info!(
             before = rotated.before,
             now = rotated.now,
@@ -166,13 +164,11 @@ impl Keyring {
     pub fn retire(
         &self,
         policy: &RotationPolicy,
-        clock: impl Clock,
+        clock: impl FnOnce() -> SystemTime,
     ) -> Result<Vec<String>, KeyringError> {
         let _lock = self.lock()?;
         let found = self.find(Broken::Refused)?;
-        let Plan { change, verdict } = plan::retire(self, &found, policy, clock())?;
-        change.apply()?;
-        let removed = verdict?;
+        let removed = rotate::retire(self, &found, policy, clock())?.apply()?;
         if !removed.is_empty() {
             info!(
                 removed = removed.join(", "),
@@ -187,7 +183,7 @@ impl Keyring {
     /// # Errors
     /// [`KeyringError`], when a file of it is broken, or nothing signs.
     pub fn look(&self, now: SystemTime) -> Result<Ring, KeyringError> {
-        // On a read-only file system nobody changes it.
+        // A ring on a read-only file system is changed by no other process.
         let _lock = match self.lock() {
             Err(KeyringError::Lock(_)) => None,
             lock => Some(lock?),
@@ -207,35 +203,34 @@ impl Keyring {
     /// [`KeyringError`], when it cannot be read or must not be published.
     pub fn jwks(&self) -> Result<Jwks, KeyringError> {
         let path = self.jwks_path();
-        let text = read_regular(&path, LARGEST);
+        let text = read_regular(&path, MAX_FILE_SIZE);
         let text = text.map_err(|source| KeyringError::Read { path, source })?;
         Ok(Jwks::parse(&text)?)
     }
 
     /// Locks a ring that is there; a path that was mistyped is not made.
+    ///
+    /// The time is asked for under the lock: with one from before a long wait for the lock, a wait
+    /// that is counted from it would be too short.
     fn lock(&self) -> Result<Lock, KeyringError> {
         let path = self.folder.clone();
         fs::metadata(&path).map_err(|source| KeyringError::Read { path, source })?;
         Ok(Lock::wait(&self.folder)?)
     }
 
-    fn find(&self, broken: Broken) -> Result<Found, KeyringError> {
-        let current = read_if_there(&self.current_path())?.map(|pem| {
-            SigningKey::from_pem(&pem).map_err(|source| KeyringError::BrokenKey {
-                path: self.current_path(),
-                source,
-            })
-        });
+    fn find(&self, broken: Broken) -> Result<KeyringFiles, KeyringError> {
+        let key = |path, pem: &[u8]| {
+            SigningKey::from_pem(pem).map_err(|source| KeyringError::BrokenKey { path, source })
+        };
+        let current = read_if_there(&self.current_path())?;
+        let current = current.map(|pem| key(self.current_path(), &pem));
         let current = match (current.transpose(), broken) {
             (Err(_), Broken::Missing) => None,
             (current, _) => current?,
         };
         let next_pem = read_if_there(&self.next_path())?;
-        let next = next_pem.as_deref().map(SigningKey::from_pem);
-        let next = next.transpose().map_err(|source| KeyringError::BrokenKey {
-            path: self.next_path(),
-            source,
-        })?;
+        let next = next_pem.as_deref().map(|pem| key(self.next_path(), pem));
+        let next = next.transpose()?;
         let next_pem = next_pem.map(|pem| SecretString::from(&*String::from_utf8_lossy(&pem)));
         let record = read_if_there(&self.ring_path())?
             .map(|text| serde_json::from_slice::<Record>(&text))
@@ -247,7 +242,7 @@ impl Keyring {
         // One that must not be published is not: it is written anew.
         let published = read_if_there(&self.jwks_path())?;
         let published = published.and_then(|text| Jwks::parse(&text).ok());
-        Ok(Found {
+        Ok(KeyringFiles {
             current,
             next,
             next_pem,
@@ -265,10 +260,10 @@ enum Broken {
 }
 
 /// Far larger than any key or key set.
-const LARGEST: u64 = 4 << 20;
+const MAX_FILE_SIZE: u64 = 4 << 20;
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
-    match read_regular(path, LARGEST) {
+    match read_regular(path, MAX_FILE_SIZE) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(KeyringError::Read {
@@ -283,7 +278,7 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
 /// # Errors
 /// [`KeyringError`] with the path in it.
 pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
-    let read = File::open(path).and_then(|file| read_at_most(file, LARGEST));
+    let read = File::open(path).and_then(|file| read_at_most(file, MAX_FILE_SIZE));
     let pem = read.map_err(|source| KeyringError::Read {
         path: path.to_owned(),
         source,

@@ -1,4 +1,4 @@
-//! A PEM file of certificates: a leaf and its chain, or the CAs that somebody trusts.
+//! A PEM file of certificates: a leaf and its chain, or the CAs that a party trusts.
 
 use std::{
     fmt, fs, io,
@@ -22,6 +22,10 @@ pub(super) struct Certificate {
 impl Certificate {
     pub(super) fn summary(&self) -> &CertificateSummary {
         &self.summary
+    }
+
+    pub(super) fn der(&self) -> &[u8] {
+        &self.der
     }
 
     /// Whether this is its issuer, as far as both say so.
@@ -134,27 +138,14 @@ impl fmt::Display for Bundle {
     }
 }
 
-/// A file without certificates that could be read.
+/// A file from which no certificates could be read.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum FileError {
-    /// The file could not be read.
     #[error("failed to read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// It was read, and is no good.
+    Read { path: PathBuf, source: io::Error },
     #[error("failed to read the certificates in `{}`", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: BundleError,
-    },
+    Parse { path: PathBuf, source: BundleError },
 }
 
 impl FileError {
@@ -167,17 +158,14 @@ impl FileError {
 
 /// A text that is no PEM file of certificates.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum BundleError {
-    /// There is a broken block, or none.
     #[error("the file has no certificates in PEM")]
     Pem(#[source] PemError),
-    /// A block is no certificate.
     #[error("block {number} is not an X.509 certificate")]
     NotX509 {
         /// Counted from 1.
         number: usize,
-        /// What is wrong with it.
-        #[source]
         source: CertificateError,
     },
 }
@@ -187,14 +175,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::pki::{Authority, AuthorityRequest, LeafRequest, Purpose, Validity};
+    use crate::pki::{
+        Authority, AuthorityRequest, LeafRequest, Purpose, Validity, tests::root_and_intermediate,
+    };
 
-    fn request(name: &str, intermediates: u8) -> AuthorityRequest<'_> {
-        AuthorityRequest {
-            name,
-            validity: Validity::from_now(Duration::from_secs(3600)).unwrap(),
-            intermediates,
-        }
+    fn authority(name: &str) -> Authority {
+        let validity = Validity::from_now(Duration::from_secs(3600)).unwrap();
+        Authority::generate(&AuthorityRequest { name, validity }).unwrap()
     }
 
     fn bundle(pem: &str) -> Bundle {
@@ -203,8 +190,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_what_was_read() {
-        let [one, other] =
-            ["one", "other"].map(|name| Authority::generate(&request(name, 0)).unwrap());
+        let [one, other] = ["one", "other"].map(authority);
         let both = format!("{}{}", one.certificate_pem(), other.certificate_pem());
         // rcgen ends its lines as it likes.
         assert_eq!(bundle(&both).to_string(), both.replace("\r\n", "\n"));
@@ -213,8 +199,7 @@ mod tests {
 
     #[test]
     fn a_chain_leads_to_the_root_and_to_what_is_on_the_way() {
-        let root = Authority::generate(&request("clients", 1)).unwrap();
-        let intermediate = root.subordinate(&request("workers", 0)).unwrap();
+        let [root, intermediate] = root_and_intermediate();
         let leaf = intermediate.issue(&LeafRequest {
             common_name: "worker",
             names: &[],
@@ -222,7 +207,7 @@ mod tests {
             validity: Validity::from_now(Duration::from_secs(60)).unwrap(),
         });
         let chain = bundle(&leaf.unwrap().certificate_pem);
-        let stranger = Authority::generate(&request("clients", 0)).unwrap();
+        let stranger = authority("clients");
 
         assert!(chain.leads_to(&bundle(root.certificate_pem())));
         assert!(chain.leads_to(&bundle(intermediate.certificate_pem())));

@@ -12,13 +12,11 @@ use keyutil::{
 
 /// The certificates could not be made or written.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum PkiError {
     /// What was asked for makes no sense. Nothing was touched.
     #[error("{}", list("refused what was asked for", mistakes))]
-    Input {
-        /// All mistakes, not only the first.
-        mistakes: Vec<Mistake>,
-    },
+    Input { mistakes: Vec<Mistake> },
     /// There are files already, and they were not to be replaced. Nothing was touched.
     #[error(
         "{}",
@@ -28,21 +26,14 @@ pub enum PkiError {
         )
     )]
     InTheWay {
-        /// What is there.
         found: Vec<PathBuf>,
         /// How many files a finished run leaves behind.
         expected: usize,
     },
-    /// It could not be found out what is there. Nothing was touched.
+    /// What is there could not be looked at. Nothing was touched.
     #[error("failed to look for `{}`", path.display())]
-    Inspect {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Somebody else's lock could not be waited for. Nothing was touched.
+    Inspect { path: PathBuf, source: io::Error },
+    /// The lock that another process holds could not be waited for. Nothing was touched.
     #[error(transparent)]
     Lock(#[from] LockError),
     /// A key or certificate could not be made. Nothing was touched.
@@ -51,13 +42,7 @@ pub enum PkiError {
     /// An old file could not be removed: the one that marks a finished run, or what is left of a
     /// rotation. Nothing else was touched.
     #[error("failed to remove `{}`", path.display())]
-    Remove {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    Remove { path: PathBuf, source: io::Error },
     /// A file could not be written. Some of the others may have been.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -91,94 +76,59 @@ impl PkiError {
 
 /// A CA could not be made, loaded or used.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum AuthorityError {
-    /// The operating system gave no random bytes.
     #[error("failed to draw a random serial number")]
     Random,
-    /// The crypto library failed.
     #[error("failed to make a key and certificate for `{common_name}`")]
     Sign {
-        /// The name of the holder.
         common_name: String,
-        /// What the library says.
-        #[source]
         source: rcgen::Error,
     },
-    /// A file could not be read.
     #[error("failed to read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The files of a CA were read but are no good.
+    Read { path: PathBuf, source: io::Error },
     #[error("failed to load the CA `{}`", path.display())]
     Load {
-        /// The file with its certificate.
         path: PathBuf,
-        /// Why.
-        #[source]
         source: Box<AuthorityError>,
     },
-    /// There is no certificate in PEM.
     #[error("the CA certificate is not a PEM block `CERTIFICATE`")]
     NotPem(#[source] PemError),
-    /// There is one, but it is malformed.
     #[error("failed to parse the CA certificate")]
     Certificate(#[source] CertificateError),
-    /// There is no private key in PEM.
     #[error("failed to read the private key of the CA")]
     NoKey(#[source] PemError),
-    /// The key is not one that can be used.
     #[error("failed to parse the private key of the CA")]
     Key(#[source] rcgen::Error),
-    /// The key is that of another certificate.
     #[error("the private key does not belong to the CA certificate `{subject}`")]
-    OtherKey {
-        /// Who the certificate is for.
-        subject: String,
-    },
+    OtherKey { subject: String },
     /// A certificate of a kind that the signing library cannot sign with.
     #[error("failed to use the CA certificate `{subject}`")]
     Unusable {
-        /// Who the certificate is for.
         subject: String,
-        /// What the library says.
-        #[source]
         source: rcgen::Error,
     },
     /// The certificate of a leaf, or of a CA that may only do something else.
     #[error("the certificate `{subject}` is not allowed to sign certificates")]
-    NotAuthority {
-        /// Who the certificate is for.
-        subject: String,
-    },
+    NotAuthority { subject: String },
 }
 
 /// One thing in [`InitOptions`](super::InitOptions) that makes no sense.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum Mistake {
-    /// No folder.
     #[error("the name of the folder is empty")]
     EmptyDirectory,
-    /// A name that no certificate can have.
     #[error("{owner} name {fault}")]
     Name {
-        /// Whose certificate it was for.
         owner: &'static str,
-        /// What is wrong with it.
         fault: NameError,
     },
-    /// A time span that no certificate can have.
     #[error("{owner} lifetime `{}`: {fault}", days(*lifetime))]
     Lifetime {
         /// `CA` or `leaf`.
         owner: &'static str,
-        /// What was asked for.
         lifetime: Duration,
-        /// What is wrong with it.
         fault: ValidityError,
     },
     /// A leaf is worthless without its CA.
@@ -187,12 +137,7 @@ pub enum Mistake {
         days(*leaf),
         days(*authority)
     )]
-    OutlivesAuthority {
-        /// Lifetime of the leaves.
-        leaf: Duration,
-        /// Lifetime of the CAs.
-        authority: Duration,
-    },
+    OutlivesAuthority { leaf: Duration, authority: Duration },
 }
 
 pub(super) fn list<T: ToString>(title: &str, items: impl IntoIterator<Item = T>) -> String {

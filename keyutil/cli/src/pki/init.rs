@@ -8,15 +8,15 @@
 
 use std::{
     fs, io,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    AuthorityKind, Layout, PkiError,
-    plan::{NewFile, Plan},
+    AlternativeName, Authority, AuthorityError, AuthorityKind, AuthorityRequest, Layout,
+    LeafRequest, Mistake, Party, PkiError, Validity,
 };
 use crate::files::{self, Lock, Mode};
 
@@ -31,16 +31,16 @@ pub struct InitOptions {
     pub authority_lifetime: Duration,
     /// How long everything else is valid.
     pub leaf_lifetime: Duration,
-    /// DNS names and IP addresses of the frontend, beside [`Party::names`](super::Party::names).
+    /// DNS names and IP addresses of the frontend, beside [`Party::names`].
     pub frontend_names: Vec<String>,
-    /// The same for the internode certificate.
+    /// Further names of the internode certificate.
     pub internode_names: Vec<String>,
 }
 
 impl InitOptions {
     /// Ten years.
     pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * DAY);
-    /// As long as people are used to from public CAs.
+    /// As long as those of public CAs.
     pub const LEAF_LIFETIME: Duration = Duration::from_secs(90 * DAY);
 
     /// The defaults, in this folder.
@@ -94,62 +94,65 @@ pub struct Written {
 pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     let plan = Plan::check(options, SystemTime::now())?;
     let files = plan.make()?;
-    let layout = Layout::new(&options.dir);
-    // Before the lock, whose file would be the first to be made; and again once nobody else runs.
-    if look(options, &layout, &files)? == Found::Enough {
+    let layout = plan.layout;
+    // Before the lock, whose file would be the first to be made; and again once it is held.
+    if is_to_be_kept(options, &layout, &files)? {
         return Ok(Initialized { files: Vec::new() });
     }
     let _lock = Lock::wait(&layout.authorities())?;
-    if look(options, &layout, &files)? == Found::Enough {
+    if is_to_be_kept(options, &layout, &files)? {
         return Ok(Initialized { files: Vec::new() });
     }
     let swept = layout.sweep_parties();
     swept.map_err(|(path, source)| PkiError::Inspect { path, source })?;
-    // So that a run that is interrupted can be told from a set that somebody has damaged.
+    // So that a run that is interrupted can be told from a set that was damaged.
     let unfinished = layout.unfinished_init();
     files::replace(&unfinished, b"", Mode::Public)?;
     if let Some(mark) = files.last() {
         // Unless everything is replaced, it is not there.
-        remove(&mark.written.path)?;
+        remove(mark.written.path.clone())?;
     }
     // A rotation of CAs that are no more would go on where it was.
     for path in of_a_rotation(&layout) {
-        remove(&path)?;
+        remove(path)?;
     }
     for file in &files {
         let content = file.content.expose_secret().as_bytes();
-        files::replace(&file.written.path, content, file.mode)?;
+        let is_certificate = file.written.expires_at.is_some();
+        let mode = match is_certificate {
+            true => Mode::Public,
+            false => Mode::Private,
+        };
+        files::replace(&file.written.path, content, mode)?;
     }
-    remove(&unfinished)?;
+    remove(unfinished)?;
     let files = files.into_iter().map(|file| file.written).collect();
     Ok(Initialized { files })
 }
 
-#[derive(PartialEq, Eq)]
-enum Found {
-    /// Nothing that may not be written over.
-    Nothing,
-    /// What was asked for.
-    Enough,
-}
-
-fn look(options: &InitOptions, layout: &Layout, files: &[NewFile]) -> Result<Found, PkiError> {
+/// Whether all that was asked for is there, and is to be left as it is. What is there and must not
+/// be written over is an error.
+fn is_to_be_kept(
+    options: &InitOptions,
+    layout: &Layout,
+    files: &[NewFile],
+) -> Result<bool, PkiError> {
     if options.existing == Existing::Replace {
-        return Ok(Found::Nothing);
+        return Ok(false);
     }
     let paths: Vec<_> = files.iter().map(|file| file.written.path.clone()).collect();
     let found = find(&paths)?;
     if found.is_empty() {
-        return Ok(Found::Nothing);
+        return Ok(false);
     }
     let finished = paths.last().is_some_and(|mark| found.contains(mark));
     if options.existing == Existing::Keep && !finished && layout.unfinished_init().exists() {
-        return Ok(Found::Nothing);
+        return Ok(false);
     }
     // A rotation that was interrupted goes on by its own command, whatever is missing meanwhile.
     let enough = found.len() == files.len() || !find(&of_a_rotation(layout))?.is_empty();
     if options.existing == Existing::Keep && enough {
-        return Ok(Found::Enough);
+        return Ok(true);
     }
     Err(PkiError::InTheWay {
         found,
@@ -182,14 +185,160 @@ fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, PkiError> {
     Ok(found)
 }
 
-fn remove(path: &Path) -> Result<(), PkiError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PkiError::Remove {
-            path: path.to_owned(),
-            source,
-        }),
+fn remove(path: PathBuf) -> Result<(), PkiError> {
+    match fs::remove_file(&path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(PkiError::Remove { path, source })
+        }
         _ => Ok(()),
     }
+}
+
+/// [`InitOptions`] without mistakes.
+struct Plan {
+    layout: Layout,
+    authority_validity: Validity,
+    leaf_validity: Validity,
+    names: [Vec<AlternativeName>; Party::ALL.len()],
+}
+
+/// A file that exists only in memory.
+struct NewFile {
+    written: Written,
+    content: SecretString,
+}
+
+impl Plan {
+    fn check(options: &InitOptions, now: SystemTime) -> Result<Self, PkiError> {
+        let mut mistakes = Vec::new();
+        if options.dir.as_os_str().is_empty() {
+            mistakes.push(Mistake::EmptyDirectory);
+        }
+        let (leaf, authority) = (options.leaf_lifetime, options.authority_lifetime);
+        let authority_validity = check_lifetime("CA", authority, now, &mut mistakes);
+        let leaf_validity = check_lifetime("leaf", leaf, now, &mut mistakes);
+        if authority_validity.is_some() && leaf_validity.is_some() && leaf > authority {
+            mistakes.push(Mistake::OutlivesAuthority { leaf, authority });
+        }
+        let names = Party::ALL.map(|party| {
+            let more: &[String] = match party {
+                Party::Worker | Party::Starter | Party::Admin | Party::Ui => &[],
+                Party::Frontend => &options.frontend_names,
+                Party::Internode => &options.internode_names,
+            };
+            check_names(party, more, &mut mistakes)
+        });
+        match (authority_validity, leaf_validity) {
+            (Some(authority_validity), Some(leaf_validity)) if mistakes.is_empty() => Ok(Self {
+                layout: Layout::new(&options.dir),
+                authority_validity,
+                leaf_validity,
+                names,
+            }),
+            _ => Err(PkiError::Input { mistakes }),
+        }
+    }
+
+    /// All files, in the order in which they are to be written: the CAs last.
+    fn make(&self) -> Result<Vec<NewFile>, AuthorityError> {
+        let validity = self.authority_validity;
+        let authorities = AuthorityKind::ALL.map(|kind| {
+            let name = kind.name();
+            Authority::generate(&AuthorityRequest { name, validity })
+        });
+        let [clients, frontend, internode] = authorities;
+        let (clients, frontend, internode) = (clients?, frontend?, internode?);
+        let of = |kind| match kind {
+            AuthorityKind::Clients => &clients,
+            AuthorityKind::Frontend => &frontend,
+            AuthorityKind::Internode => &internode,
+        };
+        let authority = |path, description, authority: &Authority| {
+            let until = authority.summary().not_after;
+            NewFile::new(path, description, Some(until), authority.certificate_pem())
+        };
+        let mut files = Vec::new();
+        for (party, names) in Party::ALL.into_iter().zip(&self.names) {
+            let name = party.name();
+            let leaf = of(party.issued_by()).issue(&LeafRequest {
+                common_name: name,
+                names,
+                purpose: party.purpose(),
+                validity: self.leaf_validity,
+            })?;
+            let paths = self.layout.party(party);
+            let trusts = format!("{} CA, which {name} trusts", party.trusts().name());
+            let key = format!("private key of {name}");
+            let certificate = format!("certificate of {name}");
+            let until = Some(self.leaf_validity.not_after());
+            files.extend([
+                authority(paths.trust, trusts, of(party.trusts())),
+                NewFile::new(paths.key, key, None, leaf.key_pem),
+                NewFile::new(paths.certificate, certificate, until, leaf.certificate_pem),
+            ]);
+        }
+        for kind in AuthorityKind::ALL {
+            let paths = self.layout.authority(kind);
+            let certificate = format!("{} CA", kind.name());
+            let key = format!("private key of the {certificate}");
+            files.push(authority(paths.certificate, certificate, of(kind)));
+            files.push(NewFile::new(paths.key, key, None, of(kind).key_pem()));
+        }
+        Ok(files)
+    }
+}
+
+impl NewFile {
+    fn new(
+        path: PathBuf,
+        description: String,
+        expires_at: Option<SystemTime>,
+        content: impl Into<SecretString>,
+    ) -> Self {
+        Self {
+            written: Written {
+                path,
+                description,
+                expires_at,
+            },
+            content: content.into(),
+        }
+    }
+}
+
+fn check_lifetime(
+    owner: &'static str,
+    lifetime: Duration,
+    now: SystemTime,
+    mistakes: &mut Vec<Mistake>,
+) -> Option<Validity> {
+    let validity = Validity::from_time(now, lifetime);
+    validity
+        .map_err(|fault| {
+            mistakes.push(Mistake::Lifetime {
+                owner,
+                lifetime,
+                fault,
+            });
+        })
+        .ok()
+}
+
+/// The names that the party always has, and more, each once.
+fn check_names(party: Party, more: &[String], mistakes: &mut Vec<Mistake>) -> Vec<AlternativeName> {
+    let mut names = Vec::new();
+    let always = party.names().iter().copied();
+    for text in always.chain(more.iter().map(String::as_str)) {
+        match text.parse() {
+            Ok(name) if names.contains(&name) => {}
+            Ok(name) => names.push(name),
+            Err(fault) => mistakes.push(Mistake::Name {
+                owner: party.name(),
+                fault,
+            }),
+        }
+    }
+    names
 }
 
 const DAY: u64 = 24 * 60 * 60;

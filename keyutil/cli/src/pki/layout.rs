@@ -21,7 +21,7 @@ pub enum AuthorityKind {
     /// Signs what the server shows to them.
     Frontend,
     /// Signs what the members of the cluster show to each other. Who has such a certificate is a
-    /// system administrator, so nobody else gets one.
+    /// system administrator, so no other party gets one.
     Internode,
 }
 
@@ -210,7 +210,7 @@ impl Layout {
         self.dir.join("ca")
     }
 
-    /// Where `keyutil pki`, and nobody else, finds this CA: the one that issues.
+    /// The files of the CA that issues, for `keyutil pki` alone.
     #[must_use]
     pub fn authority(&self, kind: AuthorityKind) -> AuthorityFiles {
         self.authority_named(kind.name())
@@ -243,7 +243,7 @@ impl Layout {
     }
 
     /// Removes what an interrupted run has left half written in the folders of the parties, such as
-    /// private keys; for whoever holds the lock.
+    /// private keys. The caller holds the lock.
     ///
     /// # Errors
     /// The folder, and why.

@@ -1,7 +1,7 @@
 //! `keyutil pki list`: what is there, and what is wrong with it.
 //!
-//! Nothing is changed, and nobody is waited for: in the middle of a rotation the listing may show
-//! a step half done.
+//! Nothing is changed, and the lock is not waited for: in the middle of a rotation the listing may
+//! show a step half done.
 
 use std::{fs, time::SystemTime};
 
@@ -9,7 +9,7 @@ use humantime::format_rfc3339_seconds;
 
 use super::{
     AuthorityKind, AuthorityOptions, FileError, Layout, NextStep, Party, RotateError,
-    bundle::Bundle, rotate,
+    bundle::Bundle, rotate::State,
 };
 use keyutil::{base::chain, credentials::Identity, x509::certificate::CertificateSummary};
 
@@ -93,8 +93,8 @@ impl Listing {
         now: SystemTime,
     ) {
         let owner = format!("{} CA", kind.name());
-        let next = match rotate::look_at_next_step(layout, kind, options, now) {
-            Ok(next) => Some(next),
+        let next = match State::read(layout, kind) {
+            Ok(state) => Some(state.next_step(options, now)),
             Err(error) => {
                 self.problems.push(format!("{owner}: {}", chain(&error)));
                 None
@@ -173,7 +173,7 @@ impl Listing {
         self.problems.push(format!("{}: {problem}", party.name()));
     }
 
-    /// Whoever checks certificates of this kind, and has a folder here.
+    /// The parties here that check certificates of this kind trust its issuer.
     fn check_verifiers(&mut self, layout: &Layout, party: Party, leaf: &Bundle) {
         for verifier in party.issued_by().verifiers() {
             let Ok(trusted) = Bundle::read(&layout.party(verifier).trust) else {

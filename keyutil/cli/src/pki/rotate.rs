@@ -11,42 +11,42 @@
 //! files say; `ca/rotation.json` says since when.
 //!
 //! A step is worked out in memory, from what is on disk, and then written file by file, in an
-//! order in which the process may die between any two: nobody is refused then, exactly one CA
+//! order in which the process may die between any two: no party is refused then, exactly one CA
 //! issues, and the same command goes on from there.
 //!
 //! | what | where |
 //! |---|---|
-//! | what can be asked for | `rotate/options.rs` |
-//! | what is told of it | `rotate/outcome.rs` |
-//! | what is on disk | `rotate/state.rs` |
-//! | the three steps | `rotate/plan.rs` |
-//! | one step while it is worked out | `rotate/draft.rs` |
-//! | a new certificate and key for one party | `rotate/leaf.rs` |
-//! | since when | `rotate/record.rs` |
+//! | what is on disk, and since when | `rotate/state.rs` |
+//! | the three steps, and a new leaf | `rotate/steps.rs` |
 //! | what can go wrong | `rotate/error.rs` |
 
-mod draft;
 mod error;
-mod leaf;
-mod options;
-mod outcome;
-mod plan;
-mod record;
 mod state;
+mod steps;
 
 #[cfg(test)]
 mod tests;
 
-use std::time::SystemTime;
+use std::{
+    fmt,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
-use super::{AuthorityKind, FileError, Layout, Party};
-use crate::clock::Clock;
-use crate::files::{Change, Lock};
+use humantime::format_rfc3339_seconds;
+use serde::{Deserialize, Serialize};
+use tracing::info;
+
+use super::{AuthorityKind, FileError, InitOptions, Layout, Party};
+use crate::{
+    files::{Change, Lock},
+    wall_clock::LONGEST_WAIT,
+};
+use keyutil::x509::certificate::CertificateSummary;
 
 pub use error::RotateError;
-pub use options::{AuthorityOptions, LeafOptions, Step};
-pub use outcome::{AuthorityRotated, LeafRotated, NextStep};
-use state::{Holder, Stage, State};
+pub(super) use state::State;
+use state::{Holder, Stage};
 
 /// Makes a new key and certificate for this party, with the names of the one in place.
 ///
@@ -56,7 +56,7 @@ pub fn rotate_leaf(
     layout: &Layout,
     party: Party,
     options: &LeafOptions,
-    clock: impl Clock,
+    clock: impl FnOnce() -> SystemTime,
 ) -> Result<LeafRotated, RotateError> {
     let _lock = lock(layout)?;
     let (change, rotated) = plan_leaf(layout, party, options, clock())?;
@@ -74,12 +74,12 @@ pub fn rotate_authority(
     kind: AuthorityKind,
     step: Step,
     options: &AuthorityOptions,
-    clock: impl Clock,
+    clock: impl FnOnce() -> SystemTime,
 ) -> Result<AuthorityRotated, RotateError> {
     let _lock = lock(layout)?;
-    let planned = plan::plan(&State::read(layout, kind)?, step, options, clock())?;
-    planned.change.apply()?;
-    let rotated = planned.result?;
+    let (change, result) = steps::plan(&State::read(layout, kind)?, step, options, clock());
+    change.apply()?;
+    let rotated = result?;
     rotated.log();
     Ok(rotated)
 }
@@ -95,17 +95,7 @@ pub fn next_step(
     now: SystemTime,
 ) -> Result<NextStep, RotateError> {
     let _lock = lock(layout)?;
-    look_at_next_step(layout, kind, options, now)
-}
-
-/// The same, without waiting for who is changing it.
-pub(super) fn look_at_next_step(
-    layout: &Layout,
-    kind: AuthorityKind,
-    options: &AuthorityOptions,
-    now: SystemTime,
-) -> Result<NextStep, RotateError> {
-    Ok(draft::next(&State::read(layout, kind)?, options, now))
+    Ok(State::read(layout, kind)?.next_step(options, now))
 }
 
 fn plan_leaf(
@@ -121,11 +111,14 @@ fn plan_leaf(
     let kind = party.issued_by();
     let holder = Holder::read(layout, party)?;
     let stage = Stage::read(layout, kind)?;
-    let (operations, rotated) = leaf::renew(&holder, stage.issuer(), options.lifetime, now)?;
+    let (operations, rotated) = steps::renew(&holder, stage.issuer(), options.lifetime, now)?;
     Ok((Change::new(operations.into()), rotated))
 }
 
 /// One lock for all folders, in that of the CAs.
+///
+/// The time is asked for under the lock: with one from before a long wait for the lock, a wait that
+/// is counted from it would be too short.
 fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     let path = layout.authorities();
     // Waiting for the lock would make it.
@@ -136,4 +129,161 @@ fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     let swept = layout.sweep_parties();
     swept.map_err(|(path, source)| FileError::Read { path, source })?;
     Ok(lock)
+}
+
+/// What [`rotate_leaf`] is asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeafOptions {
+    /// How long the new certificate is valid: as long as the old one was, if not said.
+    pub lifetime: Option<Duration>,
+}
+
+/// What [`rotate_authority`] is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuthorityOptions {
+    /// How long the new CA is valid. Only [`Step::Trust`] makes one.
+    pub lifetime: Duration,
+    /// How often the server looks for new files (`global.tls.refreshInterval`).
+    pub refresh_interval: Duration,
+    /// How long a replaced file takes to reach its readers.
+    pub propagation: Duration,
+    /// Every temporal-server was restarted since [`Step::Trust`]: asked of the internode CA.
+    pub servers_restarted: bool,
+}
+
+impl AuthorityOptions {
+    /// How long a step waits, so that the step before has been seen everywhere.
+    #[must_use]
+    pub fn wait(&self) -> Duration {
+        self.refresh_interval
+            .saturating_add(self.propagation)
+            .min(LONGEST_WAIT)
+    }
+}
+
+impl Default for AuthorityOptions {
+    fn default() -> Self {
+        Self {
+            lifetime: InitOptions::AUTHORITY_LIFETIME,
+            // A server that is told to look once a minute.
+            refresh_interval: Duration::from_secs(60),
+            // Enough for files on the same machine, which are looked at once a second.
+            propagation: Duration::from_secs(10),
+            servers_restarted: false,
+        }
+    }
+}
+
+/// One step of the rotation of a CA. What stands here of each is in `--help`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// Make the new CA; trust both
+    Trust,
+    /// Make all certificates anew under the new CA; destroy the old key
+    Reissue,
+    /// Trust the new CA alone
+    Retire,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trust => "trust",
+            Self::Reissue => "reissue",
+            Self::Retire => "retire",
+        })
+    }
+}
+
+/// A party has a new certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafRotated {
+    /// Who.
+    pub party: Party,
+    /// What stood there before, if that could be read.
+    pub old: Option<CertificateSummary>,
+    /// What stands there now.
+    pub new: CertificateSummary,
+    /// Its life was cut at the end of its CA's.
+    pub capped: bool,
+}
+
+/// A step of the rotation of a CA is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorityRotated {
+    /// Which CA.
+    pub kind: AuthorityKind,
+    /// Which step.
+    pub step: Step,
+    /// It was done before, and nothing was changed.
+    pub already: bool,
+    /// The CA that is going. Not known any more once it is gone.
+    pub old: Option<CertificateSummary>,
+    /// The CA that is coming.
+    pub new: CertificateSummary,
+    /// Whose certificates were made anew.
+    pub leaves: Vec<LeafRotated>,
+    /// The files of trusted CAs that were written.
+    pub trust: Vec<PathBuf>,
+    /// Parties without a folder, which were left out.
+    pub absent: Vec<Party>,
+    /// What comes next; nothing after [`Step::Retire`].
+    pub next: Option<NextStep>,
+}
+
+/// How the rotation of a CA goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextStep {
+    /// [`Step::Trust`] where no rotation is under way, or its first step was interrupted.
+    pub step: Step,
+    /// When the step before was done, where there is one and that is known.
+    pub since: Option<SystemTime>,
+    /// Not before.
+    pub due: SystemTime,
+}
+
+impl NextStep {
+    /// Whether a step was done, and others are still to be.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        self.step != Step::Trust
+    }
+}
+
+impl LeafRotated {
+    fn log(&self) {
+        info!(
+            party = self.party.name(),
+            old_serial = serial(self.old.as_ref()),
+            new_serial = self.new.serial,
+            issuer = self.new.issuer,
+            expires_at = %format_rfc3339_seconds(self.new.not_after),
+            "rotated a certificate"
+        );
+    }
+}
+
+impl AuthorityRotated {
+    fn log(&self) {
+        if self.already {
+            return;
+        }
+        for leaf in &self.leaves {
+            leaf.log();
+        }
+        info!(
+            authority = self.kind.name(),
+            step = %self.step,
+            old_serial = serial(self.old.as_ref()),
+            new_serial = self.new.serial,
+            issuer = self.new.issuer,
+            expires_at = %format_rfc3339_seconds(self.new.not_after),
+            "did a step of the rotation of a CA"
+        );
+    }
+}
+
+fn serial(certificate: Option<&CertificateSummary>) -> &str {
+    certificate.map_or("none", |certificate| &certificate.serial)
 }

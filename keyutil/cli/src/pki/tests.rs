@@ -4,6 +4,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use secrecy::{ExposeSecret, SecretString};
 use x509_parser::{
     certificate::X509Certificate,
@@ -19,7 +22,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
 fn a_ca_may_sign_leaves_and_nothing_else() {
-    inspect(authority("clients", 0).certificate_pem(), |certificate| {
+    inspect(authority("clients").certificate_pem(), |certificate| {
         let constraints = certificate.basic_constraints().unwrap().unwrap();
         assert!(constraints.critical && constraints.value.ca);
         assert_eq!(constraints.value.path_len_constraint, Some(0));
@@ -35,7 +38,7 @@ fn a_ca_may_sign_leaves_and_nothing_else() {
 
 #[test]
 fn a_leaf_may_do_its_part_of_tls_and_nothing_else() {
-    let authority = authority("clients", 0);
+    let authority = authority("clients");
     let mut authority_key = None;
     inspect(authority.certificate_pem(), |certificate| {
         authority_key = subject_key(certificate);
@@ -63,7 +66,7 @@ fn a_leaf_may_do_its_part_of_tls_and_nothing_else() {
 
 #[test]
 fn serial_numbers_are_positive_long_and_never_the_same() {
-    let authority = authority("clients", 0);
+    let authority = authority("clients");
     let serials: HashSet<_> = (0..100)
         .map(|_| summary(&issue(&authority, Purpose::Client).certificate_pem).serial)
         .collect();
@@ -77,7 +80,7 @@ fn serial_numbers_are_positive_long_and_never_the_same() {
 
 #[test]
 fn two_generations_of_one_ca_have_different_names() {
-    let (old, new) = (authority("clients", 0), authority("clients", 0));
+    let (old, new) = (authority("clients"), authority("clients"));
     for authority in [&old, &new] {
         let summary = authority.summary();
         let expected = format!("CN=temporal clients CA {}", &summary.serial[..8]);
@@ -88,7 +91,7 @@ fn two_generations_of_one_ca_have_different_names() {
 
 #[test]
 fn a_loaded_ca_signs_like_the_original() {
-    let original = authority("clients", 0);
+    let original = authority("clients");
     let loaded = Authority::load(original.certificate_pem(), &original.key_pem()).unwrap();
     let leaf = issue(&loaded, Purpose::Client);
 
@@ -105,8 +108,7 @@ fn a_loaded_ca_signs_like_the_original() {
 
 #[test]
 fn leaves_of_an_intermediate_ca_bring_it_along() {
-    let root = authority("clients", 1);
-    let intermediate = root.subordinate(&request("workers", 0)).unwrap();
+    let [root, intermediate] = root_and_intermediate();
     let loaded = Authority::load(intermediate.certificate_pem(), &intermediate.key_pem());
 
     for authority in [intermediate, loaded.unwrap()] {
@@ -120,11 +122,10 @@ fn leaves_of_an_intermediate_ca_bring_it_along() {
     }
 }
 
-/// A CA file that somebody has put the key into: leaves, which everybody may read, get the chain.
+/// A CA file with the key in it: leaves, which are public, get the chain.
 #[test]
 fn of_a_ca_file_only_the_certificates_are_passed_on() {
-    let root = authority("clients", 1);
-    let intermediate = root.subordinate(&request("workers", 0)).unwrap();
+    let [_, intermediate] = root_and_intermediate();
     let key = intermediate.key_pem();
     let both = [key.expose_secret(), intermediate.certificate_pem()].concat();
     let loaded = Authority::load(&both, &key).unwrap();
@@ -136,10 +137,10 @@ fn of_a_ca_file_only_the_certificates_are_passed_on() {
 
 #[test]
 fn what_cannot_sign_is_not_loaded() {
-    let ca = authority("clients", 0);
+    let ca = authority("clients");
     let leaf = issue(&ca, Purpose::Client);
     let key = ca.key_pem();
-    let other_key = authority("clients", 0).key_pem();
+    let other_key = authority("clients").key_pem();
     let no_key = SecretString::from("no key");
     for (certificate, key, reason) in [
         (ca.certificate_pem(), &other_key, "does not belong to"),
@@ -155,7 +156,7 @@ fn what_cannot_sign_is_not_loaded() {
 
 #[test]
 fn private_keys_are_never_printed() {
-    let ca = authority("clients", 0);
+    let ca = authority("clients");
     let leaf = issue(&ca, Purpose::Client);
     let wrong = Authority::load(ca.certificate_pem(), &leaf.key_pem).unwrap_err();
     // The key in the middle of a text that is otherwise wrong.
@@ -287,16 +288,25 @@ fn new_cas_end_the_rotations_of_the_old_ones() {
     assert!(!layout.rotation_record().exists());
 }
 
-fn request(name: &str, intermediates: u8) -> AuthorityRequest<'_> {
-    AuthorityRequest {
-        name,
-        validity: Validity::from_now(HOUR).unwrap(),
-        intermediates,
-    }
+fn authority(name: &str) -> Authority {
+    let validity = Validity::from_now(HOUR).unwrap();
+    Authority::generate(&AuthorityRequest { name, validity }).unwrap()
 }
 
-fn authority(name: &str, intermediates: u8) -> Authority {
-    Authority::generate(&request(name, intermediates)).unwrap()
+/// A CA that was made elsewhere, and one under it.
+pub(super) fn root_and_intermediate() -> [Authority; 2] {
+    let params = |name, path_length| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.use_authority_key_identifier_extension = true;
+        params
+    };
+    let new_key = || KeyPair::generate().unwrap();
+    let root = CertifiedIssuer::self_signed(params("root", 1), new_key()).unwrap();
+    let below = CertifiedIssuer::signed_by(params("intermediate", 0), new_key(), &root).unwrap();
+    [root, below].map(|one| Authority::load(&one.pem(), &one.key().serialize_pem().into()).unwrap())
 }
 
 fn issue(authority: &Authority, purpose: Purpose) -> Leaf {

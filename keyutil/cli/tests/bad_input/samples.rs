@@ -10,21 +10,21 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use keyutil::token::{ClaimsTemplate, Permission, SigningKey, signing_key::generate_pem};
 use keyutil_cli::{
     keys::Jwks,
-    pki::{Authority, AuthorityRequest, LeafRequest, Purpose, Validity},
+    pki::{LeafRequest, Purpose, Validity},
 };
 use secrecy::ExposeSecret;
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use crate::{
     check::Secrets,
+    intermediate::root_and_intermediate,
     mutation::Sample,
     openssl::{openssl, rsa_pkcs1},
 };
 
 /// PEM of every kind that some parser takes, and of some that none takes.
 pub static PEM: LazyLock<Vec<Sample>> = LazyLock::new(|| {
-    let authority = authority("clients", 1);
-    let below = authority.subordinate(&request("workers", 0)).unwrap();
+    let [authority, below] = root_and_intermediate(1);
     let leaf = below.issue(&LeafRequest {
         common_name: "worker",
         names: &["localhost".parse().unwrap(), "::1".parse().unwrap()],
@@ -195,18 +195,6 @@ pub fn secrets_of(text: &[u8]) -> Vec<Vec<u8>> {
 
 pub fn hour() -> Validity {
     Validity::from_now(Duration::from_secs(3600)).unwrap()
-}
-
-fn request(name: &str, intermediates: u8) -> AuthorityRequest<'_> {
-    AuthorityRequest {
-        name,
-        validity: hour(),
-        intermediates,
-    }
-}
-
-fn authority(name: &str, intermediates: u8) -> Authority {
-    Authority::generate(&request(name, intermediates)).unwrap()
 }
 
 fn sample(name: &'static str, text: &str) -> Sample {

@@ -103,7 +103,6 @@ pub fn authority(name: &str) -> Authority {
     let request = AuthorityRequest {
         name,
         validity: now(),
-        intermediates: 0,
     };
     Authority::generate(&request).unwrap()
 }

@@ -1,6 +1,9 @@
 //! `keyutil key list`
 
-use std::time::{Duration, SystemTime};
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use clap::Args;
 use humantime::format_duration;
@@ -49,7 +52,7 @@ fn row(key: &RingKey, policy: &RotationPolicy, now: SystemTime) -> String {
     let ago = |time: Option<SystemTime>| match time {
         Some(time) => format!(
             "{} ago",
-            in_words(now.duration_since(time).unwrap_or_default())
+            Rough(now.duration_since(time).unwrap_or_default())
         ),
         None => "-".to_owned(),
     };
@@ -82,13 +85,18 @@ fn problems(ring: &Ring) -> Vec<&'static str> {
 
 fn due(what: &str, at: SystemTime, now: SystemTime) -> String {
     match at.duration_since(now) {
-        Ok(left) if left >= Duration::from_secs(1) => format!("{what} in {}", in_words(left)),
+        Ok(left) if left >= Duration::from_secs(1) => format!("{what} in {}", Rough(left)),
         _ => format!("{what} with the next run"),
     }
 }
 
-/// The two largest units: nobody counts the seconds of a month.
-fn in_words(duration: Duration) -> String {
-    let text = format_duration(Duration::from_secs(duration.as_secs())).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+/// A duration in its two largest units: the seconds of a month do not matter.
+struct Rough(Duration);
+
+impl fmt::Display for Rough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format_duration(Duration::from_secs(self.0.as_secs())).to_string();
+        let units: Vec<_> = text.split(' ').take(2).collect();
+        f.write_str(&units.join(" "))
+    }
 }

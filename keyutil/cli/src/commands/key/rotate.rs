@@ -152,7 +152,7 @@ async fn wait_and_rotate(
     loop {
         countdown::wait(what, left).await;
         match ring.rotate(policy, SystemTime::now) {
-            // Somebody else has rotated meanwhile, or the clock was set back.
+            // Another process has rotated meanwhile, or the clock was set back.
             Err(KeyringError::TooEarly { left: more, .. }) => left = more,
             done => return done,
         }

@@ -7,10 +7,7 @@ use humantime::parse_duration;
 use keyutil::{diagnosis::ResultExt, program};
 use keyutil_cli::pki::{self, AuthorityOptions, Existing, InitOptions, Layout, Party};
 
-use super::{
-    Folder,
-    table::{self, Table},
-};
+use super::{Folder, Table, time};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -81,7 +78,7 @@ pub fn run(args: InitArgs) -> anyhow::Result<()> {
     for file in initialized.files {
         table.push([
             file.path.display().to_string(),
-            table::time(file.expires_at),
+            time(file.expires_at),
             file.description,
         ]);
     }

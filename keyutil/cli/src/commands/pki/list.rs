@@ -8,11 +8,7 @@ use keyutil_cli::pki::{
     self, AuthorityOptions, Layout, ListedAuthority, Listing, NextStep, Role, Step,
 };
 
-use super::{
-    Folder,
-    table::{self, Table},
-    waits::Waits,
-};
+use super::{Folder, Table, Waits, or_dash, time};
 
 #[derive(Args, Debug)]
 #[command(after_help = "\
@@ -63,13 +59,13 @@ fn authorities(listing: &Listing) -> Table<8> {
         let certificate = authority.certificate.as_ref();
         table.push([
             name(authority),
-            table::or_dash(next.and_then(done)),
-            table::time(next.and_then(|next| next.since)),
-            table::or_dash(next.map(|next| next.step.to_string()).as_deref()),
-            table::time(next.map(|next| next.due)),
-            table::or_dash(certificate.map(|found| found.subject.as_str())),
-            table::or_dash(certificate.map(|found| found.serial.as_str())),
-            table::time(certificate.map(|found| found.not_after)),
+            or_dash(next.and_then(done)),
+            time(next.and_then(|next| next.since)),
+            or_dash(next.map(|next| next.step.to_string()).as_deref()),
+            time(next.map(|next| next.due)),
+            or_dash(certificate.map(|found| found.subject.as_str())),
+            or_dash(certificate.map(|found| found.serial.as_str())),
+            time(certificate.map(|found| found.not_after)),
         ]);
     }
     table
@@ -98,14 +94,14 @@ fn leaves(listing: &Listing) -> Table<5> {
     for leaf in &listing.leaves {
         let certificate = leaf.certificate.as_ref();
         let trusts = match leaf.here {
-            true => table::or_dash(Some(&leaf.trusts.join(", "))),
+            true => or_dash(Some(&leaf.trusts.join(", "))),
             false => "- (no folder here)".to_owned(),
         };
         table.push([
             leaf.party.name().to_owned(),
-            table::or_dash(certificate.map(|found| found.serial.as_str())),
-            table::or_dash(certificate.map(|found| found.issuer.as_str())),
-            table::time(certificate.map(|found| found.not_after)),
+            or_dash(certificate.map(|found| found.serial.as_str())),
+            or_dash(certificate.map(|found| found.issuer.as_str())),
+            time(certificate.map(|found| found.not_after)),
             trusts,
         ]);
     }

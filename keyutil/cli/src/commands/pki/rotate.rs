@@ -2,16 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, Subcommand, ValueEnum};
-use humantime::parse_duration;
-use keyutil::diagnosis::{Diagnosed, ResultExt};
+use clap::{Args, Subcommand};
+use humantime::{format_rfc3339_seconds, parse_duration};
+use keyutil::{diagnosis::{Diagnosed, ResultExt}, program};
 use keyutil_cli::pki::{
-    self, AuthorityKind, AuthorityOptions, Layout, LeafOptions, Party, RotateError,
+    self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, LeafOptions, LeafRotated,
+    Party, RotateError, Step,
 };
 
 use crate::commands::countdown;
 
-use super::{Folder, report, waits::Waits};
+use super::{Folder, Table, Waits, or_dash, time};
 
 #[derive(Debug, Subcommand)]
 #[command(after_help = "\
@@ -129,16 +130,6 @@ pub struct Internode {
     servers_restarted: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Step {
-    /// Make the new CA; trust both
-    Trust,
-    /// Make all certificates anew under the new CA; destroy the old key
-    Reissue,
-    /// Trust the new CA alone
-    Retire,
-}
-
 pub async fn run(command: Rotate) -> anyhow::Result<()> {
     match command {
         Rotate::Worker(args) => leaf(Party::Worker, args),
@@ -162,7 +153,7 @@ fn leaf(party: Party, args: Leaf) -> anyhow::Result<()> {
         lifetime: args.lifetime,
     };
     let rotated = pki::rotate_leaf(&layout, party, &options, SystemTime::now).diagnosed()?;
-    report::leaf(&rotated)
+    print_leaf(&rotated)
 }
 
 async fn authority(
@@ -178,21 +169,21 @@ async fn authority(
         servers_restarted,
     };
     if let Some(step) = args.step {
-        let rotated = pki::rotate_authority(&layout, kind, step.into(), &options, SystemTime::now)
-            .diagnosed()?;
-        return report::authority(&rotated);
+        let rotated =
+            pki::rotate_authority(&layout, kind, step, &options, SystemTime::now).diagnosed()?;
+        return print_authority(&rotated);
     }
     let mut step = pki::next_step(&layout, kind, &options, SystemTime::now())
         .diagnosed()?
         .step;
     // Not yet true of a CA that this run makes.
-    options.servers_restarted &= step != pki::Step::Trust;
-    // Whoever reads the output may go away; the rotation is finished all the same.
+    options.servers_restarted &= step != Step::Trust;
+    // The reader of the output may go away; the rotation is finished all the same.
     let mut printed = Ok(());
     loop {
         match pki::rotate_authority(&layout, kind, step, &options, SystemTime::now) {
             Ok(rotated) => {
-                printed = printed.and(report::authority(&rotated));
+                printed = printed.and(print_authority(&rotated));
                 let Some(next) = rotated.next else {
                     return printed;
                 };
@@ -200,7 +191,7 @@ async fn authority(
             }
             Err(RotateError::TooEarly { left, .. }) => {
                 let what = match step {
-                    pki::Step::Retire => "everybody shows a new certificate",
+                    Step::Retire => "everybody shows a new certificate",
                     _ => "everybody trusts the new CA",
                 };
                 countdown::wait(what, left).await;
@@ -210,12 +201,84 @@ async fn authority(
     }
 }
 
-impl From<Step> for pki::Step {
-    fn from(step: Step) -> Self {
-        match step {
-            Step::Trust => Self::Trust,
-            Step::Reissue => Self::Reissue,
-            Step::Retire => Self::Retire,
+fn print_leaf(rotated: &LeafRotated) -> anyhow::Result<()> {
+    let mut table = Table::new(TITLE);
+    table.push(leaf_row(rotated));
+    program::print_line(table)?;
+    print_notes(rotated)
+}
+
+fn print_authority(rotated: &AuthorityRotated) -> anyhow::Result<()> {
+    let (name, step) = (rotated.kind.name(), rotated.step);
+    if rotated.already {
+        program::print_line(format_args!("{step}: was done before"))?;
+    } else {
+        let mut table = Table::new(TITLE);
+        table.push([
+            format!("{name} CA"),
+            or_dash(rotated.old.as_ref().map(|old| old.serial.as_str())),
+            rotated.new.serial.clone(),
+            rotated.new.issuer.clone(),
+            time(Some(rotated.new.not_after)),
+        ]);
+        for leaf in &rotated.leaves {
+            table.push(leaf_row(leaf));
         }
+        program::print_line(format_args!("{step}: done"))?;
+        program::print_line(table)?;
     }
+    for leaf in &rotated.leaves {
+        print_notes(leaf)?;
+    }
+    for path in &rotated.trust {
+        program::print_line(format_args!("written: `{}`", path.display()))?;
+    }
+    for party in &rotated.absent {
+        program::print_line(format_args!(
+            "left out, as it has no folder here: {}",
+            party.name()
+        ))?;
+    }
+    match rotated.next {
+        Some(next) => {
+            let due = format_rfc3339_seconds(next.due);
+            program::print_line(format_args!("next: `{}`, not before {due}\n", next.step))?;
+        }
+        None if rotated.kind == AuthorityKind::Internode => program::print_line(
+            "a temporal-server that runs keeps the old CA in its memory until its next restart: \
+             it would accept old certificates that are still valid, but no new ones can be made, \
+             as the key is destroyed",
+        )?,
+        None => {}
+    }
+    Ok(())
+}
+
+fn print_notes(leaf: &LeafRotated) -> anyhow::Result<()> {
+    let party = leaf.party.name();
+    if leaf.capped {
+        program::print_line(format_args!(
+            "{party}: cut short at the end of its CA: {}",
+            format_rfc3339_seconds(leaf.new.not_after)
+        ))?;
+    }
+    if leaf.old.is_none() {
+        program::print_line(format_args!(
+            "{party}: there was no certificate to take names and lifetime from; the defaults were \
+             taken"
+        ))?;
+    }
+    Ok(())
+}
+
+const TITLE: [&str; 5] = ["WHAT", "OLD SERIAL", "NEW SERIAL", "ISSUER", "EXPIRES"];
+
+fn leaf_row(leaf: &LeafRotated) -> [String; 5] {
+    [
+        leaf.party.name().to_owned(),
+        or_dash(leaf.old.as_ref().map(|old| old.serial.as_str())),
+        leaf.new.serial.clone(),
+        leaf.new.issuer.clone(),
+        time(Some(leaf.new.not_after)),
+    ]
 }

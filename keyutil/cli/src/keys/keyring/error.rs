@@ -20,16 +20,14 @@ use keyutil::{
 
 /// A ring that could not be read or changed.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum KeyringError {
     /// Refused, so that no key that has signed is lost by accident.
     #[error(
         "there is a signing key already, and replacing it would invalidate every token it signed: `{}`",
         path.display()
     )]
-    Exists {
-        /// The key that signs now.
-        path: PathBuf,
-    },
+    Exists { path: PathBuf },
     /// Refused, because servers would refuse the tokens of a key that they do not know yet.
     #[error(
         "too early: the next key `{kid}` is published since {}, and signs after {} at the soonest; {} left",
@@ -38,13 +36,9 @@ pub enum KeyringError {
         format_duration(*left)
     )]
     TooEarly {
-        /// The key that waits.
         kid: String,
-        /// Since when it is in the key set.
         published: SystemTime,
-        /// How long it has to be there before it signs.
         publish_before: Duration,
-        /// How much of that is left.
         left: Duration,
     },
     /// An emergency must not hit another key than the one that was meant.
@@ -53,60 +47,27 @@ pub enum KeyringError {
         before.as_deref().unwrap_or("none")
     )]
     FinishedFirst {
-        /// The key that signs now.
         signs: String,
-        /// The one that signed before.
         before: Option<String>,
     },
-    /// There is no key that signs.
     #[error("nothing signs: `{}` is missing", path.display())]
-    NothingSigns {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// There is no key that could sign next.
+    NothingSigns { path: PathBuf },
     #[error("no next key is there to be promoted")]
     NoNext,
-    /// Somebody else's lock could not be waited for.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A file of the ring could not be read.
     #[error("failed to read `{}`", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// A file of the ring could not be written.
+    Read { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// A private key of the ring is none.
     #[error("failed to use the signing key `{}`", path.display())]
-    BrokenKey {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: KeyError,
-    },
-    /// The record of the ring is none.
+    BrokenKey { path: PathBuf, source: KeyError },
     #[error("failed to read the record of the key ring, `{}`", path.display())]
-    BrokenRecord {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: JsonError,
-    },
-    /// A key could not be made.
+    BrokenRecord { path: PathBuf, source: JsonError },
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The public document breaks a rule.
     #[error(transparent)]
     Jwks(#[from] JwksError),
-    /// The record could not be put in words.
     #[error("failed to serialize the record of the key ring")]
     Record(#[source] serde_json::Error),
 }

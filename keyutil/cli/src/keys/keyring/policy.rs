@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use humantime::format_duration;
 
+use crate::wall_clock::LONGEST_WAIT;
+
 /// What the waits of a rotation are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotationTimes {
@@ -14,28 +16,21 @@ pub struct RotationTimes {
     pub token_lifetime: Duration,
     /// How far the clocks of signers and servers may be apart.
     pub clock_skew: Duration,
-    /// From a file replaced to everybody having read it: the endpoint, and whoever signs.
+    /// How long a replaced file takes to reach its readers: the endpoint, and the signers.
     pub propagation: Duration,
-}
-
-impl RotationTimes {
-    /// `TEMPORAL_JWT_KEY_REFRESH` of the server's own configuration template.
-    pub const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
-    /// The default of `--token-lifetime`.
-    pub const TOKEN_LIFETIME: Duration = Duration::from_secs(5 * 60);
-    /// More than machines with a working NTP are apart.
-    pub const CLOCK_SKEW: Duration = Duration::from_secs(30);
-    /// Files are looked at once a second, and a cache may keep the key set for five.
-    pub const PROPAGATION: Duration = Duration::from_secs(10);
 }
 
 impl Default for RotationTimes {
     fn default() -> Self {
         Self {
-            refresh_interval: Self::REFRESH_INTERVAL,
-            token_lifetime: Self::TOKEN_LIFETIME,
-            clock_skew: Self::CLOCK_SKEW,
-            propagation: Self::PROPAGATION,
+            // `TEMPORAL_JWT_KEY_REFRESH` of the server's own configuration template.
+            refresh_interval: Duration::from_secs(60),
+            // The default of `--token-lifetime`.
+            token_lifetime: Duration::from_secs(5 * 60),
+            // More than machines with a working NTP are apart.
+            clock_skew: Duration::from_secs(30),
+            // Files are looked at once a second, and a cache may keep the key set for five.
+            propagation: Duration::from_secs(10),
         }
     }
 }
@@ -103,13 +98,10 @@ impl RotationPolicy {
     }
 }
 
-/// Longer than anybody lives, and short enough to be added to any time.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-
 /// Durations that contradict each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum PolicyError {
-    /// Live tokens would be refused.
     #[error(
         "keys would be removed {} after they have signed last, and the tokens they signed may be \
          needed for {}: propagation {} + token lifetime {} + clock skew {} + refresh interval {}",
@@ -121,28 +113,22 @@ pub enum PolicyError {
         format_duration(times.refresh_interval)
     )]
     RetiresTooEarly {
-        /// What was asked for.
         retire_after: Duration,
-        /// What is needed.
         shortest: Duration,
-        /// What that is made of.
         times: RotationTimes,
     },
-    /// The pace cannot be kept.
     #[error(
         "keys cannot rotate every {}: the next one has to be published for {} before it signs",
         format_duration(*every),
         format_duration(*publish_before)
     )]
     TooOften {
-        /// What was asked for.
         every: Duration,
-        /// What is needed.
         publish_before: Duration,
     },
 }
 
-/// Nobody waits for longer than a [`Duration`] can say.
+/// A sum that is longer than a [`Duration`] can say is the longest one.
 fn sum(parts: impl IntoIterator<Item = Duration>) -> Duration {
     parts
         .into_iter()

@@ -4,18 +4,18 @@ use std::time::{Duration, SystemTime};
 
 use jsonwebtoken::jwk::Jwk;
 use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
 
-use super::{
-    error::KeyringError,
-    policy::RotationPolicy,
-    record::{ClockSetBack, Entry, Record, State, whole_second},
+use super::{error::KeyringError, policy::RotationPolicy};
+use crate::{
+    keys::{Jwks, jwks},
+    wall_clock::{ClockRegression, Timestamp},
 };
-use crate::keys::{Jwks, jwks};
 use keyutil::token::SigningKey;
 
 /// The files as they were read.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct KeyringFiles {
     /// `current.pem`.
     pub(super) current: Option<SigningKey>,
     /// `next.pem`.
@@ -28,12 +28,19 @@ pub(super) struct Found {
     pub(super) record: Option<Record>,
 }
 
+impl KeyringFiles {
+    /// The keys that `ring.json` has.
+    pub(super) fn recorded(&self) -> impl Iterator<Item = &Entry> {
+        self.record.iter().flat_map(|record| &record.keys)
+    }
+}
+
 /// The keys, with what is known of each.
 ///
 /// The private keys tell which one signs and which one waits, `jwks.json` what is published, and
 /// `ring.json` since when. Where they disagree, as after an interrupted run, the times are those
 /// that make waits longer: a key that was not found published is published from now on, one that
-/// has stopped signing nobody knows when has stopped now.
+/// has stopped signing at an unknown time has stopped now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ring {
     /// Signs.
@@ -42,9 +49,9 @@ pub struct Ring {
     pub next: Option<RingKey>,
     /// Are published for as long as a token of theirs may live. The latest first.
     pub previous: Vec<RingKey>,
-    /// Whether somebody was interrupted who was changing it.
+    /// Whether a run that changed it was interrupted.
     pub interrupted: bool,
-    pub(super) clock_set_back: Option<ClockSetBack>,
+    pub(super) clock_regression: Option<ClockRegression>,
 }
 
 /// One key of a ring, without its private half.
@@ -63,36 +70,61 @@ pub struct RingKey {
     pub(super) public: Jwk,
 }
 
+/// Where a key is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Published, not yet signing.
+    Next,
+    /// Signs.
+    Current,
+    /// Has stopped signing, and is published for as long as a token of its may live.
+    Previous,
+    /// In the wrong hands: on the way out, by `--emergency`.
+    Compromised,
+}
+
+impl State {
+    /// As in the file.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Next => "next",
+            Self::Current => "current",
+            Self::Previous => "previous",
+            Self::Compromised => "compromised",
+        }
+    }
+}
+
 impl Ring {
-    pub(super) fn of(found: &Found, now: SystemTime) -> Result<Self, KeyringError> {
+    pub(super) fn of(found: &KeyringFiles, now: SystemTime) -> Result<Self, KeyringError> {
         let now = whole_second(now);
         let sources = Sources { found, now };
-        let current = found.current.as_ref().map(|key| sources.current(key));
+        let key = |key: &SigningKey, state| sources.key(key.kid(), key.public().clone(), state);
+        let current = found.current.as_ref();
+        let next = found.next.as_ref();
         // Between the two moves of a rotation one key is in both files.
-        let same =
-            |next: &&SigningKey| Some(next.kid()) == found.current.as_ref().map(SigningKey::kid);
-        let interrupted_rotation = found.next.as_ref().is_some_and(|next| same(&next));
-        let next = found.next.as_ref().filter(|next| !same(next));
-        let next = next.map(|key| sources.next(key));
-        let known: Vec<_> = [&current, &next]
+        let in_both = next.is_some() && next.map(SigningKey::kid) == current.map(SigningKey::kid);
+        let current = current.map(|current| key(current, State::Current));
+        let next = next.filter(|_| !in_both);
+        let next = next.map(|next| key(next, State::Next));
+        let known = current.iter().chain(&next).map(|key| &*key.kid);
+        let others = sources.others(known.collect())?;
+        let (compromised, mut previous): (Vec<_>, Vec<_>) = others
             .into_iter()
-            .flatten()
-            .map(|key| key.kid.clone())
-            .collect();
-        let mut previous = sources.others(&known)?;
-        let compromised = previous.len();
-        previous.retain(|key| key.state != State::Compromised);
-        let interrupted_emergency = previous.len() < compromised;
+            .partition(|key| key.state == State::Compromised);
         previous.sort_by_key(|key| std::cmp::Reverse(key.retired));
+        let record = found.record.as_ref();
+        let clock_regression = record.and_then(|record| {
+            let times = record.keys.iter().flat_map(Entry::times);
+            ClockRegression::at(now, times, record.clock_set_back.as_ref())
+        });
         Ok(Self {
             current,
             next,
             previous,
-            interrupted: interrupted_rotation || interrupted_emergency,
-            clock_set_back: found
-                .record
-                .as_ref()
-                .and_then(|record| record.clock_set_back(now)),
+            interrupted: in_both || !compromised.is_empty(),
+            clock_regression,
         })
     }
 
@@ -125,13 +157,13 @@ impl Ring {
         let keys = self.keys().map(RingKey::entry).collect();
         Record {
             keys,
-            clock_set_back: self.clock_set_back.clone(),
+            clock_set_back: self.clock_regression.clone(),
         }
     }
 }
 
 impl RingKey {
-    /// A key that nobody has seen before.
+    /// A key that is in no file yet.
     pub(super) fn new(key: &SigningKey, state: State, now: SystemTime) -> Self {
         Self {
             kid: key.kid().to_owned(),
@@ -165,9 +197,9 @@ impl RingKey {
         Entry {
             kid: self.kid.clone(),
             state: self.state,
-            published: self.published,
-            activated: self.activated,
-            retired: self.retired,
+            published: Timestamp(self.published),
+            activated: self.activated.map(Timestamp),
+            retired: self.retired.map(Timestamp),
             public: Some(self.public.clone()),
         }
     }
@@ -175,64 +207,52 @@ impl RingKey {
 
 /// Puts what one file says of a key together with what the others say.
 struct Sources<'a> {
-    found: &'a Found,
+    found: &'a KeyringFiles,
     now: SystemTime,
 }
 
 impl Sources<'_> {
-    fn current(&self, key: &SigningKey) -> RingKey {
-        let entry = self.entry(key.kid());
-        let state = match entry.map(|entry| entry.state) {
-            Some(State::Compromised) => State::Compromised,
-            _ => State::Current,
-        };
+    fn key(&self, kid: &str, public: Jwk, state: State) -> RingKey {
+        let entry = self.entry(kid);
+        let activated = entry.and_then(|entry| entry.activated);
+        let retired = entry.and_then(|entry| entry.retired);
+        let is_compromised = entry.is_some_and(|entry| entry.state == State::Compromised);
         RingKey {
-            state,
-            activated: Some(self.at_most_now(entry.and_then(|entry| entry.activated))),
-            ..RingKey::new(key, state, self.published(key.kid()))
+            kid: kid.to_owned(),
+            state: match state {
+                State::Current | State::Previous if is_compromised => State::Compromised,
+                state => state,
+            },
+            published: self.published(kid),
+            activated: match state {
+                State::Next => None,
+                State::Current => Some(self.at_most_now(activated)),
+                State::Previous | State::Compromised => activated.map(|time| time.0),
+            },
+            retired: (state == State::Previous).then(|| self.at_most_now(retired)),
+            public,
         }
-    }
-
-    fn next(&self, key: &SigningKey) -> RingKey {
-        RingKey::new(key, State::Next, self.published(key.kid()))
     }
 
     /// All that is recorded or published and neither signs nor waits.
-    fn others(&self, known: &[String]) -> Result<Vec<RingKey>, KeyringError> {
-        let recorded = self.found.record.iter().flat_map(|record| &record.keys);
+    fn others<'a>(&'a self, mut known: Vec<&'a str>) -> Result<Vec<RingKey>, KeyringError> {
+        let recorded = self.found.recorded().map(|entry| &entry.kid);
         let published = self.found.published.iter().flat_map(|jwks| jwks.kids());
-        let mut kids: Vec<&str> = Vec::new();
-        for kid in recorded.map(|entry| &entry.kid).chain(published) {
-            if !known.contains(kid) && !kids.contains(&kid.as_str()) {
-                kids.push(kid);
+        let mut keys = Vec::new();
+        for kid in recorded.chain(published) {
+            if known.contains(&&**kid) {
+                continue;
             }
+            known.push(kid);
+            let published = match &self.found.published {
+                Some(jwks) => jwks::find(&jwks.document(), kid)?,
+                None => None,
+            };
+            // What is neither published nor known cannot be kept.
+            let public = published.or_else(|| self.entry(kid)?.public.clone());
+            keys.extend(public.map(|public| self.key(kid, public, State::Previous)));
         }
-        let keys = kids.into_iter().map(|kid| self.other(kid));
-        keys.filter_map(Result::transpose).collect()
-    }
-
-    fn other(&self, kid: &str) -> Result<Option<RingKey>, KeyringError> {
-        let entry = self.entry(kid);
-        let published = match &self.found.published {
-            Some(jwks) => jwks::find(&jwks.document(), kid)?,
-            None => None,
-        };
-        let Some(public) = published.or_else(|| entry?.public.clone()) else {
-            // Neither published nor known: nothing is left of it that could be kept.
-            return Ok(None);
-        };
-        let state = match entry.map(|entry| entry.state) {
-            Some(State::Compromised) => State::Compromised,
-            _ => State::Previous,
-        };
-        Ok(Some(RingKey {
-            kid: kid.to_owned(),
-            state,
-            published: self.published(kid),
-            activated: entry.and_then(|entry| entry.activated),
-            retired: Some(self.at_most_now(entry.and_then(|entry| entry.retired))),
-            public,
-        }))
+        Ok(keys)
     }
 
     /// A key counts as published from the time in the record, if it really is in the document.
@@ -245,14 +265,58 @@ impl Sources<'_> {
 
     /// A time that is missing is now, and so is one in the future: then a clock was set back, and
     /// how much time has really passed is not known.
-    fn at_most_now(&self, time: Option<SystemTime>) -> SystemTime {
+    fn at_most_now(&self, time: Option<Timestamp>) -> SystemTime {
         let record = self.found.record.as_ref();
-        let counted = |time| record.map_or(time, |record| record.counted(time, self.now));
-        time.map_or(self.now, |time| counted(time).min(self.now))
+        let regression = record.and_then(|record| record.clock_set_back.as_ref());
+        let corrected =
+            |time| regression.map_or(time, |regression| regression.corrected(time, self.now));
+        time.map_or(self.now, |time| corrected(time).0.min(self.now))
     }
 
     fn entry(&self, kid: &str) -> Option<&Entry> {
-        let record = self.found.record.as_ref()?;
-        record.keys.iter().find(|entry| entry.kid == kid)
+        self.found.recorded().find(|entry| entry.kid == kid)
     }
+}
+
+/// `ring.json`: when each key was published, began to sign and stopped.
+///
+/// Which key signs and which one waits is told by the two private keys alone. The record adds the
+/// times, and the public halves, so that a lost `jwks.json` can be written again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
+    pub(super) keys: Vec<Entry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) clock_set_back: Option<ClockRegression>,
+}
+
+/// One key. Times are RFC 3339 in UTC, in whole seconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) kid: String,
+    /// For a person who looks into the file.
+    pub(super) state: State,
+    pub(super) published: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) activated: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) retired: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) public: Option<Jwk>,
+}
+
+impl Entry {
+    fn times(&self) -> impl Iterator<Item = Timestamp> {
+        [Some(self.published), self.activated, self.retired]
+            .into_iter()
+            .flatten()
+    }
+}
+
+/// The next whole second: a wait that is counted from it is never too short.
+pub(super) fn whole_second(time: SystemTime) -> SystemTime {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = since.as_secs() + u64::from(since.subsec_nanos() > 0);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }

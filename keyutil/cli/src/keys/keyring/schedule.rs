@@ -7,7 +7,8 @@ use std::{
 
 use tracing::error;
 
-use super::{Keyring, KeyringError, PolicyError, Ring, RotationPolicy, policy::LONGEST_WAIT};
+use super::{Keyring, KeyringError, PolicyError, Ring, RotationPolicy};
+use crate::wall_clock::LONGEST_WAIT;
 use keyutil::base::chain;
 
 /// Rotates a ring at an interval, by the wall clock and by what the ring's own files say, so that

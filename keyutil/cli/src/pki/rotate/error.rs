@@ -1,6 +1,11 @@
 //! What can go wrong with a rotation.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use humantime::{format_duration, format_rfc3339_seconds};
 
 use super::Step;
 use crate::{
@@ -14,130 +19,78 @@ use keyutil::{
 
 /// A rotation that was refused or that failed. Unless it says otherwise, nothing was changed.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
 pub enum RotateError {
-    /// There is no folder of CAs.
     #[error("there are no CAs in `{}`", path.display())]
-    NoAuthorities {
-        /// Where it was looked for.
-        path: PathBuf,
-    },
-    /// There is no folder of this party.
+    NoAuthorities { path: PathBuf },
     #[error("there is no folder `{}` for the certificate of {}", path.display(), party.name())]
-    NoParty {
-        /// Whose certificate it was about.
-        party: Party,
-        /// Where it was looked for.
-        path: PathBuf,
-    },
-    /// Somebody else's lock could not be waited for.
+    NoParty { party: Party, path: PathBuf },
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// A CA could not be loaded, made or used.
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    /// The CA that was begun with is broken.
     #[error("failed to load the CA that the {} CA is being replaced by", kind.name())]
     Next {
-        /// Which CA is being rotated.
         kind: AuthorityKind,
-        /// Why.
-        #[source]
         source: AuthorityError,
     },
-    /// A file of certificates could not be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The certificate in place has a name that a new one cannot be made for.
     #[error("the certificate of {} has a name that cannot be kept", party.name())]
-    Name {
-        /// Whose certificate it is.
-        party: Party,
-        /// What is wrong with it.
-        #[source]
-        source: NameError,
-    },
-    /// What was asked for is nothing that a certificate can have.
+    Name { party: Party, source: NameError },
     #[error("refused the lifetime `{}`", days(*lifetime))]
     Lifetime {
-        /// What was asked for.
         lifetime: Duration,
-        /// What is wrong with it.
-        #[source]
         source: ValidityError,
     },
-    /// What it would sign is worthless.
-    #[error("the {} CA expired at {at}", kind.name())]
-    Expired {
-        /// Which CA.
-        kind: AuthorityKind,
-        /// RFC 3339.
-        at: String,
-    },
-    /// What it would sign is of no use yet.
-    #[error("the {} CA is not valid before {from}", kind.name())]
+    #[error("the {} CA expired at {}", kind.name(), format_rfc3339_seconds(*at))]
+    Expired { kind: AuthorityKind, at: SystemTime },
+    #[error("the {} CA is not valid before {}", kind.name(), format_rfc3339_seconds(*from))]
     NotYetValid {
-        /// Which CA.
         kind: AuthorityKind,
-        /// RFC 3339.
-        from: String,
+        from: SystemTime,
     },
-    /// The wait since the step before is not over. Where no time of that step was known, it has
-    /// been noted, and counts from now.
+    /// Where no time of the step before was known, it has been noted, and counts from now.
     #[error(
         "too early for the step `{step}` of the {} CA: {} left",
         kind.name(),
-        humantime::format_duration(up_to_seconds(*left))
+        format_duration(up_to_seconds(*left))
     )]
     TooEarly {
-        /// Which CA.
         kind: AuthorityKind,
-        /// The step that was asked for.
         step: Step,
-        /// How long it is too early.
         left: Duration,
     },
-    /// The servers have the old CA in memory, for good.
+    /// The servers have the old CA in memory until they end.
     #[error(
         "too early for the step `reissue` of the internode CA: a temporal-server that runs since \
          before `trust` would refuse the new certificates"
     )]
     ServersNotRestarted,
-    /// The steps have an order.
     #[error("the step `{step}` of the {} CA is out of order: {reason}", kind.name())]
     OutOfOrder {
-        /// Which CA.
         kind: AuthorityKind,
-        /// The step that was asked for.
         step: Step,
-        /// In which state the CA is.
         reason: &'static str,
-        /// What to do first.
         hint: &'static str,
     },
-    /// Somebody would refuse the new leaves.
+    /// A party would refuse the new leaves.
     #[error("{} does not trust the new {} CA yet: `{}`", party.name(), kind.name(), path.display())]
     NotTrusted {
-        /// Which CA.
         kind: AuthorityKind,
-        /// Who checks its certificates.
         party: Party,
-        /// What it checks them with.
         path: PathBuf,
     },
-    /// Somebody would be refused.
+    /// A party would be refused.
     #[error("the certificate of {} is not one of the new {} CA: `{}`", party.name(), kind.name(), path.display())]
     NotReissued {
-        /// Which CA.
         kind: AuthorityKind,
-        /// Who holds the certificate.
         party: Party,
-        /// The file.
         path: PathBuf,
     },
-    /// A file could not be written. Those before it were, and the next run goes on from there.
+    /// The files before this one were written, and the next run goes on from there.
     #[error(transparent)]
     Write(#[from] WriteError),
-    /// The record could not be put in words.
     #[error("failed to serialize the record of the rotations")]
     Record(#[source] serde_json::Error),
 }
@@ -147,15 +100,6 @@ impl RotateError {
     #[must_use]
     pub fn is_too_early(&self) -> bool {
         matches!(self, Self::TooEarly { .. } | Self::ServersNotRestarted)
-    }
-
-    /// How long until then, where time is all that is missing.
-    #[must_use]
-    pub fn left(&self) -> Option<Duration> {
-        match self {
-            Self::TooEarly { left, .. } => Some(*left),
-            _ => None,
-        }
     }
 
     /// Whether the caller has to ask for something else, rather than the machine to be mended.
@@ -212,7 +156,7 @@ impl RotateError {
     }
 }
 
-/// Rounded up: nobody is told to come back too early.
+/// Rounded up, so that a run after this time is not too early either.
 fn up_to_seconds(span: Duration) -> Duration {
     let whole = Duration::from_secs(span.as_secs());
     if whole == span {

@@ -1,21 +1,28 @@
-//! What is on disk of one CA: how far its rotation is, who has its certificates, and who checks
-//! them.
+//! What is on disk of one CA: how far its rotation is and since when, who has its certificates, and
+//! who checks them.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::PathBuf,
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use super::{RotateError, Step, record::Record};
-use crate::pki::{
-    Authority, AuthorityKind, FileError, Layout, Party, PartyFiles,
-    bundle::{Bundle, Certificate},
+use serde::{Deserialize, Serialize};
+
+use super::{AuthorityOptions, NextStep, RotateError, Step};
+use crate::{
+    files::Operation,
+    pki::{
+        Authority, AuthorityKind, FileError, Layout, Party, PartyFiles,
+        bundle::{Bundle, Certificate},
+    },
+    wall_clock::{ClockRegression, Timestamp},
 };
 use keyutil::credentials::{Identity, IdentityError};
 
 /// Everything that a step depends on, beside the time and what was asked for.
-pub(super) struct State {
+pub(in super::super) struct State {
     pub(super) kind: AuthorityKind,
     pub(super) layout: Layout,
     pub(super) stage: Stage,
@@ -23,30 +30,20 @@ pub(super) struct State {
     pub(super) verifiers: Vec<Verifier>,
     /// Holders and verifiers without a folder: they live on other machines.
     pub(super) absent: Vec<Party>,
-    pub(super) record: Record,
+    record: Record,
 }
 
 /// How far the rotation is.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one at a time, and it is not moved about"
-)]
 pub(super) enum Stage {
     /// There is none.
-    Idle(Current),
+    Idle(Authority),
     /// There is a new CA. It has issued some leaves, if the step `reissue` was interrupted early.
-    Begun { old: Current, new: Current },
+    Begun { old: Authority, new: Authority },
     /// The step `reissue` was interrupted late. The files of the CA that issues may be a
     /// certificate of the one and a key of the other.
-    Promoting { old: Certificate, new: Current },
+    Promoting { old: Certificate, new: Authority },
     /// The new CA issues; the old one is still trusted.
-    Reissued { old: Certificate, new: Current },
-}
-
-/// A CA that can issue.
-pub(super) struct Current {
-    pub(super) authority: Authority,
-    pub(super) certificate: Certificate,
+    Reissued { old: Certificate, new: Authority },
 }
 
 /// A party that has its certificate from this CA.
@@ -55,17 +52,9 @@ pub(super) struct Holder {
     pub(super) files: PartyFiles,
     /// `None` for a file that is missing or broken: what it says is lost then.
     pub(super) chain: Option<Bundle>,
-    pub(super) presence: Presence,
+    pub(super) missing: bool,
     /// Whether the key belongs to the certificate.
     pub(super) paired: bool,
-}
-
-/// A file of certificates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Presence {
-    Missing,
-    Broken,
-    Whole,
 }
 
 /// A party that checks its peers with this CA.
@@ -76,155 +65,212 @@ pub(super) struct Verifier {
     pub(super) bundle: Option<Bundle>,
 }
 
+/// `rotation.json`: the last step of each CA, by its name. Nothing but times is taken from it: what
+/// is trusted and what is issued, the certificates themselves say.
+type Record = BTreeMap<String, Entry>;
+
+#[derive(Clone, Deserialize, Serialize)]
+struct Entry {
+    step: Step,
+    since: Timestamp,
+    /// A later time that stood in the record when the clock showed less: once it shows this again,
+    /// it was wrong at `since`, and the step counts as done at this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    clock_was_at: Option<Timestamp>,
+    /// Of the new CA, so that an entry cannot pass for that of another rotation.
+    serial: String,
+}
+
 impl State {
-    pub(super) fn read(layout: &Layout, kind: AuthorityKind) -> Result<Self, RotateError> {
-        let (here, absent): (Vec<_>, Vec<_>) = Party::ALL
-            .into_iter()
-            .filter(|party| party.issued_by() == kind || party.trusts() == kind)
-            .partition(|party| layout.party_folder(*party).is_dir());
-        let holders = here.iter().filter(|party| party.issued_by() == kind);
-        let verifiers = here.iter().filter(|party| party.trusts() == kind);
+    pub(in super::super) fn read(
+        layout: &Layout,
+        kind: AuthorityKind,
+    ) -> Result<Self, RotateError> {
+        let is_here = |party: &Party| layout.party_folder(*party).is_dir();
+        let concerned = |party: &Party| party.issued_by() == kind || party.trusts() == kind;
+        let absent = |party: &Party| concerned(party) && !is_here(party);
+        let holders = kind.holders().filter(is_here);
+        let verifiers = kind.verifiers().filter(is_here);
+        // Where none can be read, its times count from now.
+        let record = fs::read(layout.rotation_record()).unwrap_or_default();
         Ok(Self {
             kind,
             layout: layout.clone(),
             stage: Stage::read(layout, kind)?,
             holders: holders
-                .map(|party| Holder::read(layout, *party))
+                .map(|party| Holder::read(layout, party))
                 .collect::<Result<_, _>>()?,
             verifiers: verifiers
-                .map(|party| Verifier::read(layout, *party))
+                .map(|party| Verifier::read(layout, party))
                 .collect::<Result<_, _>>()?,
-            absent,
-            record: Record::read(&layout.rotation_record()),
+            absent: Party::ALL.into_iter().filter(absent).collect(),
+            record: serde_json::from_slice(&record).unwrap_or_default(),
         })
     }
 
-    /// The step that was finished last, and the serial number of the new CA. `None` where there
-    /// is no rotation, or its first step was interrupted.
-    pub(super) fn done(&self) -> Option<(Step, &str)> {
-        match &self.stage {
+    /// The step that was finished last, and the new CA. `None` where there is no rotation, or its
+    /// first step was interrupted.
+    pub(super) fn done(&self) -> Option<(Step, &Authority)> {
+        let (_, new) = self.stage.authorities();
+        let trusted = || self.verifiers.iter().all(|verifier| verifier.trusts(new));
+        let step = match &self.stage {
             Stage::Idle(_) => None,
-            Stage::Begun { new, .. } => {
-                let trusted = self.verifiers.iter().all(|verifier| verifier.trusts(new));
-                trusted.then(|| (Step::Trust, new.serial()))
-            }
-            Stage::Promoting { new, .. } => Some((Step::Trust, new.serial())),
-            Stage::Reissued { new, .. } => Some((Step::Reissue, new.serial())),
-        }
+            Stage::Begun { .. } => trusted().then_some(Step::Trust),
+            Stage::Promoting { .. } => Some(Step::Trust),
+            Stage::Reissued { .. } => Some(Step::Reissue),
+        };
+        step.map(|step| (step, new))
     }
 
-    /// When it was finished, as far as that is known at `now`.
+    /// When that was, as far as it is known at `now`.
     pub(super) fn since(&self, now: SystemTime) -> Option<SystemTime> {
-        let (step, serial) = self.done()?;
-        self.record.since(self.kind, step, serial, now)
+        let (step, new) = self.done()?;
+        self.noted(step, new, now)
     }
 
-    /// The step that comes next.
-    pub(super) fn next(&self) -> Step {
-        match self.done() {
-            None => Step::Trust,
-            Some((Step::Trust, _)) => Step::Reissue,
-            Some(_) => Step::Retire,
+    /// The time from which the wait since then counts. One so far in the future that the clock must
+    /// have been set back since then says nothing.
+    pub(super) fn waits_from(
+        &self,
+        options: &AuthorityOptions,
+        now: SystemTime,
+    ) -> Option<SystemTime> {
+        let since = self.since(now);
+        since.filter(|since| *since <= now + options.wait())
+    }
+
+    /// The step that comes next: after the whole wait where no time is known.
+    pub(in super::super) fn next_step(
+        &self,
+        options: &AuthorityOptions,
+        now: SystemTime,
+    ) -> NextStep {
+        let from = self.waits_from(options, now).unwrap_or(now);
+        let over = (from + options.wait()).max(now);
+        let (step, due) = match self.done() {
+            None => (Step::Trust, now),
+            Some((Step::Trust, _)) => (Step::Reissue, over),
+            Some(_) => (Step::Retire, over),
+        };
+        let since = self.since(now);
+        NextStep { step, since, due }
+    }
+
+    /// When this step was done, as far as that is known at `now`, if it was the last one, with this
+    /// new CA.
+    pub(super) fn noted(&self, step: Step, new: &Authority, now: SystemTime) -> Option<SystemTime> {
+        let entry = self.record.get(self.kind.name())?;
+        if entry.step != step || entry.serial != new.summary().serial {
+            return None;
         }
+        let from = entry.since;
+        let corrected = |until| ClockRegression { from, until }.corrected(from, now);
+        Some(entry.clock_was_at.map_or(from, corrected).0)
+    }
+
+    /// Notes that this step was done now.
+    pub(super) fn note(
+        &self,
+        step: Step,
+        new: &Authority,
+        now: SystemTime,
+    ) -> Result<Operation, RotateError> {
+        let mut record = self.record.clone();
+        let before = record.get(self.kind.name());
+        let times = before.map(|entry| [Some(entry.since), entry.clock_was_at]);
+        let times = times.into_iter().flatten().flatten();
+        let regression = ClockRegression::at(now, times, None);
+        let entry = Entry {
+            step,
+            since: Timestamp(now),
+            clock_was_at: regression.map(|regression| regression.until),
+            serial: new.summary().serial.clone(),
+        };
+        record.insert(self.kind.name().to_owned(), entry);
+        let text = serde_json::to_string_pretty(&record).map_err(RotateError::Record)?;
+        let path = self.layout.rotation_record();
+        Ok(Operation::publish(path, text + "\n"))
     }
 }
 
 impl Stage {
     pub(super) fn read(layout: &Layout, kind: AuthorityKind) -> Result<Self, RotateError> {
-        let next = layout.next_authority(kind);
+        let files = layout.next_authority(kind);
         // A key alone is what an interruption leaves behind; a certificate alone is not.
-        let new = match next.certificate.exists() {
-            true => {
-                Some(Authority::read(&next).map_err(|source| RotateError::Next { kind, source })?)
-            }
-            false => None,
-        };
+        let new = files.certificate.exists().then(|| Authority::read(&files));
+        let new = new.transpose();
+        let new = new.map_err(|source| RotateError::Next { kind, source })?;
         let old = match Bundle::read(&layout.previous_authority(kind)) {
             Ok(bundle) => Some(bundle.first().clone()),
             Err(error) if error.is_missing() => None,
             Err(error) => return Err(error.into()),
         };
-        let in_place = || -> Result<Current, RotateError> {
-            let authority = Authority::read(&layout.authority(kind))?;
-            Ok(Current::of(layout, kind, authority)?)
-        };
-        Ok(match (new, old) {
-            (None, None) => Self::Idle(in_place()?),
-            (Some(new), None) => Self::Begun {
+        let in_place = || Authority::read(&layout.authority(kind));
+        Ok(match (old, new) {
+            (Some(old), Some(new)) => Self::Promoting { old, new },
+            (None, Some(new)) => Self::Begun {
                 old: in_place()?,
-                new: Current::of(layout, kind, new)?,
+                new,
             },
-            (Some(new), Some(old)) => Self::Promoting {
-                old,
-                new: Current::of(layout, kind, new)?,
-            },
-            (None, Some(old)) => Self::Reissued {
+            (Some(old), None) => Self::Reissued {
                 old,
                 new: in_place()?,
             },
+            (None, None) => Self::Idle(in_place()?),
         })
+    }
+
+    /// The CA that is going, where that is one, and the one that stays.
+    pub(super) fn authorities(&self) -> (Option<&Certificate>, &Authority) {
+        match self {
+            Self::Idle(new) => (None, new),
+            Self::Begun { old, new } => (Some(old.certificate()), new),
+            Self::Promoting { old, new } | Self::Reissued { old, new } => (Some(old), new),
+        }
     }
 
     /// The CA that signs a leaf now.
-    pub(super) fn issuer(&self) -> &Current {
+    pub(super) fn issuer(&self) -> &Authority {
         match self {
-            Self::Idle(current) => current,
             Self::Begun { old, .. } => old,
-            Self::Promoting { new, .. } | Self::Reissued { new, .. } => new,
+            _ => self.authorities().1,
         }
-    }
-}
-
-impl Current {
-    pub(super) fn of(
-        layout: &Layout,
-        kind: AuthorityKind,
-        authority: Authority,
-    ) -> Result<Self, FileError> {
-        let bundle = Bundle::parse(authority.certificate_pem().as_bytes());
-        let bundle = bundle.map_err(|source| FileError::Parse {
-            path: layout.authority(kind).certificate,
-            source,
-        })?;
-        Ok(Self {
-            authority,
-            certificate: bundle.first().clone(),
-        })
-    }
-
-    pub(super) fn serial(&self) -> &str {
-        &self.authority.summary().serial
     }
 }
 
 impl Holder {
     pub(super) fn read(layout: &Layout, party: Party) -> Result<Self, FileError> {
         let files = layout.party(party);
-        let (presence, chain) = look(Bundle::read(&files.certificate))?;
+        let read = Bundle::read(&files.certificate);
+        let missing = read.as_ref().is_err_and(FileError::is_missing);
         let paired = match (fs::read(&files.certificate), fs::read(&files.key)) {
-            (Ok(certificate), Ok(key)) => belong_together(&certificate, &key),
+            (Ok(certificate), Ok(key)) => matches!(
+                Identity::parse(&certificate, &key, UNIX_EPOCH),
+                // What is not valid in 1970 has passed all other checks.
+                Ok(_) | Err(IdentityError::NotYetValid { .. } | IdentityError::Expired { .. })
+            ),
             _ => false,
         };
         Ok(Self {
             party,
             files,
-            chain,
-            presence,
+            chain: if_usable(read)?,
+            missing,
             paired,
         })
     }
 
     /// Whether its certificate is one of this CA, whatever the key.
-    pub(super) fn is_issued_by(&self, authority: &Current) -> bool {
+    pub(super) fn is_issued_by(&self, authority: &Authority) -> bool {
         let leaf = self.chain.as_ref().map(Bundle::first);
-        leaf.is_some_and(|leaf| leaf.is_issued_by(&authority.certificate))
+        leaf.is_some_and(|leaf| leaf.is_issued_by(authority.certificate()))
     }
 }
 
 impl Verifier {
     fn read(layout: &Layout, party: Party) -> Result<Self, FileError> {
         let path = layout.party(party).trust;
-        let (_, bundle) = look(Bundle::read(&path))?;
+        let bundle = if_usable(Bundle::read(&path))?;
         Ok(Self {
             party,
             path,
@@ -232,27 +278,19 @@ impl Verifier {
         })
     }
 
-    pub(super) fn trusts(&self, authority: &Current) -> bool {
+    pub(super) fn trusts(&self, authority: &Authority) -> bool {
         let bundle = self.bundle.as_ref();
-        bundle.is_some_and(|bundle| bundle.contains(&authority.certificate))
+        bundle.is_some_and(|bundle| bundle.contains(authority.certificate()))
     }
 }
 
 /// A party's file that is missing or broken is made anew. One that cannot be read at all may be
 /// as good as any.
-fn look(read: Result<Bundle, FileError>) -> Result<(Presence, Option<Bundle>), FileError> {
+fn if_usable(read: Result<Bundle, FileError>) -> Result<Option<Bundle>, FileError> {
     match read {
-        Ok(bundle) => Ok((Presence::Whole, Some(bundle))),
-        Err(error) if error.is_missing() => Ok((Presence::Missing, None)),
-        Err(FileError::Parse { .. }) => Ok((Presence::Broken, None)),
+        Ok(bundle) => Ok(Some(bundle)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(FileError::Parse { .. }) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-fn belong_together(certificate: &[u8], key: &[u8]) -> bool {
-    match Identity::parse(certificate, key, UNIX_EPOCH) {
-        // What is not valid in 1970 has passed all other checks.
-        Ok(_) | Err(IdentityError::NotYetValid { .. } | IdentityError::Expired { .. }) => true,
-        Err(_) => false,
     }
 }

@@ -30,16 +30,18 @@ fn change(world: &World, act: Act) -> Result<Change, KeyringError> {
     match act {
         Act::Rotate => {
             let rotation = Rotation::InTurn(&policy());
-            Ok(plan::rotate(ring, &ring.find(Broken::Refused)?, rotation, now)?.change)
+            Ok(rotate::rotate(ring, &ring.find(Broken::Refused)?, rotation, now)?.change)
         }
         Act::Emergency => {
             let found = ring.find(Broken::Missing)?;
-            Ok(plan::rotate(ring, &found, Rotation::Emergency, now)?.change)
+            Ok(rotate::rotate(ring, &found, Rotation::Emergency, now)?.change)
         }
-        Act::Retire => Ok(plan::retire(ring, &ring.find(Broken::Refused)?, &policy(), now)?.change),
+        Act::Retire => {
+            Ok(rotate::retire(ring, &ring.find(Broken::Refused)?, &policy(), now)?.change)
+        }
         Act::Regenerate => {
             let before = read_signing_key(&ring.current_path()).ok();
-            Ok(plan::generate(ring, before.as_ref(), now)?.change)
+            Ok(rotate::generate(ring, before.as_ref(), now)?.change)
         }
     }
 }

@@ -174,7 +174,7 @@ fn several_at_once_wait_for_each_other() {
 }
 
 #[test]
-fn what_expires_and_what_nobody_trusts_is_listed() {
+fn what_expires_and_what_is_not_trusted_is_listed() {
     let mut world = World::new();
     let listing = list(&world.layout, &world.options, world.now).unwrap();
     assert!(listing.problems.is_empty(), "{:?}", listing.problems);

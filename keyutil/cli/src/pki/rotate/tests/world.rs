@@ -19,8 +19,9 @@ use crate::{
         bundle::Bundle,
         init,
         rotate::{
-            self, plan,
+            self,
             state::{Holder, Stage, State},
+            steps,
         },
         rotate_authority,
     },
@@ -34,6 +35,16 @@ pub struct World {
     pub layout: Layout,
     pub now: SystemTime,
     pub options: AuthorityOptions,
+}
+
+impl RotateError {
+    /// How long until the same will be in order, where time is all that is missing.
+    pub fn left(&self) -> Option<Duration> {
+        match self {
+            Self::TooEarly { left, .. } => Some(*left),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,8 +118,8 @@ impl World {
                     .map(|(change, _)| (change, true))
             }
             Action::Step(kind, step) => State::read(&self.layout, kind)
-                .and_then(|state| plan::plan(&state, step, &self.options, self.now))
-                .map(|planned| (planned.change, planned.result.is_ok())),
+                .map(|state| steps::plan(&state, step, &self.options, self.now))
+                .map(|(change, result)| (change, result.is_ok())),
         };
         planned.unwrap_or_else(|_| (Change::default(), false))
     }

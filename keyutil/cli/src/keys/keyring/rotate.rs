@@ -1,0 +1,349 @@
+//! What a step of a rotation writes, and in which order.
+//!
+//! Everything is decided and made in memory. The order is such that a process which dies between
+//! two operations leaves a state in which the key that signs is published, and from which the next
+//! run goes on.
+
+use std::time::SystemTime;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Keyring,
+    error::KeyringError,
+    policy::RotationPolicy,
+    ring::{KeyringFiles, Ring, RingKey, State, whole_second},
+};
+use crate::files::{Change, Operation};
+use keyutil::token::{SigningKey, signing_key};
+
+/// Which way the next key comes to sign.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Rotation<'a> {
+    /// If it has been published long enough.
+    InTurn(&'a RotationPolicy),
+    /// At once, and the one that signed is dropped.
+    Emergency,
+}
+
+/// The two keys of a new ring.
+#[derive(Debug)]
+pub struct Generated {
+    /// Signs from now on.
+    pub current: SigningKey,
+    /// Is published, and waits.
+    pub next: SigningKey,
+}
+
+/// The result of a rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rotated {
+    /// The `kid` that signed before, if that is known.
+    pub before: Option<String>,
+    /// The `kid` that signs now.
+    pub now: String,
+    /// Since when that one has been published.
+    pub published: SystemTime,
+    /// The `kid` that will sign next, published just now.
+    pub next: String,
+    /// The `kid`s that were taken out of the key set.
+    pub removed: Vec<String>,
+    /// Whether this was the rest of a run that was interrupted.
+    pub finished: bool,
+}
+
+/// What a step writes, and its result once that is written.
+pub(super) struct Plan<T> {
+    pub(super) change: Change,
+    pub(super) result: Result<T, KeyringError>,
+}
+
+impl<T> Plan<T> {
+    fn new(operations: Vec<Operation>, result: Result<T, KeyringError>) -> Self {
+        Self {
+            change: Change::new(operations),
+            result,
+        }
+    }
+
+    pub(super) fn apply(self) -> Result<T, KeyringError> {
+        self.change.apply()?;
+        self.result
+    }
+}
+
+/// Lets the next key sign, or says why it may not yet.
+pub(super) fn rotate(
+    keyring: &Keyring,
+    found: &KeyringFiles,
+    rotation: Rotation<'_>,
+    now: SystemTime,
+) -> Result<Plan<Rotated>, KeyringError> {
+    let ring = Ring::of(found, now)?;
+    let planner = Planner::new(keyring, found, now);
+    let compromised = |key: &RingKey| key.state == State::Compromised;
+    if ring.current.as_ref().is_some_and(compromised) {
+        return planner.emergency(ring, true);
+    }
+    // An emergency may have been interrupted after the next key had begun to sign.
+    let was_emergency = found
+        .recorded()
+        .any(|entry| entry.state == State::Compromised);
+    match rotation {
+        Rotation::InTurn(_) if ring.current.is_none() => Err(KeyringError::NothingSigns {
+            path: keyring.current_path(),
+        }),
+        Rotation::Emergency if ring.interrupted && !was_emergency => {
+            let plan = planner.finish(ring)?;
+            let result = plan.result.and_then(|rotated| {
+                Err(KeyringError::FinishedFirst {
+                    signs: rotated.now,
+                    before: rotated.before,
+                })
+            });
+            Ok(Plan { result, ..plan })
+        }
+        _ if ring.interrupted => planner.finish(ring),
+        Rotation::Emergency => planner.emergency(ring, false),
+        Rotation::InTurn(policy) => planner.in_turn(ring, policy),
+    }
+}
+
+/// Takes keys out of the key set that no live token needs, and says which.
+pub(super) fn retire(
+    keyring: &Keyring,
+    found: &KeyringFiles,
+    policy: &RotationPolicy,
+    now: SystemTime,
+) -> Result<Plan<Vec<String>>, KeyringError> {
+    let mut ring = Ring::of(found, now)?;
+    if ring.current.is_none() {
+        return Err(KeyringError::NothingSigns {
+            path: keyring.current_path(),
+        });
+    }
+    let planner = Planner::new(keyring, found, now);
+    let removed = remove_due(&mut ring, policy, planner.now);
+    let (_, operations) = planner.mended(ring)?;
+    Ok(Plan::new(operations, Ok(removed)))
+}
+
+/// Makes two keys, and lets one of them sign.
+pub(super) fn generate(
+    keyring: &Keyring,
+    before: Option<&SigningKey>,
+    now: SystemTime,
+) -> Result<Plan<Generated>, KeyringError> {
+    let now = whole_second(now);
+    let ((current, current_pem), (next, next_pem)) = (new_key()?, new_key()?);
+    let ring = Ring {
+        current: Some(RingKey::new(&current, State::Current, now)),
+        next: Some(RingKey::new(&next, State::Next, now)),
+        previous: Vec::new(),
+        interrupted: false,
+        clock_regression: None,
+    };
+    // The key from before signs until it is replaced, and is published until then.
+    let before = before.map(|key| RingKey::new(key, State::Previous, now));
+    let mut published = ring.clone();
+    published.previous.extend(before);
+    let mut operations = vec![
+        keyring.publish(&published)?,
+        keyring.record(&ring)?,
+        Operation::keep(keyring.next_path(), next_pem),
+        Operation::keep(keyring.current_path(), current_pem),
+    ];
+    if published != ring {
+        operations.push(keyring.publish(&ring)?);
+    }
+    Ok(Plan::new(operations, Ok(Generated { current, next })))
+}
+
+/// Works out one step: the ring as it will be, and the operations that lead there.
+struct Planner<'a> {
+    keyring: &'a Keyring,
+    found: &'a KeyringFiles,
+    now: SystemTime,
+}
+
+impl<'a> Planner<'a> {
+    fn new(keyring: &'a Keyring, found: &'a KeyringFiles, now: SystemTime) -> Self {
+        let now = whole_second(now);
+        Self {
+            keyring,
+            found,
+            now,
+        }
+    }
+
+    fn in_turn(
+        &self,
+        mut ring: Ring,
+        policy: &RotationPolicy,
+    ) -> Result<Plan<Rotated>, KeyringError> {
+        let allowed = ring.rotation_allowed(policy);
+        if allowed.is_none_or(|allowed| self.now < allowed) {
+            return self.too_early(ring, policy);
+        }
+        let (next, next_pem) = self.take_next(&mut ring)?;
+        let removed = remove_due(&mut ring, policy, self.now);
+        let before = ring.current.take();
+        let (key, pem) = new_key()?;
+        let rotated = Rotated {
+            before: before.as_ref().map(|key| key.kid.clone()),
+            now: next.kid.clone(),
+            published: next.published,
+            next: key.kid().to_owned(),
+            removed,
+            finished: false,
+        };
+        let stopped = before.map(|key| key.stopped(self.now));
+        ring.previous.splice(0..0, stopped);
+        ring.current = Some(next.signing(self.now));
+        ring.next = Some(RingKey::new(&key, State::Next, self.now));
+        let operations = vec![
+            self.keyring.publish(&ring)?,
+            Operation::keep(self.keyring.current_path(), next_pem),
+            self.keyring.record(&ring)?,
+            Operation::keep(self.keyring.next_path(), pem),
+        ];
+        Ok(Plan::new(operations, Ok(rotated)))
+    }
+
+    /// Publishes a next key where there is none, and says how long it has to wait.
+    fn too_early(
+        &self,
+        ring: Ring,
+        policy: &RotationPolicy,
+    ) -> Result<Plan<Rotated>, KeyringError> {
+        let (ring, operations) = self.mended(ring)?;
+        let next = ring.next.ok_or(KeyringError::NoNext)?;
+        let allowed = next.published + policy.publish_before();
+        let error = KeyringError::TooEarly {
+            kid: next.kid,
+            published: next.published,
+            publish_before: policy.publish_before(),
+            left: allowed.duration_since(self.now).unwrap_or_default(),
+        };
+        Ok(Plan::new(operations, Err(error)))
+    }
+
+    /// Writes what an interrupted run has not come to write.
+    fn finish(&self, ring: Ring) -> Result<Plan<Rotated>, KeyringError> {
+        let signed = |key: &&RingKey| key.activated.is_some();
+        let before = ring.previous.iter().find(signed);
+        let before = before.map(|key| key.kid.clone());
+        let (ring, operations) = self.mended(ring)?;
+        let kids = self.found.recorded().map(|entry| &entry.kid);
+        let removed = kids.filter(|kid| ring.keys().all(|key| key.kid != **kid));
+        let removed = removed.cloned().collect();
+        let current = ring.current.ok_or(KeyringError::NoNext)?;
+        let next = ring.next.ok_or(KeyringError::NoNext)?;
+        let rotated = Rotated {
+            before,
+            now: current.kid,
+            published: current.published,
+            next: next.kid,
+            removed,
+            finished: true,
+        };
+        Ok(Plan::new(operations, Ok(rotated)))
+    }
+
+    /// The ring with a next key, and what makes the files say the same as the ring.
+    fn mended(&self, mut ring: Ring) -> Result<(Ring, Vec<Operation>), KeyringError> {
+        let mut operations = Vec::new();
+        let mut pem = None;
+        if ring.next.is_none() {
+            let (key, made) = new_key()?;
+            ring.next = Some(RingKey::new(&key, State::Next, self.now));
+            pem = Some(made);
+        }
+        ring.interrupted = false;
+        let document = ring.document()?;
+        let published = self.found.published.as_ref();
+        if published.is_none_or(|published| !same_kids(published.kids(), document.kids())) {
+            operations.push(self.keyring.publish(&ring)?);
+        }
+        if self.found.record.as_ref() != Some(&ring.record()) {
+            operations.push(self.keyring.record(&ring)?);
+        }
+        operations.extend(pem.map(|pem| Operation::keep(self.keyring.next_path(), pem)));
+        Ok((ring, operations))
+    }
+
+    fn emergency(&self, mut ring: Ring, finished: bool) -> Result<Plan<Rotated>, KeyringError> {
+        let (next, next_pem) = self.take_next(&mut ring)?;
+        let (key, pem) = new_key()?;
+        let mut operations = Vec::new();
+        if let Some(current) = &mut ring.current {
+            // First of all, so that a run after an interruption knows which one it was.
+            current.state = State::Compromised;
+            let mut marked = ring.clone();
+            marked.next = Some(next.clone());
+            operations.push(self.keyring.record(&marked)?);
+        }
+        ring.previous.push(next.clone());
+        ring.next = Some(RingKey::new(&key, State::Next, self.now));
+        operations.push(self.keyring.publish(&ring)?);
+        operations.push(Operation::keep(self.keyring.current_path(), next_pem));
+
+        ring.previous.pop();
+        let current = ring.current.replace(next.clone().signing(self.now));
+        let dropped = current.or_else(|| self.take_lost(&mut ring));
+        operations.push(self.keyring.publish(&ring)?);
+        operations.push(self.keyring.record(&ring)?);
+        operations.push(Operation::keep(self.keyring.next_path(), pem));
+        let dropped = dropped.map(|key| key.kid);
+        let rotated = Rotated {
+            before: dropped.clone(),
+            now: next.kid,
+            published: next.published,
+            next: key.kid().to_owned(),
+            removed: dropped.into_iter().collect(),
+            finished,
+        };
+        Ok(Plan::new(operations, Ok(rotated)))
+    }
+
+    /// The key that signed and whose private half is gone.
+    fn take_lost(&self, ring: &mut Ring) -> Option<RingKey> {
+        let mut entries = self.found.recorded();
+        let signed = entries.find(|entry| entry.state == State::Current)?;
+        let index = ring.previous.iter().position(|key| key.kid == signed.kid)?;
+        Some(ring.previous.remove(index))
+    }
+
+    fn take_next(&self, ring: &mut Ring) -> Result<(RingKey, SecretString), KeyringError> {
+        let pem = self.found.next_pem.clone();
+        ring.next.take().zip(pem).ok_or(KeyringError::NoNext)
+    }
+}
+
+impl Keyring {
+    fn publish(&self, ring: &Ring) -> Result<Operation, KeyringError> {
+        let document = ring.document()?.document();
+        let text = String::from_utf8_lossy(&document).into_owned();
+        Ok(Operation::publish(self.jwks_path(), text))
+    }
+
+    fn record(&self, ring: &Ring) -> Result<Operation, KeyringError> {
+        let text = serde_json::to_string_pretty(&ring.record()).map_err(KeyringError::Record)?;
+        Ok(Operation::publish(self.ring_path(), text))
+    }
+}
+
+fn remove_due(ring: &mut Ring, policy: &RotationPolicy, now: SystemTime) -> Vec<String> {
+    let due = |key: &mut RingKey| key.removable(policy) <= now;
+    let removed = ring.previous.extract_if(.., due);
+    removed.map(|key| key.kid).collect()
+}
+
+fn same_kids(some: &[String], others: &[String]) -> bool {
+    some.len() == others.len() && some.iter().all(|kid| others.contains(kid))
+}
+
+fn new_key() -> Result<(SigningKey, SecretString), KeyringError> {
+    let pem = signing_key::generate_pem()?;
+    Ok((SigningKey::from_pem(pem.expose_secret().as_bytes())?, pem))
+}
