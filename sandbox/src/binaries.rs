@@ -32,47 +32,60 @@ impl Binaries {
     /// [`BuildError`], with what cargo said.
     pub async fn build(guard: &Guard, progress: &dyn Progress) -> Result<Self, BuildError> {
         progress.step("building worker, starter and keyutil, as far as they are not up to date");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut command = Command::new(cargo);
-        // The whole workspace, so that the features of the dependencies are those of every other
-        // build, and nothing is compiled twice.
-        command
-            .args([
-                "build",
-                "--workspace",
-                "--bins",
-                "--message-format=json-render-diagnostics",
-            ])
-            .arg("--manifest-path")
-            .arg(workspace().join("Cargo.toml"))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if !cfg!(debug_assertions) {
-            command.arg("--release");
-        }
-        let mut child = guard
-            .adopt_async(&mut command)
-            .spawn()
-            .map_err(BuildError::Spawn)?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (messages, complaints, status) = tokio::join!(read(stdout), read(stderr), child.wait());
-        if !status.map_err(BuildError::Spawn)?.success() {
-            return Err(BuildError::Failed { complaints });
-        }
-        let executable = |name: &'static str| {
-            messages
-                .lines()
-                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-                .filter(|message| message["target"]["name"] == name)
-                .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-                .ok_or(BuildError::Missing { name })
-        };
+        let messages = cargo_build(guard, &["--bins"]).await?;
         Ok(Self {
-            worker: executable("worker")?,
-            starter: executable("starter")?,
-            keyutil: executable("keyutil")?,
+            worker: executable(&messages, "worker")?,
+            starter: executable(&messages, "starter")?,
+            keyutil: executable(&messages, "keyutil")?,
         })
     }
+}
+
+/// Builds an example of the workspace in the same way, and returns where it is.
+///
+/// # Errors
+/// [`BuildError`], with what cargo said.
+pub async fn build_example(guard: &Guard, name: &'static str) -> Result<PathBuf, BuildError> {
+    let messages = cargo_build(guard, &["--example", name]).await?;
+    executable(&messages, name)
+}
+
+/// Returns what cargo said of each artifact, a JSON object in each line.
+async fn cargo_build(guard: &Guard, targets: &[&str]) -> Result<String, BuildError> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    // The whole workspace, so that the features of the dependencies are those of every other
+    // build, and nothing is compiled twice.
+    command
+        .args(["build", "--workspace"])
+        .args(targets)
+        .arg("--message-format=json-render-diagnostics")
+        .arg("--manifest-path")
+        .arg(workspace().join("Cargo.toml"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if !cfg!(debug_assertions) {
+        command.arg("--release");
+    }
+    let mut child = guard
+        .adopt_async(&mut command)
+        .spawn()
+        .map_err(BuildError::Spawn)?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (messages, complaints, status) = tokio::join!(read(stdout), read(stderr), child.wait());
+    if !status.map_err(BuildError::Spawn)?.success() {
+        return Err(BuildError::Failed { complaints });
+    }
+    Ok(messages)
+}
+
+fn executable(messages: &str, name: &'static str) -> Result<PathBuf, BuildError> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .ok_or(BuildError::Missing { name })
 }
 
 async fn read(pipe: Option<impl tokio::io::AsyncRead + Unpin>) -> String {

@@ -14,7 +14,8 @@
 //! - A reconnect resumes the TLS session and does not present the new certificate, until the old
 //!   one expires or the server no longer trusts its CA.
 //! - A certificate that the server does not accept replaces one that it does.
-//! - An expired token is sent. After about a minute of refused polls the SDK ends the worker.
+//! - An expired token is sent. The server refuses it, and within about a minute the SDK ends the
+//!   worker.
 //! - Errors do not name the certificate, and the TLS alert only at times.
 //! - The server's CA is read once. A file system that hangs stops both rotations.
 

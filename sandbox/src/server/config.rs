@@ -45,7 +45,7 @@ impl<'s> ServerConfig<'s> {
         Self {
             log: Log {
                 stdout: true,
-                level: "info",
+                level: if settings.debug_log { "debug" } else { "info" },
             },
             persistence: PersistenceConfig::new(&settings.persistence),
             global: Global::new(settings),
