@@ -29,7 +29,9 @@ use sandbox::{
 use secrecy::ExposeSecret;
 use support::{
     HOUR, InFlight, LIMIT, Program,
-    rotation::{complaint, count_in_log, observed_worker, replace, until_in_log, until_presented},
+    rotation::{
+        complaint, count_in_log, observed_worker, replace, until, until_in_log, until_presented,
+    },
 };
 use tokio::{io::AsyncReadExt, net::TcpStream, process::Command, sync::OnceCell, time::sleep};
 use tokio_rustls::{
@@ -84,8 +86,12 @@ async fn a_connection_that_lasts_keeps_the_sdk_from_using_a_new_certificate() {
     let options = LeafOptions::default();
     let rotated = pki::rotate_leaf(&layout(&stack), Party::Worker, &options, SystemTime::now);
     until_said(&alone, REPLACED, 1).await;
+    until(&ours, "the new certificate", |status| {
+        status["credentials"]["client_certificate"]["reloads"] == 1
+    })
+    .await;
 
-    // Both have calls to make.
+    // From here on both have calls to make: an idle worker makes the next when a poll returns.
     support::assert_greeted(&support::starter(&stack, &[]).await);
     let status = until_presented(&ours, &rotated.unwrap().new.serial).await;
     assert_eq!(status["connection"]["failures"], 0, "{status:#}");
