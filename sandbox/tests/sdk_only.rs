@@ -118,12 +118,16 @@ async fn the_sdk_sends_an_expired_token() {
     assert_eq!(count_in_log(&stack, EXPIRED), 0);
 
     let mut command = support::starter_command(&stack).await;
-    let _waiting = Program::start(command.args(["--task-queue", ALONE]));
+    let mut greeted_alone = Program::start(command.args(["--task-queue", ALONE]));
     until_in_log(&stack, EXPIRED, 0).await;
     assert_eq!(alone.lines_with("token replaced"), [""; 0]);
 
     write_token(&stack, HOUR);
     greeted.wait_for("Workflow result: Hello", LIMIT).await;
+    greeted_alone
+        .wait_for("Workflow result: Hello", LIMIT)
+        .await;
+    assert_eq!(alone.lines_with("token replaced").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

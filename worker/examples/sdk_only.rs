@@ -31,11 +31,13 @@ use temporalio_sdk::{Runtime, Worker, WorkerOptions, runtime::RuntimeOptions};
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
 use worker::{activities::Greetings, workflows::HelloWorkflow};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt::init();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).init();
     let certificate = Arc::new(Rotating(ArcSwap::from_pointee(read_certificate()?)));
     let token = read_token()?;
     let tls = TlsOptions::builder()
