@@ -48,6 +48,8 @@ pub struct StackOptions {
     pub durable: bool,
     /// Where the server is to fetch the key set, instead of an endpoint of the stack's own.
     pub jwks_uri: Option<String>,
+    /// Whether the server logs at the level `debug`.
+    pub debug_log: bool,
 }
 
 impl Default for StackOptions {
@@ -57,6 +59,7 @@ impl Default for StackOptions {
             dynamic_config: BTreeMap::new(),
             durable: false,
             jwks_uri: None,
+            debug_log: false,
         }
     }
 }
@@ -350,6 +353,7 @@ fn server_settings(
             audience: Some(AUDIENCE.to_owned()),
         }),
         dynamic_config: options.dynamic_config.clone(),
+        debug_log: options.debug_log,
     }
 }
 

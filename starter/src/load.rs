@@ -7,7 +7,11 @@ use std::{
 
 use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use keyutil::{Connection, Diagnosis, diagnosis::{Class, ResultExt, Step}, program};
+use keyutil::{
+    Connection, Diagnosis,
+    diagnosis::{Class, ResultExt, Step},
+    program,
+};
 use temporalio_client::{
     WorkflowGetResultOptions, WorkflowStartOptions, errors::WorkflowGetResultError,
 };
@@ -153,7 +157,7 @@ impl Load<'_> {
     }
 
     fn failed(&self, error: impl Into<anyhow::Error>, context: String) -> Failure {
-        let mut failure = Failure::of(&self.connection.diagnosed(error.into()));
+        let mut failure = Failure::of(&self.connection.observer().diagnosed(error.into()));
         // The words of the SDK are those of the status; the diagnosis has the same in better ones.
         failure.words = format!("{context}: {}", failure.diagnosis.cause);
         failure

@@ -81,7 +81,7 @@ fn server_config(settings: &ServerSettings, dynamic_config: &Path) -> anyhow::Re
         (name.to_string(), json!({ "rpc": rpc }))
     });
     Ok(json!({
-        "log": { "stdout": true, "level": "info" },
+        "log": { "stdout": true, "level": if settings.debug_log { "debug" } else { "info" } },
         "persistence": {
             "defaultStore": "default",
             "visibilityStore": "default",

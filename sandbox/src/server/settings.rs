@@ -21,6 +21,9 @@ pub struct ServerSettings {
     pub authorization: Option<Authorization>,
     /// Dynamic configuration by key, such as `frontend.keepAliveMaxConnectionAge`.
     pub dynamic_config: BTreeMap<String, Value>,
+    /// Whether it logs at the level `debug`, where it names the client certificate of each
+    /// connection.
+    pub debug_log: bool,
 }
 
 impl ServerSettings {
@@ -33,6 +36,7 @@ impl ServerSettings {
             tls: None,
             authorization: None,
             dynamic_config: BTreeMap::new(),
+            debug_log: false,
         }
     }
 }

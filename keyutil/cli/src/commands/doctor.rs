@@ -7,7 +7,12 @@ use std::{
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum, builder::styling::AnsiColor};
-use keyutil::{base::redact::without_user, connect::check::Program, ConnectArgs, program::{self, Failed}};
+use keyutil::{
+    ConnectArgs,
+    base::redact::without_user,
+    connect::check::Program,
+    program::{self, Failed},
+};
 use keyutil_cli::doctor::{self, Examination, Finding, Mark, Origin, Report, Sourced};
 use serde::Serialize;
 

@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
 use humantime::{format_rfc3339_seconds, parse_duration};
-use keyutil::{diagnosis::{Diagnosed, ResultExt}, program};
+use keyutil::{
+    diagnosis::{Diagnosed, ResultExt},
+    program,
+};
 use keyutil_cli::pki::{
     self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, LeafOptions, LeafRotated,
     Party, RotateError, Step,
