@@ -23,7 +23,14 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use tokio::{net::TcpListener, task::JoinHandle};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -155,24 +162,36 @@ async fn numbers(State(shown): State<Shown>) -> Response {
         // A comment: half of the numbers are better than none.
         Some(exporter) => fetch(exporter)
             .await
-            .unwrap_or_else(|error| format!("# the SDK's metrics: {}\n", chain(&error))),
+            .unwrap_or_else(|error| format!("# the SDK's metrics: {}\n", chain(error.as_ref()))),
     };
     let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
     (content_type, ours + &theirs).into_response()
 }
 
-async fn fetch(exporter: SocketAddr) -> reqwest::Result<String> {
-    // On this machine: without the proxy of the environment, and without a look at its CAs.
-    let client = reqwest::Client::builder()
-        .no_proxy()
-        .tls_certs_only([])
-        .timeout(FETCH_LIMIT)
-        .build()?;
-    let answer = client
-        .get(format!("http://{exporter}/metrics"))
-        .send()
-        .await?;
-    answer.error_for_status()?.text().await
+/// What the exporter says, up to a size that no set of metrics has.
+async fn fetch(exporter: SocketAddr) -> anyhow::Result<String> {
+    const LARGEST: usize = 64 << 20;
+    let stream = TcpStream::connect(exporter).await?;
+    let (mut requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let request = http::Request::get("/metrics")
+        .header(header::HOST, exporter.to_string())
+        .body(Empty::<Bytes>::new())?;
+    let answer = async {
+        let answer = requests.send_request(request).await?;
+        anyhow::ensure!(answer.status().is_success(), "{}", answer.status());
+        let body = Limited::new(answer.into_body(), LARGEST).collect();
+        let body = body.await.map_err(anyhow::Error::from_boxed)?;
+        Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
+    };
+    // The connection is driven for as long as the answer takes.
+    tokio::select! {
+        answer = answer => answer,
+        ended = connection => {
+            ended?;
+            anyhow::bail!("the exporter closed the connection")
+        }
+        () = tokio::time::sleep(FETCH_LIMIT) => anyhow::bail!("no answer within {FETCH_LIMIT:?}"),
+    }
 }
 
 /// Less than the 10 s that Prometheus waits.

@@ -39,6 +39,7 @@ pub mod connect;
 pub mod credentials;
 pub mod diagnosis;
 pub mod explain;
+#[cfg(feature = "health")]
 pub mod health;
 pub mod program;
 #[cfg(test)]
@@ -47,6 +48,8 @@ pub mod settings;
 pub mod status;
 pub mod token;
 pub mod transport;
+#[cfg(feature = "worker")]
+pub mod worker;
 pub mod x509;
 
 pub use args::ConnectArgs;

@@ -1,7 +1,6 @@
 //! What the programs of this workspace have in common: arguments, logs, the one place where an
 //! error is printed, and the exit codes.
 
-mod examples;
 mod logging;
 
 use std::{
@@ -20,7 +19,6 @@ use crate::{
     diagnosis::{Class, Diagnosed, Diagnosis, Step},
 };
 
-pub use examples::{examples_and_exit_codes, mistaken_calls, mistaken_examples};
 pub use logging::{LogArgs, LogFormat, log_format, print_warning};
 
 /// The exit codes, for `--help`: those of [`Class`], and two more. Where `sysexits.h` has a fitting
@@ -38,6 +36,12 @@ Exit codes:
   80  the token is missing, unusable, or not accepted
   81  the namespace does not exist
   82  nobody polls the task queue";
+
+/// The end of a program's help: its examples, and the exit codes.
+#[must_use]
+pub fn examples_and_exit_codes(examples: &str) -> String {
+    format!("{examples}\n\n{EXIT_CODES}")
+}
 
 /// A whole program: reads the arguments, does `work`, which starts the log with its [`LogArgs`],
 /// prints the error if there is one, and gives the exit code.
@@ -190,24 +194,30 @@ pub struct Failed {
 #[error("{0}")]
 pub struct Usage(pub String);
 
-/// Done at the first SIGINT or SIGTERM from this call on, whenever it is awaited. Needs a tokio
-/// runtime.
+/// Done at the first SIGINT or SIGTERM from this call on, whenever it is awaited, with its name.
+/// Where no signal can be received it is never done, and a signal ends the process by itself. Needs
+/// a tokio runtime.
 #[cfg(unix)]
-pub fn interrupted() -> impl Future<Output = io::Result<&'static str>> {
+pub fn interrupted() -> impl Future<Output = &'static str> {
     use tokio::signal::unix::{SignalKind, signal};
     let interrupt = signal(SignalKind::interrupt());
     let terminate = signal(SignalKind::terminate());
     async move {
-        let (mut interrupt, mut terminate) = (interrupt?, terminate?);
+        let (Ok(mut interrupt), Ok(mut terminate)) = (interrupt, terminate) else {
+            return std::future::pending().await;
+        };
         tokio::select! {
-            _ = interrupt.recv() => Ok("SIGINT"),
-            _ = terminate.recv() => Ok("SIGTERM"),
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
         }
     }
 }
 
 /// Done at the first Ctrl-C. Needs a tokio runtime.
 #[cfg(not(unix))]
-pub async fn interrupted() -> io::Result<&'static str> {
-    tokio::signal::ctrl_c().await.map(|()| "Ctrl-C")
+pub async fn interrupted() -> &'static str {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => "Ctrl-C",
+        Err(_) => std::future::pending().await,
+    }
 }

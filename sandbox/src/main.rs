@@ -103,7 +103,7 @@ async fn main() -> ExitCode {
     });
     tokio::select! {
         code = running => code,
-        signal = interruption() => {
+        signal = program::interrupted() => {
             eprintln!("sandbox: {signal}: cleaned up");
             when_interrupted
         }
@@ -134,13 +134,5 @@ async fn run(command: Command) -> anyhow::Result<()> {
             program::print_line(format_args!("{}", server.display()))?;
             Ok(())
         }
-    }
-}
-
-async fn interruption() -> &'static str {
-    match program::interrupted().await {
-        Ok(signal) => signal,
-        // Then Ctrl-C ends the process without us, and the guard cleans up.
-        Err(_) => std::future::pending().await,
     }
 }

@@ -18,7 +18,9 @@ use temporalio_client::{
     WorkflowFetchHistoryOptions, WorkflowGetResultOptions, WorkflowStartOptions,
 };
 use tokio::sync::oneshot;
-use worker::{WorkerSettings, workflows::HelloWorkflow};
+use worker::workflows::HelloWorkflow;
+
+use keyutil::worker::{run, RunOptions};
 
 const TASK_QUEUE: &str = "history";
 
@@ -41,17 +43,13 @@ async fn record(stack: &sandbox::Stack) -> String {
         .await
         .unwrap();
     let client = connection.client().clone();
-    let settings = WorkerSettings {
-        task_queue: TASK_QUEUE.to_owned(),
-        shutdown_grace: std::time::Duration::from_secs(5),
-        meter: None,
-    };
+    let options = worker::options(TASK_QUEUE).unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async {
         let _ = stopped.await;
         "the test is done"
     };
-    let working = worker::run(client.clone(), settings, shutdown);
+    let working = run([(client.clone(), options)], RunOptions::default(), shutdown);
     let recording = async {
         let options = WorkflowStartOptions::new(TASK_QUEUE, "hello").build();
         let handle = client

@@ -9,7 +9,7 @@ use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use keyutil::{
     Connection, Diagnosis,
-    diagnosis::{Class, ResultExt, Step},
+    diagnosis::{Class, Step},
     program,
 };
 use temporalio_client::{

@@ -272,18 +272,3 @@ fn time_span(text: &str) -> Result<Duration, String> {
         Err(error) => Err(format!("{error}: write it as in `30s`")),
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn clap_takes_the_examples_of_the_help_and_of_the_readme() {
-        let command = Arguments::command();
-        assert_eq!(program::mistaken_examples(&command), [""; 0]);
-        let readme = include_str!("../../README.md");
-        assert_eq!(program::mistaken_calls(&command, readme), [""; 0]);
-    }
-}

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
+use anyhow::Context;
 use clap::Parser;
 use keyutil::{
     ConnectArgs, connect,
@@ -9,8 +10,9 @@ use keyutil::{
     health::Health,
     program::{self, LogArgs},
     settings::Settings,
+    worker::{RunError, RunOptions, SdkMetrics, run},
 };
-use worker::{DEFAULT_TASK_QUEUE, RunError, SdkMetrics, WorkerSettings};
+use worker::DEFAULT_TASK_QUEUE;
 
 /// Runs the hello workflow for whoever starts it
 #[derive(Parser)]
@@ -69,21 +71,23 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
     let connection = tokio::select! {
         connected = opened.connect() => connected.diagnosed()?,
         signal = &mut interrupted => {
-            tracing::info!(reason = signal?, "stopped before the connection was made");
+            tracing::info!(reason = signal, "stopped before the connection was made");
             return Ok(());
         }
     };
-    let settings = WorkerSettings {
-        task_queue: arguments.task_queue,
+    let client = connection.client().clone();
+    let options =
+        worker::options(&arguments.task_queue).context("failed to register the workflow")?;
+    let run_options = RunOptions {
         shutdown_grace: arguments.shutdown_grace,
         meter: health.as_ref().map(|(_, metrics)| metrics.meter()),
     };
     let shutdown = async {
-        let reason = interrupted.await.unwrap_or("no signals can be received");
+        let reason = interrupted.await;
         observer.stopping();
         reason
     };
-    let ended = worker::run(connection.client().clone(), settings, shutdown).await;
+    let ended = run([(client, options)], run_options, shutdown).await;
     ended.map_err(|error| match error {
         error @ RunError::Run(_) => observer.diagnosed(error.into()),
         other => other.into(),
@@ -92,19 +96,4 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
         health.stop().await;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    #[test]
-    fn clap_takes_the_examples_of_the_help_and_of_the_readme() {
-        let command = Arguments::command();
-        assert_eq!(program::mistaken_examples(&command), [""; 0]);
-        let readme = include_str!("../../README.md");
-        assert_eq!(program::mistaken_calls(&command, readme), [""; 0]);
-    }
 }

@@ -69,7 +69,7 @@ pub async fn run(arguments: Renew) -> anyhow::Result<()> {
         None => None,
     };
     let watch = FileWatcher::start(vec![Box::new(renewal)]);
-    let reason = interrupted.await.unwrap_or("no signals can be received");
+    let reason = interrupted.await;
     info!(reason, "stopping: the token in the file stays");
     drop(watch);
     if let Some(health) = health {
