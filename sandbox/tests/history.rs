@@ -20,7 +20,7 @@ use temporalio_client::{
 use tokio::sync::oneshot;
 use worker::workflows::HelloWorkflow;
 
-use keyutil::worker::{run, RunOptions};
+use keyutil::worker::{RunOptions, run};
 
 const TASK_QUEUE: &str = "history";
 

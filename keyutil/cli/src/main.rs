@@ -9,7 +9,7 @@ use keyutil::program::{self, LogArgs};
 
 /// Keys, tokens, certificates and namespaces of a Temporal Server with authorization
 #[derive(Parser)]
-#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES), subcommand_required = true)]
+#[command(name = "keyutil", version, after_help = program::examples_and_exit_codes(EXAMPLES), subcommand_required = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -7,6 +7,7 @@
 //! the operating system, and sees changes on every kind of file system.
 
 use std::{
+    error::Error,
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -121,11 +122,8 @@ impl<T: Credential> Reloading<T> {
             return Err(LoadError::NotAPath { kind: T::KIND });
         }
         let contents = read_all(&files)?;
-        let first = parse(&contents).map_err(|source| LoadError::Content {
-            kind: T::KIND,
-            files: files.clone(),
-            source,
-        })?;
+        let first =
+            parse(&contents).map_err(|unusable| LoadError::content(T::KIND, &files, unusable))?;
         debug!(
             credential = T::KIND,
             loaded = first.identify(),
@@ -196,12 +194,8 @@ impl<T: Credential> Reloading<T> {
         }
         match (self.shared.parse)(&contents) {
             Ok(value) => Ok(Some((print, value))),
-            Err(source) => {
-                let failure = LoadError::Content {
-                    kind: T::KIND,
-                    files: self.shared.files.clone(),
-                    source,
-                };
+            Err(unusable) => {
+                let failure = LoadError::content(T::KIND, &self.shared.files, unusable);
                 Err((print, failure))
             }
         }
@@ -399,8 +393,21 @@ pub enum LoadError {
         files: Vec<PathBuf>,
         /// What is wrong with it.
         #[source]
-        source: Diagnosed,
+        source: Box<dyn Error + Send + Sync>,
+        /// Its diagnosis.
+        diagnosis: Box<Diagnosis>,
     },
+}
+
+impl LoadError {
+    fn content(kind: &'static str, files: &[PathBuf], unusable: Diagnosed) -> Self {
+        Self::Content {
+            kind,
+            files: files.to_owned(),
+            source: unusable.error,
+            diagnosis: Box::new(unusable.diagnosis),
+        }
+    }
 }
 
 impl Diagnose for LoadError {
@@ -409,11 +416,8 @@ impl Diagnose for LoadError {
         let (step, class, hint) = match self {
             Self::NotAPath { .. } => (Step::Files, Class::Usage, None),
             Self::Read { source, .. } => (Step::Files, Class::Usage, unreadable(source)),
-            Self::Content { source, .. } => {
-                let Diagnosis {
-                    step, class, hint, ..
-                } = source.diagnosis.clone();
-                (step, class, hint)
+            Self::Content { diagnosis, .. } => {
+                (diagnosis.step, diagnosis.class, diagnosis.hint.clone())
             }
         };
         Diagnosis {
