@@ -28,10 +28,12 @@ mod wait;
 
 pub use error::ConnectError;
 pub use observer::Observer;
-pub use session::{Session, failed_with};
+pub use session::{Session, explain_connection};
 
 use crate::{
-    args::ConnectArgs, credentials::FileWatcher, settings::Settings, transport::RotatingChannel,
+    credentials::FileWatcher,
+    settings::{ConnectArgs, Settings},
+    transport::RotatingChannel,
 };
 
 /// A Temporal client whose credentials are followed for as long as it, or a clone of it, lives.
@@ -50,7 +52,7 @@ impl Connection {
 
     /// A client with options of its own over the same connection: another namespace, a data
     /// converter, interceptors. Minted tokens must permit what it does: see
-    /// [`ClaimsArgs::permissions`](crate::args::ClaimsArgs).
+    /// [`ClaimsArgs::permissions`](crate::settings::ClaimsArgs).
     ///
     /// # Errors
     /// [`ConnectError::Sdk`], for options that the SDK refuses.

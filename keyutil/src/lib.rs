@@ -1,23 +1,5 @@
 //! A Temporal connection whose credentials rotate while it is in use.
 //!
-//! | what you will see | where |
-//! |---|---|
-//! | flags and environment variables, the same in every program | [`args`] |
-//! | all mistakes in them at once, before any socket is opened | [`settings`] |
-//! | a client that has proved that it is authorized | [`connect()`] |
-//! | client certificate, CA and token, replaced while running | [`credentials`] |
-//! | the way of a call: interceptor, channel, TLS | [`transport`] |
-//! | tokens, the keys that sign them, and the JWKS endpoint | [`jwt`] |
-//! | why a call was refused, in words | [`explain`] |
-//! | at which step something failed, and what to do | [`diagnosis`] |
-//! | every step of the way of a call, looked at on its own | [`doctor`] |
-//! | how connection and credentials are doing, and whether that will do | [`status`] |
-//! | the same over HTTP: `/healthz`, `/readyz`, `/metrics`, `/status` | [`health`] |
-//! | PEM that somebody else wrote, and what is wrong with it | [`pem`] |
-//! | what time it is, once files are locked | [`clock`] |
-//! | exit codes, logs, and the one place where errors are printed | [`program`] |
-//! | certificates for development; in production they come from elsewhere | [`pki`] |
-//!
 //! ```no_run
 //! # use clap::Parser;
 //! # async fn example() -> Result<(), keyutil::ConnectError> {
@@ -32,8 +14,39 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A service whose settings come from elsewhere fills [`ConnectArgs`] in code, and messages then
+//! name its fields. `keyutil/examples` has a worker in 30 lines, workers in several namespaces over
+//! one connection, and a client with a data converter.
+//!
+//! # Modules
+//!
+//! Each module imports only modules below it; `tests/layers.rs` reads this table.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`program`] | exit codes, logs, the one place where an error is printed |
+//! | [`health`] | `/healthz`, `/readyz`, `/metrics`, `/status` (cargo feature `health`) |
+//! | [`worker`] | workers that stop in order, and the SDK's metrics (cargo feature `worker`) |
+//! | [`probe`] | each step of a connection on its own |
+//! | [`connect`](mod@connect) | settings → a connection that has proved that it is authorized |
+//! | [`settings`] | flags, variables or fields → checked settings, all mistakes at once |
+//! | `transport` | interceptor, rotating channel, TLS, the SDK's calls |
+//! | [`credentials`] | client identity, trust bundle, token source: the last good value of files |
+//! | [`explain`] | why the server refused a call |
+//! | [`status`] | how connection and credentials are doing, as plain values |
+//! | [`token`] | permissions, claims, the key that signs, tokens read without verification |
+//! | [`x509`] | PEM and certificates as files have them |
+//! | [`diagnosis`] | at which step an error lies, of which class it is, and what to do |
+//! | [`base`] | error chains, text, times, bounded reads, redaction |
+//!
+//! # What may change
+//!
+//! `CHANGELOG.md` says what changes. [`connect`](mod@connect), [`settings`], [`credentials`],
+//! [`status`], [`diagnosis`], [`health`], [`worker`], [`program`] and [`token`] keep their names
+//! within a minor version. [`probe`], [`explain`], [`x509`] and [`base`] are public for
+//! `keyutil-cli`, and change with it.
 
-pub mod args;
 pub mod base;
 pub mod connect;
 pub mod credentials;
@@ -41,20 +54,21 @@ pub mod diagnosis;
 pub mod explain;
 #[cfg(feature = "health")]
 pub mod health;
+pub mod probe;
 pub mod program;
 #[cfg(test)]
 mod samples;
 pub mod settings;
 pub mod status;
 pub mod token;
-pub mod transport;
+mod transport;
 #[cfg(feature = "worker")]
 pub mod worker;
 pub mod x509;
 
-pub use args::ConnectArgs;
 pub use base::{JsonError, chain};
 pub use connect::{ConnectError, Connection, connect};
 pub use diagnosis::Diagnosis;
+pub use settings::ConnectArgs;
 pub use status::Status;
 pub use x509::pem::PemError;

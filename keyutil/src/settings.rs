@@ -2,7 +2,9 @@
 //! opened, and all of them are reported at once.
 
 mod address;
+mod args;
 mod errors;
+mod names;
 mod tokens;
 
 use std::{sync::Arc, time::Duration};
@@ -10,11 +12,12 @@ use std::{sync::Arc, time::Duration};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::codec::CompressionEncoding;
 
+pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, non_empty, non_empty_text};
 pub use errors::SettingsErrors;
+pub use names::Names;
 
 use self::{address::Address, tokens::token_source};
 use crate::{
-    args::{Compression, ConnectArgs, non_empty, non_empty_text},
     credentials::{Identity, Refresh, TokenSource, TrustBundle},
     transport::{Connector, Security, TrustSource},
 };
@@ -39,14 +42,20 @@ pub struct Settings {
     pub warnings: Vec<String>,
 }
 
-/// What can be said of the arguments before anything is dialled: what is usable, and every mistake.
+/// The settings as far as they are usable, and every mistake in them.
+#[derive(Debug)]
 pub struct Checked {
+    /// Where to connect, if all of it is usable.
     pub connector: Option<Connector>,
     /// Where the address is usable, and what it is to be protected with is not.
     pub bare: Option<Connector>,
+    /// Where tokens come from.
     pub token: Option<TokenSource>,
+    /// How messages are compressed.
     pub compression: Option<CompressionEncoding>,
+    /// What is allowed but probably not meant.
     pub warnings: Vec<String>,
+    /// Every mistake.
     pub problems: SettingsErrors,
 }
 
@@ -64,7 +73,7 @@ impl Settings {
             warnings,
             problems,
             ..
-        } = Self::examine(args, program);
+        } = Self::check(args, program);
         let Some(connector) = connector else {
             return Err(problems);
         };
@@ -80,8 +89,8 @@ impl Settings {
     }
 
     /// The same, as far as it goes.
-    pub fn examine(args: &ConnectArgs, program: &str) -> Checked {
-        let mut problems = SettingsErrors::default();
+    pub fn check(args: &ConnectArgs, program: &str) -> Checked {
+        let mut problems = SettingsErrors::naming(args.names);
         let address = problems.note(Address::parse(&args.address));
         let namespace = args.namespace.trim();
         if namespace.is_empty() {
@@ -108,7 +117,10 @@ impl Settings {
                 Compression::None => None,
                 Compression::Gzip => Some(CompressionEncoding::Gzip),
             },
-            warnings,
+            warnings: warnings
+                .iter()
+                .map(|warning| args.names.apply(warning))
+                .collect(),
             problems,
         }
     }

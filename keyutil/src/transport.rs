@@ -12,11 +12,11 @@
 //! | name, TCP and TLS, with the credentials of this moment | `connector.rs` |
 //! | the connection, and the TLS alert that ended it | `stream.rs` |
 
-pub mod auth_interceptor;
-pub mod call_outcomes;
-pub mod channel;
+mod auth_interceptor;
+mod call_outcomes;
+mod channel;
 mod connection_log;
-pub mod connector;
+mod connector;
 mod error;
 mod failure_log;
 mod handshake;
@@ -33,7 +33,6 @@ pub use auth_interceptor::AuthInterceptor;
 pub use call_outcomes::CallOutcomes;
 pub use call_outcomes::is_refusal;
 pub use channel::RotatingChannel;
-pub use connection_log::{ConnectionLog, OngoingFailure};
 pub use connector::Connector;
 pub use error::{ConnectStage, ConnectorError, alert_in};
 pub use handshake::Secured;
@@ -41,7 +40,6 @@ pub use local_cause::LocalCause;
 pub use peer::PeerInfo;
 pub use sdk_service::{BytesCodec, sdk_service};
 pub use security::{Security, TlsCredentials, TrustSource};
-pub use trial::Rejection;
 
 /// What every call goes through, ours and the SDK's.
 pub type AuthorizedChannel = InterceptedService<RotatingChannel, AuthInterceptor>;

@@ -13,12 +13,10 @@ use std::{
 };
 
 use keyutil::{
-    ConnectArgs, ConnectError,
-    args::{ClaimsArgs, TokenArgs},
-    connect,
+    ConnectArgs, ConnectError, connect,
     credentials::reload::LoadError,
     diagnosis::Diagnosed,
-    settings::Settings,
+    settings::{ClaimsArgs, Settings, TokenArgs},
 };
 use keyutil_cli::{
     keys::keyring::Keyring,

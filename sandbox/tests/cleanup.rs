@@ -11,6 +11,8 @@ use std::{
 use sandbox::guard::Signal;
 use support::{LIMIT, process::Sandbox};
 
+#[path = "support/signals.rs"]
+mod signals;
 mod support;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +42,7 @@ async fn a_demo_that_is_killed_leaves_nothing() {
 
 async fn a_demo_that_is_ended_leaves_nothing(signal: Signal) {
     for (moment, processes) in MOMENTS {
-        if moment.is_none() && is_ignored(signal) {
+        if moment.is_none() && signals::is_ignored(signal) {
             eprintln!(
                 "skipped: {signal:?} right after the start, because whoever runs this ignores it"
             );
@@ -66,15 +68,6 @@ async fn a_demo_that_is_ended_leaves_nothing(signal: Signal) {
         demo.leaves_nothing().await;
         assert!(asked.elapsed() < AT_MOST, "{moment:?}");
     }
-}
-
-/// Programs inherit that, as from a shell that runs something in the background, and until they have
-/// asked for the signal they are not ended by it. Where there is no `/proc`, it is not known.
-fn is_ignored(signal: Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    ignored.is_some_and(|mask| mask >> (signal.as_raw() - 1) & 1 == 1)
 }
 
 /// At once, and what a demo says when it has come that far; and how many processes it has then, at

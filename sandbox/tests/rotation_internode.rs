@@ -38,7 +38,7 @@ async fn with_a_restart_before_the_new_certificate_nothing_fails_and_the_old_one
     let member = |args: ConnectArgs, port: u16| ConnectArgs {
         address: format!("127.0.0.1:{port}"),
         tls_server_name: Some("internode.temporal.local".to_owned()),
-        token: keyutil::args::TokenArgs::default(),
+        token: keyutil::settings::TokenArgs::default(),
         ..args
     };
     let old = copied(&stack, Party::Internode);

@@ -21,9 +21,9 @@ use http::{HeaderMap, HeaderValue, Uri, uri::PathAndQuery};
 use hyper_util::rt::TokioIo;
 use keyutil::{
     connect::{self, PendingConnection},
+    probe::BytesCodec,
     settings::Settings,
     token::signing_key,
-    transport::BytesCodec,
 };
 use peer::Peer;
 use secrecy::ExposeSecret;

@@ -22,8 +22,8 @@ mod interceptor {
 
     use keyutil::{
         credentials::TokenSource,
+        probe::AuthInterceptor,
         token::{ClaimsTemplate, Permission, signing_key},
-        transport::AuthInterceptor,
     };
     use secrecy::ExposeSecret;
     use tonic::{Request, service::Interceptor};

@@ -9,10 +9,11 @@ mod output;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use parking_lot::Mutex;
 use secrecy::SecretString;
 use tracing::{error, info};
 
@@ -109,7 +110,7 @@ impl Renewal {
 
     /// How renewing has gone.
     pub fn status(&self) -> RenewalStatus {
-        self.state().status.clone()
+        self.shared.state.lock().status.clone()
     }
 
     /// The token and the key that signs it.
@@ -130,7 +131,7 @@ impl Renewal {
     }
 
     fn readiness_at(&self, now: Instant) -> Result<(), Vec<String>> {
-        let state = self.state();
+        let state = self.shared.state.lock();
         let mut reasons = Vec::new();
         if let Some(failure) = &state.status.last_failure {
             let until = state.status.valid_until.map_or_else(String::new, |until| {
@@ -163,7 +164,7 @@ impl Renewal {
         }
         if let Err(failure) = self.renew(now) {
             let reason = chain(&failure);
-            let mut state = self.state();
+            let mut state = self.shared.state.lock();
             let told = state.told_at.is_some_and(|at| at.elapsed() < TELL_AGAIN);
             if !told || state.status.last_failure.is_none() {
                 error!(
@@ -175,7 +176,7 @@ impl Renewal {
             state.status.failures += 1;
             Failure::note(&mut state.status.last_failure, reason, now);
         }
-        self.state().looked_at = Instant::now();
+        self.shared.state.lock().looked_at = Instant::now();
     }
 
     fn renew(&self, now: SystemTime) -> Result<(), RenewalError> {
@@ -193,16 +194,11 @@ impl Renewal {
                 "token written"
             );
         }
-        let status = &mut self.state().status;
+        let status = &mut self.shared.state.lock().status;
         status.writes += u64::from(written);
         status.last_failure = None;
         status.valid_until = token.expires_at();
         Ok(())
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        let state = self.shared.state.lock();
-        state.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

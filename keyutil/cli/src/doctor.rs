@@ -38,13 +38,12 @@ use self::{
     server::{Facts, Probe},
 };
 use keyutil::{
-    args::ConnectArgs,
     connect::{Session, check::Program},
     credentials::TokenSource,
     diagnosis::Step,
     explain::{Explanation, TokenVerdict},
-    settings::{Checked, Settings},
-    transport::RotatingChannel,
+    probe::RotatingChannel,
+    settings::{Checked, ConnectArgs, Settings},
 };
 
 /// What to look at.
@@ -88,7 +87,7 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
         compression,
         problems,
         ..
-    } = Settings::examine(args, "keyutil");
+    } = Settings::check(args, "keyutil");
     let connector = connector.map(|connector| connector.within(limit));
     let bare = bare.map(|connector| connector.within(limit));
     let mut report = Report::default();

@@ -12,7 +12,7 @@ mod peer;
 use std::time::{Duration, Instant, SystemTime};
 
 use client::{HOUR, World, authority, issue, now, open, past};
-use keyutil::{ConnectError, chain, diagnosis::Diagnose, transport::ConnectorError};
+use keyutil::{ConnectError, chain, diagnosis::Diagnose, probe::ConnectorError};
 use keyutil_cli::pki::{Purpose, Validity};
 use peer::{Peer, mutual};
 use tokio::{

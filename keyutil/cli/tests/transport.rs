@@ -16,7 +16,7 @@ use client::{World, authority, issue, look, now, open};
 use http::HeaderMap;
 use keyutil::{
     ConnectError, connect::PendingConnection, credentials::Identity, diagnosis::Diagnose,
-    transport::ConnectorError,
+    probe::ConnectorError,
 };
 use keyutil_cli::pki::{Leaf, Purpose};
 use peer::{Peer, call, mutual, try_call};

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use parking_lot::Mutex;
 
-use super::{ConnectError, Session, failed_with};
+use super::{ConnectError, Session, explain_connection};
 use crate::{
     base::chain,
     credentials::{Credential, TokenSource},
@@ -52,7 +52,7 @@ impl Observer {
                     since: standing.since,
                 }),
                 rejected: self.session.channel().rejection().map(|rejection| Failure {
-                    reason: chain(&failed_with(
+                    reason: chain(&explain_connection(
                         self.session.connector(),
                         &rejection.credentials,
                         rejection.error,

@@ -300,12 +300,12 @@ impl Session {
 
     /// What a connection that was not made means, with the credentials that calls use now.
     pub(super) fn connection_failed(&self, source: ConnectorError) -> ConnectError {
-        failed_with(self.connector(), &self.channel.credentials(), source)
+        explain_connection(self.connector(), &self.channel.credentials(), source)
     }
 }
 
 /// What a connection that was not made with these credentials means.
-pub fn failed_with(
+pub fn explain_connection(
     connector: &Connector,
     credentials: &TlsCredentials,
     source: ConnectorError,

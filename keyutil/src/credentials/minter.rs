@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::{debug, warn};
 
@@ -113,29 +114,22 @@ impl Minter {
         MintingStatus {
             minted: self.minted.load(Ordering::Relaxed),
             failed: self.failures.load(Ordering::Relaxed),
-            last_failure: self.failure().clone(),
+            last_failure: self.last_failure.lock().clone(),
         }
-    }
-
-    fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
-        self.last_failure
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     #[cold]
     fn renew(&self, now: SystemTime) -> Result<Token, TokenError> {
         let _minting = match self.minting.try_lock() {
-            Ok(guard) => guard,
-            Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(std::sync::TryLockError::WouldBlock) => {
+            Some(guard) => guard,
+            None => {
                 if let Some(minted) = &*self.cache.load()
                     && minted.usable(now)
                 {
                     return Ok(minted.token.clone());
                 }
                 // Nothing to go on with: wait for the other one's token.
-                self.minting.lock().unwrap_or_else(PoisonError::into_inner)
+                self.minting.lock()
             }
         };
         let key = self.key.current();
@@ -150,12 +144,12 @@ impl Minter {
                 let token = minted.token.clone();
                 self.cache.store(Some(Arc::new(minted)));
                 self.minted.fetch_add(1, Ordering::Relaxed);
-                *self.failure() = None;
+                *self.last_failure.lock() = None;
                 Ok(token)
             }
             Err(error) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                Failure::note(&mut self.failure(), chain(&error), now);
+                Failure::note(&mut self.last_failure.lock(), chain(&error), now);
                 match cached {
                     Some(minted) if minted.usable(now) => {
                         warn!(

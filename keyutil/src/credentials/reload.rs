@@ -10,13 +10,13 @@ use std::{
     error::Error,
     io,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use super::watcher::Refresh;
@@ -56,7 +56,6 @@ struct Shared<T> {
     parse: Box<Parse<T>>,
     current: ArcSwap<T>,
     state: Mutex<State>,
-    generation: watch::Sender<u64>,
 }
 
 type Parse<T> = dyn Fn(&[Vec<u8>]) -> Result<T, Diagnosed> + Send + Sync;
@@ -65,6 +64,8 @@ type Parse<T> = dyn Fn(&[Vec<u8>]) -> Result<T, Diagnosed> + Send + Sync;
 struct State {
     /// When `current` was taken into use.
     since: SystemTime,
+    /// How often it has replaced another.
+    generation: u64,
     /// Of the content that `current` was made of.
     good: Fingerprint,
     /// Of the broken content that was last reported.
@@ -83,6 +84,7 @@ impl State {
         let now = SystemTime::now();
         Self {
             since: now,
+            generation: 0,
             good,
             reported: None,
             broken_looks: 0,
@@ -135,7 +137,6 @@ impl<T: Credential> Reloading<T> {
                 parse: Box::new(parse),
                 current: ArcSwap::from_pointee(first),
                 state: Mutex::new(State::new(fingerprint(&contents))),
-                generation: watch::Sender::new(0),
             }),
         })
     }
@@ -150,11 +151,6 @@ impl<T: Credential> Reloading<T> {
         self.shared.current.load()
     }
 
-    /// Grows by one with each new value. Waiting on it is waiting for a change.
-    pub fn generation(&self) -> watch::Receiver<u64> {
-        self.shared.generation.subscribe()
-    }
-
     /// The files that are followed.
     pub fn files(&self) -> &[PathBuf] {
         &self.shared.files
@@ -162,21 +158,13 @@ impl<T: Credential> Reloading<T> {
 
     /// How reloading has gone.
     pub fn status(&self) -> ReloadStatus {
-        let state = self.state();
+        let state = self.shared.state.lock();
         ReloadStatus {
             since: state.since,
-            generation: *self.shared.generation.borrow(),
+            generation: state.generation,
             failures: state.failures,
             last_failure: state.last_failure.clone(),
         }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        // The state is a few counters, each valid on its own: a panic elsewhere spoils none.
-        self.shared
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What the files hold now: nothing else than `known`, a value, or something broken.
@@ -210,9 +198,7 @@ impl<T: Credential> Reloading<T> {
         state.since = SystemTime::now();
         state.good = found;
         state.expiry_reported = false;
-        self.shared
-            .generation
-            .send_modify(|generation| *generation += 1);
+        state.generation += 1;
         info!(
             credential = T::KIND,
             before, now, expires, "credential replaced"
@@ -305,7 +291,7 @@ impl CredentialStatus {
 
 impl<T: Credential> Refresh for Reloading<T> {
     fn refresh(&self) {
-        let mut state = self.state();
+        let mut state = self.shared.state.lock();
         match self.find(state.good) {
             Ok(found) => {
                 if let Some((print, value)) = found {

@@ -2,18 +2,32 @@
 
 use std::fmt;
 
+use super::Names;
 use crate::diagnosis::{Class, Diagnose, Diagnosis, Step};
 
 /// Every mistake in the arguments and in the files that they name.
 #[derive(Debug, Default)]
 pub struct SettingsErrors {
+    names: Names,
     all: Vec<Diagnosis>,
 }
 
 impl SettingsErrors {
+    /// None so far. Messages name settings in this way.
+    pub fn naming(names: Names) -> Self {
+        Self {
+            names,
+            all: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, diagnosis: Diagnosis) {
+        self.all.push(self.names.diagnosis(diagnosis));
+    }
+
     /// Adds one of flags and variables.
     pub fn add(&mut self, problem: impl Into<String>) {
-        self.all.push(Diagnosis {
+        self.push(Diagnosis {
             step: Step::Configuration,
             class: Class::Usage,
             cause: problem.into(),
@@ -28,7 +42,7 @@ impl SettingsErrors {
 
     /// Keeps the value, or adds what the error means.
     pub fn note_error<T>(&mut self, result: Result<T, impl Diagnose>) -> Option<T> {
-        let noted = result.map_err(|error| self.all.push(error.diagnosis()));
+        let noted = result.map_err(|error| self.push(error.diagnosis()));
         noted.ok()
     }
 

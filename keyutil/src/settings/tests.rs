@@ -40,6 +40,7 @@ impl World {
     fn tls(&self) -> ConnectArgs {
         ConnectArgs {
             tls_ca_path: Some(self.file("ca.crt")),
+            names: Names::Flags,
             ..ConnectArgs::default()
         }
     }

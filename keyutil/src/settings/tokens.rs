@@ -6,10 +6,10 @@ use secrecy::ExposeSecret;
 
 use super::{DEFAULT_TOKEN_LIFETIME, SettingsErrors};
 use crate::{
-    args::{ClaimsArgs, TokenArgs, non_empty, non_empty_text},
     base::chain,
     credentials::{Token, TokenSource, token::TokenError},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
+    settings::{ClaimsArgs, TokenArgs, non_empty, non_empty_text},
     token::{
         ClaimsTemplate, Permission,
         claims::{LONGEST_LIFETIME, SHORTEST_LIFETIME},

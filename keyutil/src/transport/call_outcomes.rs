@@ -4,13 +4,11 @@ use std::{
     collections::BTreeMap,
     future::Future,
     pin::pin,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use super::failure_log::{self, FailureLog};
@@ -126,7 +124,7 @@ impl CallOutcomes {
     /// with the token before goes on for a minute.
     #[cold]
     fn accepted(&self, call: Call) {
-        let mut failures = self.failures();
+        let mut failures = self.failures.lock();
         let refusing = failures.refusals.refusing_since.is_some();
         if call.number <= failures.begun {
             return;
@@ -140,7 +138,7 @@ impl CallOutcomes {
 
     #[cold]
     fn mark_authorized(&self, call: Call, connected: bool) {
-        let mut failures = self.failures();
+        let mut failures = self.failures.lock();
         if call.number > failures.begun {
             failures.refusals.refusing_since = None;
             failures.log.mark_authorized(call.poll, connected);
@@ -152,7 +150,7 @@ impl CallOutcomes {
     #[cold]
     fn record_failure(&self, call: Call, diagnosis: Diagnosis, refused: bool) {
         let now = SystemTime::now();
-        let mut failures = self.failures();
+        let mut failures = self.failures.lock();
         failures.begun = self.begun.load(Ordering::Relaxed);
         if refused {
             let refusals = &mut failures.refusals;
@@ -170,13 +168,13 @@ impl CallOutcomes {
         CallsStatus {
             polls: self.polls.outcomes(),
             others: self.others.outcomes(),
-            refusals: self.failures().refusals.clone(),
+            refusals: self.failures.lock().refusals.clone(),
         }
     }
 
     /// What keeps calls from going well at this time.
     pub fn ongoing(&self) -> Option<Diagnosis> {
-        let failures = self.failures();
+        let failures = self.failures.lock();
         failures.log.latest().cloned()
     }
 
@@ -185,10 +183,6 @@ impl CallOutcomes {
             Some(_) => &self.polls,
             None => &self.others,
         }
-    }
-
-    fn failures(&self) -> MutexGuard<'_, Failures> {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,12 +1,11 @@
 //! What happened to the last connection.
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::SystemTime,
 };
+
+use parking_lot::Mutex;
 
 use super::error::ConnectorError;
 use crate::status::Handshake;
@@ -49,7 +48,7 @@ impl ConnectionLog {
 
     /// The same, and since when.
     pub fn ongoing_failure(&self) -> Option<OngoingFailure> {
-        lock(&self.standing).clone()
+        self.standing.lock().clone()
     }
 
     /// How many connections have failed, or were ended by an alert.
@@ -64,7 +63,7 @@ impl ConnectionLog {
 
     /// The last of them.
     pub fn last_handshake(&self) -> Option<Handshake> {
-        lock(&self.last_handshake).clone()
+        self.last_handshake.lock().clone()
     }
 
     /// Whether the server has ever answered.
@@ -79,7 +78,7 @@ impl ConnectionLog {
     /// Takes the place of the last handshake, and gives that back.
     pub(super) fn record_handshake(&self, handshake: Handshake) -> Option<Handshake> {
         self.handshakes.fetch_add(1, Ordering::Relaxed);
-        lock(&self.last_handshake).replace(handshake)
+        self.last_handshake.lock().replace(handshake)
     }
 
     /// The end of a connection that a later one has taken the place of is nobody's trouble.
@@ -88,7 +87,7 @@ impl ConnectionLog {
         if attempt.0 < self.answered.load(Ordering::Relaxed) {
             return;
         }
-        let mut standing = lock(&self.standing);
+        let mut standing = self.standing.lock();
         let since = standing.as_ref().map(|standing| standing.since);
         *standing = Some(OngoingFailure {
             error,
@@ -107,7 +106,7 @@ impl ConnectionLog {
         if !self.failing.load(Ordering::Acquire) {
             return;
         }
-        let mut standing = lock(&self.standing);
+        let mut standing = self.standing.lock();
         if standing
             .as_ref()
             .is_some_and(|standing| standing.attempt < attempt)
@@ -116,10 +115,6 @@ impl ConnectionLog {
             self.failing.store(false, Ordering::Release);
         }
     }
-}
-
-fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

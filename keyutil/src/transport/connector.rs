@@ -135,6 +135,7 @@ impl Connector {
         }
     }
 
+    /// The limit for name, TCP and TLS together, from now on.
     pub fn deadline(&self) -> Deadline {
         Deadline {
             at: Instant::now() + self.limit,

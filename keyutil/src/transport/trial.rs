@@ -2,12 +2,13 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
@@ -47,7 +48,7 @@ pub(super) async fn run(
         let (connector, credentials) = (connector.clone(), credentials.clone());
         move |_: Uri| {
             let (connector, credentials) = (connector.clone(), credentials.clone());
-            let result = lock(&result).take();
+            let result = result.lock().take();
             async move {
                 connector
                     .connect(&credentials, result)
@@ -104,7 +105,7 @@ impl TrialState {
     /// The permission to try, unless somebody else does, or it is too early to try the same again.
     pub(super) fn begin(&self, security: &Security) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let alone = self.alone.try_lock().ok()?;
-        let rejection = lock(&self.rejection);
+        let rejection = self.rejection.lock();
         let too_early = rejection.as_ref().is_some_and(|rejection| {
             rejection.credentials.is_current(security) && Instant::now() < rejection.not_before
         });
@@ -112,7 +113,7 @@ impl TrialState {
     }
 
     pub(super) fn accepted(&self, connector: &Connector) {
-        let rejection = lock(&self.rejection).take();
+        let rejection = self.rejection.lock().take();
         if rejection.is_some_and(|rejection| rejection.reported) {
             info!(
                 target = connector.target(),
@@ -127,7 +128,7 @@ impl TrialState {
         credentials: TlsCredentials,
         error: ConnectorError,
     ) {
-        let mut rejection = lock(&self.rejection);
+        let mut rejection = self.rejection.lock();
         let before = rejection
             .take()
             .filter(|before| before.credentials.is_current(connector.security()));
@@ -158,7 +159,7 @@ impl TrialState {
     }
 
     pub(super) fn rejection(&self) -> Option<Rejection> {
-        lock(&self.rejection).clone()
+        self.rejection.lock().clone()
     }
 }
 
@@ -171,8 +172,4 @@ fn report(connector: &Connector, credentials: &TlsCredentials, error: &Connector
         error = chain(error),
         "no connection with the new credentials: kept those before, trying again"
     );
-}
-
-fn lock<T>(slot: &Mutex<T>) -> MutexGuard<'_, T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -263,6 +263,7 @@ fn serial_text(raw: &[u8]) -> String {
     upper_hex(digits)
 }
 
+/// The bytes in upper-case hex.
 pub fn upper_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }

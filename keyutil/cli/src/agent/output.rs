@@ -4,10 +4,10 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::RenewalError;
@@ -44,7 +44,7 @@ impl Output {
 
     /// Whoever cleans the folder up takes the lock away, and would make room for a second agent.
     pub(super) fn keep(&self) -> Result<(), RenewalError> {
-        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lock = self.lock.lock();
         if !lock.is_in_place() {
             *lock = OutputLock::of(&self.path)?;
         }

@@ -11,11 +11,10 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
-    args::ClaimsArgs,
     base::{read::read_at_most, redact::is_content},
     diagnosis::ResultExt,
     program::{self, Usage},
-    settings::SettingsErrors,
+    settings::{ClaimsArgs, SettingsErrors},
     token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, permission},
 };
 use keyutil_cli::keys::{fetch, keyring::read_signing_key, verify};

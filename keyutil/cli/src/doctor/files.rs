@@ -8,12 +8,11 @@ use std::{
 
 use super::Report;
 use keyutil::{
-    args::{ConnectArgs, non_empty},
     base::time::when,
     credentials::{Identity, TrustBundle},
     diagnosis::Step,
-    settings::SettingsErrors,
-    transport::{Connector, Security, TrustSource},
+    probe::{Connector, Security, TrustSource},
+    settings::{ConnectArgs, SettingsErrors, non_empty},
     x509::certificate::{self, CertificateSummary},
 };
 

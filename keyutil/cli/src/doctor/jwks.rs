@@ -10,11 +10,11 @@ use crate::keys::{
     verify,
 };
 use keyutil::{
-    args::non_empty,
     base::{chain, redact},
     credentials::{Token, TokenSource},
     diagnosis::{Class, Diagnosis, Step},
     explain::TokenVerdict,
+    settings::non_empty,
 };
 
 /// What is known of the key set.

@@ -1,27 +1,23 @@
 //! Name, TCP and TLS: each on its own, with what a connection of worker and starter is made of.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use tokio::{io::AsyncReadExt, net::TcpStream, time::timeout};
-use tokio_rustls::client::TlsStream;
+use tokio::net::TcpStream;
 
 use super::{Report, files};
 use keyutil::{
-    args::{ConnectArgs, non_empty},
     base::time::when,
-    connect::failed_with,
     credentials::Credential,
     diagnosis::{Diagnose, Diagnosis, Step},
+    probe::{
+        Connector, PeerInfo, Secured, Security, TlsCredentials, explain_connection, first_words,
+    },
+    settings::{ConnectArgs, non_empty},
     status::Handshake,
-    transport::{Connector, ConnectorError, PeerInfo, Secured, Security, TlsCredentials, alert_in},
 };
 
 /// The steps that are taken here.
 const STEPS: [Step; 4] = [Step::Name, Step::Tcp, Step::ServerTls, Step::ClientTls];
-
-/// For the first words of a server. gRPC servers in Go speak at once; others wait for the client,
-/// and have accepted the certificate all the same.
-const FIRST_WORDS: Duration = Duration::from_secs(1);
 
 /// Comes back with whether calls can be made.
 pub(super) async fn look(
@@ -84,7 +80,7 @@ async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> 
         Ok(addresses) => addresses,
         Err(error) => {
             let credentials = TlsCredentials::now(connector.security());
-            report.fail(failed_with(connector, &credentials, error).diagnosis());
+            report.fail(explain_connection(connector, &credentials, error).diagnosis());
             for step in &STEPS[1..] {
                 report.skip(*step, "the name has no address");
             }
@@ -115,7 +111,7 @@ async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> 
         }
         Err(error) => {
             let credentials = TlsCredentials::now(connector.security());
-            report.fail(failed_with(connector, &credentials, error).diagnosis());
+            report.fail(explain_connection(connector, &credentials, error).diagnosis());
             for step in &STEPS[2..] {
                 report.skip(*step, "there is no TCP connection");
             }
@@ -130,7 +126,7 @@ async fn secure(
     tcp: TcpStream,
 ) -> Result<(), Diagnosis> {
     let credentials = TlsCredentials::now(connector.security());
-    let failed = |error| failed_with(connector, &credentials, error).diagnosis();
+    let failed = |error| explain_connection(connector, &credentials, error).diagnosis();
     let secured = connector.tls(tcp, &credentials, connector.deadline()).await;
     let (tls, secured) = secured.map_err(failed)?;
     look_at_server(report, &secured);
@@ -164,27 +160,6 @@ fn look_at_server(report: &mut Report, secured: &Secured) {
         leaf,
         now,
     );
-}
-
-/// Whether the server has said anything. With TLS 1.3 it looks at our certificate after our side
-/// of the handshake is done, and a client that only reads sees the alert every time.
-async fn first_words(
-    mut tls: TlsStream<TcpStream>,
-    secured: &Secured,
-) -> Result<bool, ConnectorError> {
-    let mut words = [0; 1];
-    match timeout(FIRST_WORDS, tls.read(&mut words)).await {
-        Ok(Err(error)) => match alert_in(&error) {
-            Some(alert) => Err(ConnectorError::Alert {
-                alert,
-                peer: Some(secured.peer.clone()),
-            }),
-            // The gRPC step finds out what is the matter.
-            None => Ok(false),
-        },
-        Ok(Ok(count)) => Ok(count > 0),
-        Err(_) => Ok(false),
-    }
 }
 
 fn look_at_client(

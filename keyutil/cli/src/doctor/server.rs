@@ -7,8 +7,8 @@ use keyutil::{
     credentials::{Token, TokenSource},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
     explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
+    probe::is_refusal,
     token::Role,
-    transport::is_refusal,
 };
 use temporalio_common::protos::grpc::health::v1::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,

@@ -11,8 +11,8 @@ use keyutil::{
     ConnectArgs,
     connect::{self, PendingConnection},
     credentials::Refresh,
+    probe::{Security, TrustSource},
     settings::Settings,
-    transport::{Security, TrustSource},
 };
 use keyutil_cli::pki::{Authority, AuthorityRequest, Leaf, LeafRequest, Purpose, Validity};
 use secrecy::ExposeSecret;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use http::Request;
-use keyutil::{transport::RotatingChannel, x509::certificate::CertificateSummary};
+use keyutil::{probe::RotatingChannel, x509::certificate::CertificateSummary};
 use keyutil_cli::pki::Leaf;
 use secrecy::ExposeSecret;
 use tokio::{

@@ -96,6 +96,7 @@ fn all_mistakes_are_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let missing = |name: &str| Some(folder.path().join(name));
     let mut args = ConnectArgs {
+        names: Names::Flags,
         address: "localhost".into(),
         namespace: String::new(),
         tls_cert_path: missing("missing.crt"),
@@ -169,4 +170,19 @@ fn what_is_allowed_and_probably_not_meant_is_a_warning() {
     let warnings = warnings.join("\n");
     assert!(warnings.contains("alone allows nothing"), "{warnings}");
     assert!(warnings.contains("lacks `clientAuth`"), "{warnings}");
+}
+
+#[test]
+fn settings_that_were_made_in_code_are_named_by_their_fields() {
+    let world = World::new();
+    let args = ConnectArgs {
+        names: Names::default(),
+        tls_cert_path: Some(world.file("tls.crt")),
+        ..world.tls()
+    };
+    let told = Settings::new(&args, "test").unwrap_err().to_string();
+    assert!(
+        told.contains("`tls_cert_path` is set and `tls_key_path` is not"),
+        "{told}"
+    );
 }

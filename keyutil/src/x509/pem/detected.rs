@@ -40,6 +40,7 @@ pub enum Detected {
 }
 
 impl Detected {
+    /// Looks at a file.
     pub fn of(text: &[u8]) -> Self {
         let text = without_byte_order_mark(text);
         let trimmed = text.trim_ascii();

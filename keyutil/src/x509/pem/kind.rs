@@ -9,9 +9,12 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 pub struct KeyKind(&'static str);
 
 impl KeyKind {
+    /// RSA, with any padding but PSS.
     pub const RSA: Self = Self("RSA");
+    /// The curve P-256.
     pub const P256: Self = Self("P-256");
 
+    /// The kind of this key.
     pub fn of(key: &PrivateKeyDer<'_>) -> Self {
         let der = match key {
             PrivateKeyDer::Pkcs1(_) => return Self::RSA,

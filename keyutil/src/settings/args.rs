@@ -12,7 +12,10 @@ use clap::{
 };
 use secrecy::SecretString;
 
-use crate::token::{Permission, Role};
+use crate::{
+    settings::Names,
+    token::{Permission, Role},
+};
 
 /// How to reach the server, and as whom.
 #[derive(Args, Clone, Debug)]
@@ -77,6 +80,10 @@ pub struct ConnectArgs {
     /// Where the token comes from.
     #[command(flatten)]
     pub token: TokenArgs,
+
+    /// How messages name these settings. clap sets it to flags, and [`Default`] to fields.
+    #[arg(skip = Names::Flags)]
+    pub names: Names,
 }
 
 /// The three ways to come by a token; at most one of them.
@@ -154,6 +161,7 @@ impl Default for ConnectArgs {
             grpc_compression: Compression::None,
             connect_timeout: Duration::from_secs(30),
             token: TokenArgs::default(),
+            names: Names::Fields,
         }
     }
 }
