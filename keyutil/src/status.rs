@@ -5,26 +5,17 @@
 //!
 //! | what | file |
 //! |---|---|
-//! | what is in use, since when, and how replacing it has gone | `credentials.rs` |
-//! | handshakes and failures | `connection.rs` |
-//! | calls by outcome, and refusals | `calls.rs` |
 //! | whether all that is good enough, and if not, why | `readiness.rs` |
 //! | where the values come from | [`crate::connect::Observer`] |
 
-use std::time::SystemTime;
+use std::{collections::BTreeMap, time::SystemTime};
 
 use serde::Serialize;
 
-use crate::base::time;
+use crate::{base::time, diagnosis::Diagnosis, x509::certificate::CertificateSummary};
 
-mod calls;
-mod connection;
-mod credentials;
 mod readiness;
 
-pub use calls::{CallsStatus, Outcomes, RefusalStatus};
-pub use connection::{ConnectionStatus, Handshake, Presented};
-pub use credentials::{CredentialStatus, CredentialsStatus, MintingStatus};
 pub use readiness::{FAILURE_LIMIT, POLL_LIMIT, readiness};
 
 /// How a connection and its credentials are doing, at one moment.
@@ -79,4 +70,198 @@ impl Failure {
         let since = standing.as_ref().map_or(now, |standing| standing.since);
         *standing = Some(Self { reason, since });
     }
+}
+
+/// The credentials of a connection. One that it does without is `None`.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CredentialsStatus {
+    /// What is sent with each call.
+    pub token: Option<CredentialStatus>,
+    /// What tokens are signed with, where they are minted here.
+    pub signing_key: Option<CredentialStatus>,
+    /// How minting has gone, where tokens are minted here.
+    pub minting: Option<MintingStatus>,
+    /// What is presented in TLS handshakes.
+    pub client_certificate: Option<CredentialStatus>,
+    /// What the server's certificate is verified with.
+    pub server_ca: Option<CredentialStatus>,
+}
+
+impl CredentialsStatus {
+    /// Those that there are, each with a name that is fit for a label.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, &CredentialStatus)> {
+        [
+            ("token", &self.token),
+            ("signing_key", &self.signing_key),
+            ("client_certificate", &self.client_certificate),
+            ("server_ca", &self.server_ca),
+        ]
+        .into_iter()
+        .filter_map(|(name, credential)| Some((name, credential.as_ref()?)))
+    }
+}
+
+/// One credential.
+#[derive(Clone, Debug, Serialize)]
+pub struct CredentialStatus {
+    /// What a person can recognise it by: kid, or serial and issuer. `None` before a first token
+    /// was minted.
+    pub in_use: Option<String>,
+    /// The same for a machine: serial number or kid.
+    pub id: Option<String>,
+    /// Where it is read from.
+    pub from: Vec<String>,
+    /// When it was taken into use; `None` for what is never replaced.
+    #[serde(with = "time::option")]
+    pub since: Option<SystemTime>,
+    /// When it stops being of use, if ever.
+    #[serde(with = "time::option")]
+    pub valid_until: Option<SystemTime>,
+    /// How often a new one has replaced the one before.
+    pub reloads: u64,
+    /// How many new contents were unusable.
+    pub failed_reloads: u64,
+    /// What is wrong with the content of the files, while they hold something unusable.
+    pub last_failure: Option<Failure>,
+}
+
+impl CredentialStatus {
+    /// Of one that is never replaced.
+    pub fn fixed(from: &str) -> Self {
+        Self {
+            in_use: None,
+            id: None,
+            from: vec![from.to_owned()],
+            since: None,
+            valid_until: None,
+            reloads: 0,
+            failed_reloads: 0,
+            last_failure: None,
+        }
+    }
+}
+
+/// How minting has gone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MintingStatus {
+    /// How many tokens were minted.
+    pub minted: u64,
+    /// How often minting has failed.
+    pub failed: u64,
+    /// Why, if the last attempt did.
+    pub last_failure: Option<Failure>,
+}
+
+/// How connecting has gone.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct ConnectionStatus {
+    /// How many TLS handshakes were finished, and the server answered after them. None in
+    /// plaintext.
+    pub handshakes: u64,
+    /// The last of them.
+    pub last_handshake: Option<Handshake>,
+    /// How many connections have failed.
+    pub failures: u64,
+    /// Why the last one failed, while no later one has been answered on.
+    pub last_failure: Option<Failure>,
+    /// Why there is no connection with the newest certificate and CAs, which are those that the
+    /// status of the credentials shows, while calls go on with those before.
+    pub rejected: Option<Failure>,
+}
+
+/// One finished TLS handshake, after which the server has answered: with TLS 1.3 it may refuse what
+/// it was shown until then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Handshake {
+    /// When.
+    #[serde(with = "time")]
+    pub at: SystemTime,
+    /// Such as `TLSv1_3`.
+    pub tls_version: Option<String>,
+    /// What the server presented.
+    pub server: Option<Presented>,
+    /// What we presented, to a server that asked.
+    pub client: Option<Presented>,
+}
+
+impl Handshake {
+    /// Whether both sides have presented what they presented in the other one.
+    pub(crate) fn same_serials(&self, other: &Self) -> bool {
+        let serials = |handshake: &Self| {
+            [&handshake.server, &handshake.client]
+                .map(|side| side.as_ref().map(|leaf| leaf.serial.clone()))
+        };
+        serials(self) == serials(other)
+    }
+}
+
+/// A certificate that one side presented.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Presented {
+    /// In upper-case hex.
+    pub serial: String,
+    /// The distinguished name of the CA.
+    pub issuer: String,
+    /// The last second at which it is valid.
+    #[serde(with = "time")]
+    pub valid_until: SystemTime,
+}
+
+impl From<&CertificateSummary> for Presented {
+    fn from(leaf: &CertificateSummary) -> Self {
+        Self {
+            serial: leaf.serial.clone(),
+            issuer: leaf.issuer.clone(),
+            valid_until: leaf.not_after,
+        }
+    }
+}
+
+/// What has become of the SDK's calls. Each attempt counts, also those that the SDK repeats.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct CallsStatus {
+    /// Long polls for tasks.
+    pub polls: Outcomes,
+    /// All others.
+    pub others: Outcomes,
+    /// Calls that the server refused for lack of permission.
+    pub refusals: RefusalStatus,
+}
+
+impl CallsStatus {
+    /// Polls and the others, each with a name that is fit for a label.
+    pub fn named(&self) -> [(&'static str, &Outcomes); 2] {
+        [("poll", &self.polls), ("other", &self.others)]
+    }
+
+    /// The last call of any kind that went well.
+    pub fn last_success(&self) -> Option<SystemTime> {
+        self.polls.last_success.max(self.others.last_success)
+    }
+}
+
+/// What has become of calls of one kind.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Outcomes {
+    /// How many have ended with this code, such as `Ok` or `Unavailable`. Codes that have not
+    /// occurred are left out.
+    pub by_code: BTreeMap<String, u64>,
+    /// The last one that went well.
+    #[serde(with = "time::option")]
+    pub last_success: Option<SystemTime>,
+}
+
+/// Calls that the server refused for lack of permission.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RefusalStatus {
+    /// How many there were.
+    pub count: u64,
+    /// The last one: what may be the cause, and what to do.
+    pub last: Option<Diagnosis>,
+    /// When.
+    #[serde(with = "time::option")]
+    pub last_at: Option<SystemTime>,
+    /// Since when calls are refused, if none that was begun later has been accepted.
+    #[serde(with = "time::option")]
+    pub refusing_since: Option<SystemTime>,
 }

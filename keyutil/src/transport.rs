@@ -19,7 +19,6 @@ mod connection_log;
 mod connector;
 mod error;
 mod failure_log;
-mod handshake;
 mod local_cause;
 mod peer;
 mod sdk_service;
@@ -35,9 +34,8 @@ pub use call_outcomes::is_refusal;
 pub use channel::RotatingChannel;
 pub use connector::Connector;
 pub use error::{ConnectStage, ConnectorError, alert_in};
-pub use handshake::Secured;
 pub use local_cause::LocalCause;
-pub use peer::PeerInfo;
+pub use peer::{PeerInfo, Secured};
 pub use sdk_service::{BytesCodec, sdk_service};
 pub use security::{Security, TlsCredentials, TrustSource};
 

@@ -279,12 +279,11 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Somebody else's lock could not be waited for.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 #[error("failed to lock the folder by `{}`", path.display())]
 pub struct LockError {
-    /// The lock file.
     pub path: PathBuf,
-    /// Why.
     #[source]
     pub source: io::Error,
 }

@@ -15,6 +15,7 @@ use crate::{
 };
 
 /// Why there is no authorized connection.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The arguments, or the files that they name.
@@ -33,7 +34,6 @@ pub enum ConnectError {
         target: String,
         /// For how long it was tried.
         waited: Option<Duration>,
-        /// Why the last attempt failed.
         #[source]
         source: ConnectorError,
     },
@@ -47,7 +47,6 @@ pub enum ConnectError {
         target: String,
         /// The CAs that it was verified with.
         trusted: String,
-        /// What is wrong with it.
         #[source]
         source: ConnectorError,
     },
@@ -56,20 +55,15 @@ pub enum ConnectError {
     ClientCertificate {
         /// `host:port`.
         target: String,
-        /// Serial and issuer, or none.
         presented: String,
         /// What to do, as far as can be told from what the server asked for.
         advice: String,
-        /// The alert.
         #[source]
         source: ConnectorError,
     },
     /// There is no token to send.
     #[error("{reason}")]
-    NoToken {
-        /// From the token source.
-        reason: String,
-    },
+    NoToken { reason: String },
     /// The token does not do.
     #[error(
         "`{target}` refused a call in namespace `{namespace}` with `{:?}: {}`: {explanation}",
@@ -79,11 +73,9 @@ pub enum ConnectError {
     Refused {
         /// `host:port`.
         target: String,
-        /// Of the call.
         namespace: String,
         /// What can be seen from this side.
         explanation: Explanation,
-        /// The answer.
         status: Status,
     },
     /// The token does, and the namespace is not there.
@@ -91,7 +83,6 @@ pub enum ConnectError {
     NoNamespace {
         /// `host:port`.
         target: String,
-        /// Of the call.
         namespace: String,
     },
     /// Whoever stands before the server takes no header that large.
@@ -109,7 +100,6 @@ pub enum ConnectError {
     Call {
         /// `host:port`.
         target: String,
-        /// The answer.
         status: Status,
     },
     /// The SDK's own part of connecting failed.

@@ -166,6 +166,7 @@ impl fmt::Debug for Identity {
 }
 
 /// A certificate and key that cannot be presented. Never holds a part of the key.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The certificate file has a broken block.
@@ -182,7 +183,6 @@ pub enum IdentityError {
     Chain {
         /// Counted from 1.
         number: usize,
-        /// What is wrong with it.
         #[source]
         source: CertificateError,
     },
@@ -196,10 +196,7 @@ pub enum IdentityError {
     },
     /// A bundle, or a mistake.
     #[error("the certificate file has {count} certificates: a chain has {LONGEST_CHAIN} at most")]
-    ChainTooLong {
-        /// How many there are.
-        count: usize,
-    },
+    ChainTooLong { count: usize },
     /// The key file has no usable block.
     #[error("the key file has no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block")]
     Key(#[source] PemError),
@@ -213,9 +210,7 @@ pub enum IdentityError {
         "the key ({found}) is broken, or of a kind that TLS cannot use: it must be RSA, P-256, P-384, P-521 or Ed25519"
     )]
     UnusableKey {
-        /// Of what kind it is.
         found: KeyKind,
-        /// What the library says.
         #[source]
         source: rustls::Error,
     },
@@ -226,10 +221,7 @@ pub enum IdentityError {
     #[error(
         "the first of the {count} private keys in the file does not belong to the certificate: leave only the one that does"
     )]
-    SeveralKeys {
-        /// How many there are.
-        count: usize,
-    },
+    SeveralKeys { count: usize },
     /// The pair is there, behind something else.
     #[error(
         "the certificates are in the wrong order: the one that belongs to the key must come first, then its issuer"
@@ -240,11 +232,9 @@ pub enum IdentityError {
         "the certificate with serial {serial} expired at {at}, and by the clock of this machine it is {now}"
     )]
     Expired {
-        /// Of the leaf.
         serial: String,
         /// RFC 3339.
         at: String,
-        /// When it was read.
         now: String,
     },
     /// Too early.
@@ -252,11 +242,9 @@ pub enum IdentityError {
         "the certificate with serial {serial} is not valid before {from}, and by the clock of this machine it is {now}"
     )]
     NotYetValid {
-        /// Of the leaf.
         serial: String,
         /// RFC 3339.
         from: String,
-        /// When it was read.
         now: String,
     },
 }

@@ -351,6 +351,7 @@ fn seconds(left: Duration) -> String {
 }
 
 /// Files that could not be loaded. Never holds a part of their contents.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A secret, perhaps, so it is not repeated.
@@ -364,9 +365,7 @@ pub enum LoadError {
     /// A file that cannot be read.
     #[error("failed to read `{}`", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
@@ -375,12 +374,9 @@ pub enum LoadError {
     Content {
         /// [`Credential::KIND`].
         kind: &'static str,
-        /// Where it was read from.
         files: Vec<PathBuf>,
-        /// What is wrong with it.
         #[source]
         source: Box<dyn Error + Send + Sync>,
-        /// Its diagnosis.
         diagnosis: Box<Diagnosis>,
     },
 }

@@ -169,6 +169,7 @@ impl fmt::Debug for Token {
 }
 
 /// Why there is no token to send. Never holds a part of one.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
     /// Nothing there.
@@ -189,10 +190,7 @@ pub enum TokenError {
     Pem,
     /// One by line, or the old one with the new.
     #[error("there are {count} tokens, and one is needed")]
-    Several {
-        /// How many there are.
-        count: usize,
-    },
+    Several { count: usize },
     /// As PowerShell writes it.
     #[error("the text is UTF-16: save it as UTF-8")]
     Utf16,

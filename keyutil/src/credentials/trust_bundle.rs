@@ -133,6 +133,7 @@ impl fmt::Debug for TrustBundle {
 }
 
 /// A bundle that nothing can be verified with.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     /// A broken block.
@@ -146,7 +147,6 @@ pub enum TrustError {
     NotX509 {
         /// Counted from 1.
         number: usize,
-        /// What is wrong with it.
         #[source]
         source: CertificateError,
     },
@@ -155,7 +155,6 @@ pub enum TrustError {
     Unusable {
         /// Counted from 1.
         number: usize,
-        /// Why.
         #[source]
         source: rustls::Error,
     },

@@ -156,6 +156,7 @@ pub fn generate_pem() -> Result<SecretString, KeyError> {
 }
 
 /// A signing key that cannot be used. Never holds a part of the key.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// Not PEM, or PEM of something else.
@@ -175,10 +176,7 @@ pub enum KeyError {
     #[error(
         "the key ({found}) is broken, or neither P-256 (ES256) nor RSA (RS256), and the server accepts no other: make one with `keyutil key generate`"
     )]
-    NotP256 {
-        /// Of what kind it is.
-        found: KeyKind,
-    },
+    NotP256 { found: KeyKind },
     /// The crypto library refuses to work with it.
     #[error("the key cannot sign: it is broken, or an RSA key of less than 2048 bits")]
     Unusable(#[source] jsonwebtoken::errors::Error),

@@ -17,7 +17,6 @@ use tracing::debug;
 use super::{
     connection_log::ConnectionLog,
     error::{ConnectStage, ConnectorError},
-    handshake::{self, Secured},
     peer::{PeerInfo, RecordingCertResolver, RecordingVerifier},
     security::{Security, TlsCredentials},
     stream::{Pending, Protection, Stream, TrialResult},
@@ -25,6 +24,7 @@ use super::{
 use crate::{
     base::chain,
     credentials::{Identity, TrustBundle},
+    transport::peer::{Secured, handshake},
 };
 
 /// For name, TCP and TLS together, at most.
@@ -229,7 +229,7 @@ impl Connector {
         if session.alpn_protocol() != Some(HTTP2) {
             return Err(ConnectorError::NoHttp2);
         }
-        let handshake = handshake::done(session, identity, &peer);
+        let handshake = handshake(session, identity, &peer);
         Ok((tls, Secured { handshake, peer }))
     }
 }

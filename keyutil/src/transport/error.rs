@@ -15,14 +15,13 @@ use tokio_rustls::rustls::{
 use super::peer::PeerInfo;
 
 /// Why there is no connection.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectorError {
     /// The name is not known.
     #[error("failed to resolve the host name `{host}`")]
     Resolve {
-        /// The name.
         host: String,
-        /// Why.
         #[source]
         source: Arc<io::Error>,
     },
@@ -31,16 +30,13 @@ pub enum ConnectorError {
     Connect {
         /// The last address that was tried.
         address: SocketAddr,
-        /// Why.
         #[source]
         source: Arc<io::Error>,
     },
     /// Somebody listens, or not even that, and says nothing.
     #[error("{stage} within {}", humantime::format_duration(Duration::from_millis(after.as_millis() as u64)))]
     TimedOut {
-        /// What was waited for.
         stage: ConnectStage,
-        /// The limit.
         after: Duration,
     },
     /// Somebody listens, and hangs up on plaintext.
@@ -48,14 +44,10 @@ pub enum ConnectorError {
     PlaintextClosed,
     /// Kept back.
     #[error("{address} is another machine, and a token must not travel there in plaintext")]
-    TokenInPlaintext {
-        /// What the name resolved to.
-        address: SocketAddr,
-    },
+    TokenInPlaintext { address: SocketAddr },
     /// The server's certificate is not what it must be.
     #[error("{}", InWords { error, peer })]
     ServerCertificate {
-        /// What is wrong with it.
         error: Box<CertificateError>,
         /// What the server had shown until then.
         peer: Arc<PeerInfo>,
@@ -69,7 +61,6 @@ pub enum ConnectorError {
     /// TLS failed before any data.
     #[error("the TLS handshake with `{}` failed", Shown(server_name))]
     Handshake {
-        /// The name that was expected.
         server_name: ServerName<'static>,
         /// What the server had shown until then.
         peer: Arc<PeerInfo>,

@@ -25,8 +25,9 @@ use tokio_rustls::client::TlsStream;
 use super::{
     connection_log::{Attempt, ConnectionLog},
     error::{ConnectorError, alert_in},
-    handshake::{Secured, report},
 };
+
+use crate::transport::peer::{Secured, report};
 
 /// A connection to the server.
 pub(super) struct Stream {

@@ -187,27 +187,23 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
 }
 
 /// Bytes that are not a certificate that can be described.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
     /// The structure is wrong.
     #[error("not an X.509 certificate in DER")]
     Parse {
-        /// What the parser stumbled over.
         #[source]
         source: X509Error,
     },
     /// The certificate is followed by something else.
     #[error("{count} bytes follow the certificate")]
-    TrailingBytes {
-        /// How many.
-        count: usize,
-    },
+    TrailingBytes { count: usize },
     /// An extension is there twice, or is malformed.
     #[error("the certificate's extension `{name}` is malformed")]
     Extension {
         /// Its name in RFC 5280.
         name: &'static str,
-        /// What the parser stumbled over.
         #[source]
         source: X509Error,
     },

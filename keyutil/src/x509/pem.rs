@@ -48,16 +48,12 @@ pub fn count_private_keys(text: &[u8]) -> usize {
 }
 
 /// What is wrong with a PEM file. Never holds a part of it.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
     /// No block of the kind that was looked for.
     #[error("{found}, and {expected} in PEM is needed{}", found.remedy(*expected))]
-    NoBlock {
-        /// What was looked for.
-        expected: Expected,
-        /// What there is.
-        found: Detected,
-    },
+    NoBlock { expected: Expected, found: Detected },
     /// A private key that takes a passphrase.
     #[error("the private key is encrypted")]
     Encrypted,

@@ -6,6 +6,7 @@ use crate::files::{LockError, WriteError};
 use keyutil::credentials::{reload::LoadError, token::TokenError};
 
 /// There is no token in the file, or no current one. Never holds a part of one.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum RenewalError {
     /// The first load of the key.
@@ -19,34 +20,23 @@ pub enum RenewalError {
         "refused to write a token over `{}`, which holds something else: name another file, or remove that one",
         path.display()
     )]
-    NotAToken {
-        /// The file.
-        path: PathBuf,
-    },
+    NotAToken { path: PathBuf },
     /// A rename would put a file in its place, and whoever reads its target would not see that.
     #[error(
         "refused to write a token over the symbolic link `{}`: name the file that it points to",
         path.display()
     )]
-    Link {
-        /// The link.
-        path: PathBuf,
-    },
+    Link { path: PathBuf },
     /// What is there cannot be looked at.
     #[error("failed to read what is at `{}` before a token is written there", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// Another process is at it.
     #[error("another process renews `{}`: end that one, or name another file", path.display())]
-    Taken {
-        /// The file.
-        path: PathBuf,
-    },
+    Taken { path: PathBuf },
     /// The lock could not be had for another reason.
     #[error(transparent)]
     Lock(LockError),

@@ -86,38 +86,27 @@ fn read(path: &str) -> io::Result<Fetched> {
 }
 
 /// Why there is no key set.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The file.
     #[error("failed to read key set `{path}`")]
     Read {
-        /// The file.
         path: String,
-        /// Why.
         #[source]
         source: io::Error,
     },
     /// Nobody there, or nobody who answers in time.
     #[error("failed to fetch the key set from `{url}`")]
     Unreachable {
-        /// The URL.
         url: String,
-        /// Why.
         #[source]
         source: reqwest::Error,
     },
     /// Not 200.
     #[error("failed to fetch the key set: `{url}` answers with {status}")]
-    Status {
-        /// The URL.
-        url: String,
-        /// The answer.
-        status: StatusCode,
-    },
+    Status { url: String, status: StatusCode },
     /// Something else than a key set.
     #[error("failed to fetch the key set: `{name}` has more than 1 MiB")]
-    TooLarge {
-        /// The URL.
-        name: String,
-    },
+    TooLarge { name: String },
 }

@@ -165,6 +165,7 @@ const UNCOMPRESSED: u8 = 4;
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// A document that must not be published, or cannot be used.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum JwksError {
     /// Not JSON at all, or cut short.
@@ -181,16 +182,12 @@ pub enum JwksError {
     NoKid,
     /// The server would keep the last one.
     #[error("two keys in the set have the kid `{kid}`")]
-    TwoOfOneKid {
-        /// The kid of both.
-        kid: String,
-    },
+    TwoOfOneKid { kid: String },
     /// A private key where everybody can read it.
     #[error(
         "key `{kid}` in the set has the private member `{member}`: only public halves may be published"
     )]
     Private {
-        /// The kid of the key.
         kid: String,
         /// The name of the member; never its value.
         member: &'static str,
@@ -198,9 +195,7 @@ pub enum JwksError {
     /// A key of an unknown kind, or with a member missing.
     #[error("key `{kid}` in the set is not usable")]
     Key {
-        /// The kid of the key.
         kid: String,
-        /// What is wrong with it.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -68,6 +68,7 @@ pub fn verify(token: &str, key_set: &[u8], audience: Option<&str>) -> Result<(),
 }
 
 /// Why the server would refuse the token.
+#[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
     /// Not a token.
@@ -84,18 +85,10 @@ pub enum VerifyError {
     NoSubject,
     /// Another algorithm than the two that the server knows.
     #[error("the algorithm is `{}`, and the server accepts `ES256` and `RS256` alone", found.escape_debug())]
-    Algorithm {
-        /// What the header names.
-        found: String,
-    },
+    Algorithm { found: String },
     /// The key set has other keys.
     #[error("kid `{}` is not in the key set, which has `{}`", kid.escape_debug(), published.escape_debug())]
-    UnknownKid {
-        /// The kid of the token.
-        kid: String,
-        /// The kids of the set.
-        published: String,
-    },
+    UnknownKid { kid: String, published: String },
     /// The published key cannot be used.
     #[error("the published key cannot be used")]
     Key(#[source] jsonwebtoken::errors::Error),
@@ -116,7 +109,6 @@ pub enum VerifyError {
     Audience {
         /// `aud` of the token.
         found: String,
-        /// What the server wants.
         expected: String,
     },
     /// Something else that the library does not like.
