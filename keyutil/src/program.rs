@@ -15,7 +15,7 @@ use clap::{Command, Parser, error::ErrorKind};
 use tonic::{Code, Status};
 
 use crate::{
-    base::{chain, text::printable_lines, time::in_words},
+    base::{chain, text::printable_lines, time::rfc3339},
     diagnosis::{Class, Diagnosed, Diagnosis, Step},
 };
 
@@ -135,7 +135,7 @@ fn report(name: &str, error: &anyhow::Error) -> ExitCode {
 fn say(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
     match log_format() {
         LogFormat::Json => complain(serde_json::json!({
-            "timestamp": in_words(SystemTime::now()),
+            "timestamp": rfc3339(SystemTime::now()),
             "level": "ERROR",
             "message": format!("{name}: {what}"),
             "hint": hint,
@@ -157,7 +157,7 @@ pub fn diagnosis(error: &anyhow::Error) -> Diagnosis {
         return known.diagnosis.clone();
     }
     let (step, class) = match find::<Status>(error).map(Status::code) {
-        _ if find::<Usage>(error).is_some() => (Step::Configuration, Class::Usage),
+        _ if find::<UsageError>(error).is_some() => (Step::Configuration, Class::Usage),
         Some(Code::PermissionDenied | Code::Unauthenticated) => (Step::Token, Class::Token),
         Some(Code::Unavailable | Code::DeadlineExceeded) => (Step::Grpc, Class::Unreachable),
         _ => (Step::Grpc, Class::Other),
@@ -192,7 +192,7 @@ pub struct Failed {
 /// Arguments that only the program can judge, and refuses: exit code 64.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Usage(pub String);
+pub struct UsageError(pub String);
 
 /// Done at the first SIGINT or SIGTERM from this call on, whenever it is awaited, with its name.
 /// Where no signal can be received it is never done, and a signal ends the process by itself. Needs

@@ -70,7 +70,7 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     for wrong in Wrong::ALL {
         match refusals::attempt(&stack, wrong).await {
             Ok(refused) => {
-                print_line(format!("refused   {}", wrong.in_words()))?;
+                print_line(format!("refused   {}", wrong.description()))?;
                 print_line(format!("          {}", refused.answer))?;
                 print_line(format!("          because {}", refused.because))?;
             }
@@ -78,7 +78,7 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
                 surprises += 1;
                 print_line(format!(
                     "WRONG     {}: {}",
-                    wrong.in_words(),
+                    wrong.description(),
                     keyutil::chain(error.as_ref())
                 ))?;
             }

@@ -58,7 +58,7 @@ impl Wrong {
     ];
 
     /// What is tried, in words.
-    pub fn in_words(self) -> &'static str {
+    pub fn description(self) -> &'static str {
         match self {
             Self::NoCertificate => "no client certificate",
             Self::UnknownAuthority => "client certificate of an unknown CA",

@@ -183,7 +183,7 @@ async fn soak(
 
 /// Refuses a soak that cannot pass, before anything is started.
 fn check(options: &SoakOptions) -> anyhow::Result<()> {
-    let usage = |text: &str| keyutil::program::Usage(text.to_owned());
+    let usage = |text: &str| keyutil::program::UsageError(text.to_owned());
     ensure!(
         options.duration >= Duration::from_secs(30),
         usage("--duration: every credential is to be replaced twice, which takes 30 s at least")

@@ -106,7 +106,7 @@ impl Load<'_> {
         let mut run_id = None;
         let ended = match self.deadline {
             Some(deadline) if deadline.left().is_zero() => {
-                let limit = in_words(deadline.limit);
+                let limit = rfc3339(deadline.limit);
                 let words = format!("workflow `{workflow_id}` was not started in {limit}");
                 Err(Failure::late(words, Lateness::NotStarted))
             }
@@ -190,12 +190,12 @@ impl Load<'_> {
 }
 
 fn too_late(workflow_id: &str, limit: Duration) -> Failure {
-    let limit = in_words(limit);
+    let limit = rfc3339(limit);
     let words = format!("workflow `{workflow_id}` was not finished within {limit}");
     Failure::late(words, Lateness::NotFinished)
 }
 
-fn in_words(limit: Duration) -> String {
+fn rfc3339(limit: Duration) -> String {
     humantime::format_duration(limit).to_string()
 }
 

@@ -18,7 +18,7 @@ use secrecy::SecretString;
 use tracing::{error, info};
 
 use keyutil::{
-    base::{chain, redact::is_content, time::in_words},
+    base::{chain, redact::is_content, time::rfc3339},
     credentials::{Credential, Refresh, TokenSource},
     status::{CredentialsStatus, Failure},
     token::ClaimsTemplate,
@@ -135,11 +135,11 @@ impl Renewal {
         let mut reasons = Vec::new();
         if let Some(failure) = &state.status.last_failure {
             let until = state.status.valid_until.map_or_else(String::new, |until| {
-                format!("; the token before expires at {}", in_words(until))
+                format!("; the token before expires at {}", rfc3339(until))
             });
             reasons.push(format!(
                 "no token was written since {}: {}{until}",
-                in_words(failure.since),
+                rfc3339(failure.since),
                 failure.reason
             ));
         }
@@ -190,7 +190,7 @@ impl Renewal {
             info!(
                 path = %output.path().display(),
                 token = token.identify(),
-                expires_at = token.expires_at().map(in_words),
+                expires_at = token.expires_at().map(rfc3339),
                 "token written"
             );
         }

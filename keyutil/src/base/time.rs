@@ -13,7 +13,7 @@ pub const LAST_SECOND: u64 = 253_402_300_799;
 /// # Errors
 /// Those of the serializer.
 pub fn serialize<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    in_words(*time).serialize(serializer)
+    rfc3339(*time).serialize(serializer)
 }
 
 /// Serializes an optional time as RFC 3339 text, for `#[serde(with = "time::option")]`.
@@ -28,20 +28,20 @@ pub mod option {
         time: &Option<SystemTime>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        time.map(in_words).serialize(serializer)
+        time.map(rfc3339).serialize(serializer)
     }
 }
 
 /// Text, because `humantime` panics on times that no calendar of ours has: certificates may be
 /// valid until the year 9999, and a token until whenever its issuer says.
-pub fn in_words(time: SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     within_the_calendar(time, |time| {
         humantime::format_rfc3339_millis(time).to_string()
     })
 }
 
 /// The same to the second, for what is of no finer grain.
-pub fn to_the_second(time: SystemTime) -> String {
+pub fn rfc3339_seconds(time: SystemTime) -> String {
     within_the_calendar(time, |time| {
         humantime::format_rfc3339_seconds(time).to_string()
     })
@@ -57,7 +57,7 @@ fn within_the_calendar(time: SystemTime, shown: impl Fn(SystemTime) -> String) -
 
 /// A time to the second, and how far away it is.
 pub fn when(time: SystemTime, now: SystemTime) -> String {
-    let shown = to_the_second(time);
+    let shown = rfc3339_seconds(time);
     match time.duration_since(now) {
         Ok(left) => format!("{shown} (in {})", roughly(left)),
         Err(past) => format!("{shown} ({} ago)", roughly(past.duration())),
@@ -82,10 +82,10 @@ mod tests {
     #[test]
     fn times_are_told_and_those_beyond_the_calendar_do_no_harm() {
         let second = UNIX_EPOCH + Duration::from_millis(1_500);
-        assert_eq!(in_words(second), "1970-01-01T00:00:01.500Z");
+        assert_eq!(rfc3339(second), "1970-01-01T00:00:01.500Z");
         let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
-        assert_eq!(in_words(far), "after the year 9999");
+        assert_eq!(rfc3339(far), "after the year 9999");
         let before = UNIX_EPOCH - Duration::from_secs(1);
-        assert_eq!(in_words(before), "before 1970");
+        assert_eq!(rfc3339(before), "before 1970");
     }
 }

@@ -19,7 +19,7 @@ use tonic::{Code, Status, codec::CompressionEncoding, service::interceptor::Inte
 
 use super::ConnectError;
 use crate::{
-    base::{causes, time::in_words},
+    base::{causes, time::rfc3339},
     credentials::{Credential, Identity, Token, TokenSource},
     explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
     token::Role,
@@ -323,7 +323,7 @@ pub fn explain_connection(
     }
     if source.server_certificate_error().is_some() {
         let trust = credentials.trust.as_ref();
-        let trusted = trust.map(|trust| trust.in_words()).unwrap_or_default();
+        let trusted = trust.map(ToString::to_string).unwrap_or_default();
         return ConnectError::ServerCertificate {
             target,
             trusted,
@@ -372,8 +372,8 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &ConnectorError
         return format!(
             "by the clock of this machine the certificate is valid from {} to {}: set this clock or \
              the server's, or have the certificate, or its CA's, renewed",
-            in_words(identity.leaf().not_before),
-            in_words(identity.leaf().not_after),
+            rfc3339(identity.leaf().not_before),
+            rfc3339(identity.leaf().not_after),
         );
     }
     "have the certificate issued by a CA that the server trusts for clients (`clientCaFiles`; a new \

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::{
 
 use super::reload::{Credential, LoadError, Reloading};
 use crate::{
-    base::{chain, time::to_the_second},
+    base::{chain, time::rfc3339_seconds},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
     x509::{
         certificate::{self, CertificateError, CertificateSummary},
@@ -71,15 +71,15 @@ impl Identity {
         if summary.not_after < now {
             return Err(IdentityError::Expired {
                 serial: summary.serial,
-                at: to_the_second(summary.not_after),
-                now: to_the_second(now),
+                at: rfc3339_seconds(summary.not_after),
+                now: rfc3339_seconds(now),
             });
         }
         if summary.not_before > now {
             return Err(IdentityError::NotYetValid {
                 serial: summary.serial,
-                from: to_the_second(summary.not_before),
-                now: to_the_second(now),
+                from: rfc3339_seconds(summary.not_before),
+                now: rfc3339_seconds(now),
             });
         }
         Ok(Self {

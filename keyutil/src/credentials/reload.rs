@@ -21,7 +21,7 @@ use tracing::{debug, error, info, warn};
 
 use super::watcher::Refresh;
 use crate::{
-    base::{chain, read::read_regular, redact::is_content, time::to_the_second},
+    base::{chain, read::read_regular, redact::is_content, time::rfc3339_seconds},
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
     status::{CredentialStatus, Failure},
 };
@@ -193,7 +193,7 @@ impl<T: Credential> Reloading<T> {
     fn accept(&self, state: &mut State, found: Fingerprint, value: T) {
         let before = self.peek().identify();
         let now = value.identify();
-        let expires = value.expires_at().map(to_the_second);
+        let expires = value.expires_at().map(rfc3339_seconds);
         self.shared.current.store(Arc::new(value));
         state.since = SystemTime::now();
         state.good = found;

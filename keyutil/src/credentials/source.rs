@@ -1,6 +1,6 @@
 //! Where the token comes from: minted here, read from a file, or fixed.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::{
     minter::Minter,
@@ -102,22 +102,21 @@ impl TokenSource {
             }
         }
     }
+}
 
-    /// Where tokens come from, in words.
-    pub fn in_words(&self) -> String {
-        let path = |files: &[PathBuf]| files.first().map(|path| path.display().to_string());
+impl fmt::Display for TokenSource {
+    /// Where tokens come from.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = |files: &[PathBuf]| {
+            let path = files.first().map(|path| path.display().to_string());
+            path.unwrap_or_default()
+        };
         match self {
-            Self::Minted(minter) => format!(
-                "minted with the key in `{}`",
-                path(minter.key().files()).unwrap_or_default()
-            ),
-            Self::File(token) => {
-                format!(
-                    "from the file `{}`",
-                    path(token.files()).unwrap_or_default()
-                )
+            Self::Minted(minter) => {
+                write!(f, "minted with the key in `{}`", path(minter.key().files()))
             }
-            Self::Fixed(_) => "from `TEMPORAL_API_KEY`".to_owned(),
+            Self::File(token) => write!(f, "from the file `{}`", path(token.files())),
+            Self::Fixed(_) => f.write_str("from `TEMPORAL_API_KEY`"),
         }
     }
 }

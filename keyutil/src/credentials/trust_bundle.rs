@@ -84,11 +84,12 @@ impl TrustBundle {
     pub fn authorities(&self) -> &[CertificateSummary] {
         &self.authorities
     }
+}
 
-    /// What is trusted, in words.
-    pub fn in_words(&self) -> String {
+impl fmt::Display for TrustBundle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.authorities.is_empty() {
-            return "the CAs of this machine".to_owned();
+            return f.write_str("the CAs of this machine");
         }
         let names: Vec<_> = self
             .authorities
@@ -106,7 +107,7 @@ impl TrustBundle {
                 )
             })
             .collect();
-        names.join(", ")
+        f.write_str(&names.join(", "))
     }
 }
 
@@ -114,7 +115,7 @@ impl Credential for TrustBundle {
     const KIND: &'static str = "server CA";
 
     fn identify(&self) -> String {
-        self.in_words()
+        self.to_string()
     }
 
     /// The last one to expire: until then something in the bundle is of use.
@@ -128,7 +129,9 @@ impl Credential for TrustBundle {
 
 impl fmt::Debug for TrustBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Trust").field(&self.in_words()).finish()
+        f.debug_tuple("TrustBundle")
+            .field(&self.to_string())
+            .finish()
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{KeySetCheck, Refusal, of_token};
 use crate::{
-    base::time::in_words,
+    base::time::rfc3339,
     diagnosis::{Class, Diagnosis, Step},
     token::{Lifetime, Permission, Role, UnverifiedToken, permission},
 };
@@ -230,12 +230,12 @@ fn notes(token: &UnverifiedToken, namespace: &str) -> Vec<String> {
 fn clocks(token: &UnverifiedToken, now: SystemTime) -> Option<String> {
     let until = token.expires_at()?;
     let valid = match token.valid_from() {
-        Some(from) => format!("from {} to {}", in_words(from), in_words(until)),
-        None => format!("until {}", in_words(until)),
+        Some(from) => format!("from {} to {}", rfc3339(from), rfc3339(until)),
+        None => format!("until {}", rfc3339(until)),
     };
     Some(format!(
         "the clock of this machine, which shows {}, or the server's is wrong: the token is valid \
          {valid}",
-        in_words(now)
+        rfc3339(now)
     ))
 }

@@ -12,7 +12,7 @@ use clap::{ArgAction, Args, ValueEnum};
 use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
-use super::{Usage, complain};
+use super::{UsageError, complain};
 
 /// How much is logged, and in which form: always on standard error.
 #[derive(Args, Clone, Copy, Debug)]
@@ -74,16 +74,16 @@ impl LogArgs {
     /// Logs to standard error from here on.
     ///
     /// # Errors
-    /// [`Usage`], if more and less is asked for at once.
-    pub fn start(self) -> Result<(), Usage> {
+    /// [`UsageError`], if more and less is asked for at once.
+    pub fn start(self) -> Result<(), UsageError> {
         self.start_at(DEFAULT_FILTER)
     }
 
     /// The same, with another filter where neither a flag nor `RUST_LOG` says what to log.
     ///
     /// # Errors
-    /// [`Usage`], if more and less is asked for at once.
-    pub fn start_at(self, default_filter: &str) -> Result<(), Usage> {
+    /// [`UsageError`], if more and less is asked for at once.
+    pub fn start_at(self, default_filter: &str) -> Result<(), UsageError> {
         // A second call, from a test in the same process, changes nothing.
         let _ = CHOSEN.set(self.log_format);
         let chosen = self.filter(std::env::var_os("RUST_LOG"), default_filter)?;
@@ -113,7 +113,11 @@ impl LogArgs {
         Ok(())
     }
 
-    fn filter(self, rust_log: Option<OsString>, default_filter: &str) -> Result<Chosen, Usage> {
+    fn filter(
+        self,
+        rust_log: Option<OsString>,
+        default_filter: &str,
+    ) -> Result<Chosen, UsageError> {
         let flag = match (self.verbose, self.quiet) {
             (0, false) => None,
             (0, true) => Some(format!("warn,{RETRIES}=off")),
@@ -122,7 +126,7 @@ impl LogArgs {
             // clap sees it only if both stand on the same side of the subcommand.
             (_, true) => {
                 let both = "`--verbose` and `--quiet` cannot be used together";
-                return Err(Usage(both.to_owned()));
+                return Err(UsageError(both.to_owned()));
             }
         };
         if let Some(directives) = flag {
@@ -185,7 +189,7 @@ const DEFAULT_FILTER: &str =
     "info,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_client::retry=off";
 
 /// What `-v` shows more of: the packages of this workspace.
-const OUR_CRATES: [&str; 4] = ["keyutil", "worker", "starter", "sandbox"];
+const OUR_CRATES: [&str; 5] = ["keyutil", "keyutil_cli", "worker", "starter", "sandbox"];
 
 static CHOSEN: OnceLock<LogFormat> = OnceLock::new();
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Phase, Status};
-use crate::base::time::in_words;
+use crate::base::time::rfc3339;
 
 /// For how long a worker may go without a poll that went well. The server answers an idle poll
 /// after 60 s, and the SDK gives up on one after 70 s. A worker polls for what it has room for, so
@@ -46,7 +46,7 @@ fn phase(status: &Status, now: SystemTime) -> Option<String> {
             let silent = age(last.unwrap_or(*since).max(*since), now);
             (silent > POLL_LIMIT).then(|| {
                 let last = last.map_or("none ever has".to_owned(), |last| {
-                    format!("the last one did at {}", in_words(last))
+                    format!("the last one did at {}", rfc3339(last))
                 });
                 format!(
                     "no poll for tasks has succeeded for {}: {last}",
@@ -63,7 +63,7 @@ fn connection(status: &Status, now: SystemTime) -> Option<String> {
     (failing > FAILURE_LIMIT).then(|| {
         format!(
             "the connection has been failing since {}, {}: {}",
-            in_words(failure.since),
+            rfc3339(failure.since),
             seconds(failing),
             failure.reason
         )
@@ -83,13 +83,13 @@ fn token(status: &Status, now: SystemTime) -> Option<String> {
                 (None, Some(_)) => format!("`{from}` holds no newer one"),
                 (None, None) => format!("the one of {from} is never renewed"),
             };
-            format!("the token expired at {}, and {why}", in_words(at))
+            format!("the token expired at {}, and {why}", rfc3339(at))
         }),
         Some(minting) if token.in_use.is_none() || expired.is_some() => {
             let failure = minting.last_failure.as_ref()?;
             Some(format!(
                 "no token can be minted since {}: {}",
-                in_words(failure.since),
+                rfc3339(failure.since),
                 failure.reason
             ))
         }
@@ -102,7 +102,7 @@ fn refusals(status: &Status, now: SystemTime) -> Option<String> {
     let since = refusals.refusing_since?;
     Some(format!(
         "calls have been refused since {}, {}: {}",
-        in_words(since),
+        rfc3339(since),
         seconds(age(since, now)),
         refusals
             .last

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{base::time::in_words, diagnosis::Diagnosis};
+use crate::{base::time::rfc3339, diagnosis::Diagnosis};
 
 /// From the first time that it is told to the second; twice as long after each.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
@@ -145,7 +145,7 @@ impl LoggedFailure {
             reason = cause,
             hint,
             lasted = lasted.map(seconds),
-            the_worker_ends_at = ends_at.filter(|_| self.refusal).map(in_words),
+            the_worker_ends_at = ends_at.filter(|_| self.refusal).map(rfc3339),
             "calls fail"
         );
     }

@@ -101,7 +101,9 @@ pub(super) struct RecordingCertResolver {
 
 impl ResolvesClientCert for RecordingCertResolver {
     fn resolve(&self, issuers: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        let names = issuers.iter().map(|name| certificate::name_in_words(name));
+        let names = issuers
+            .iter()
+            .map(|name| certificate::distinguished_name(name));
         let _ = self.peer.asked.set(names.collect());
         self.certified.clone()
     }

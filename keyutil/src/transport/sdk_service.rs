@@ -32,7 +32,7 @@ use super::{
     local_cause::LocalCause,
 };
 use crate::{
-    base::{causes, chain, time::in_words},
+    base::{causes, chain, time::rfc3339},
     diagnosis::Diagnosis,
 };
 
@@ -229,7 +229,7 @@ const NAMESPACE: &str = "temporal-namespace";
 fn expired_on_the_way(refused: &Status, expired_at: SystemTime) -> Status {
     LocalCause::TokenExpiredOnTheWay.mark(Status::unavailable(format!(
         "the token of this call expired at {}, before the server looked at it: {}",
-        in_words(expired_at),
+        rfc3339(expired_at),
         refused.message()
     )))
 }

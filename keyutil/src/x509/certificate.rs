@@ -37,14 +37,14 @@ pub struct CertificateSummary {
     /// The IP addresses that it is valid for.
     pub ip_addresses: Vec<IpAddr>,
     /// The extended key usages. Empty when the certificate does not restrict its use.
-    pub usages: Vec<Usage>,
+    pub usages: Vec<KeyPurpose>,
     /// Whether it may sign other certificates.
     pub is_ca: bool,
 }
 
 /// What the key of a certificate may be used for (extended key usage).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Usage {
+pub enum KeyPurpose {
     /// To be a TLS server.
     ServerAuth,
     /// To be a TLS client.
@@ -103,17 +103,19 @@ impl CertificateSummary {
     /// Whether a peer that checks the extended key usage lets the holder be a TLS client.
     #[must_use]
     pub fn permits_client(&self) -> bool {
-        self.permits(&Usage::ClientAuth)
+        self.permits(&KeyPurpose::ClientAuth)
     }
 
     /// Whether a peer that checks the extended key usage lets the holder be a TLS server.
     #[must_use]
     pub fn permits_server(&self) -> bool {
-        self.permits(&Usage::ServerAuth)
+        self.permits(&KeyPurpose::ServerAuth)
     }
 
-    fn permits(&self, usage: &Usage) -> bool {
-        self.usages.is_empty() || self.usages.contains(usage) || self.usages.contains(&Usage::Any)
+    fn permits(&self, usage: &KeyPurpose) -> bool {
+        self.usages.is_empty()
+            || self.usages.contains(usage)
+            || self.usages.contains(&KeyPurpose::Any)
     }
 }
 
@@ -154,7 +156,7 @@ pub fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
 }
 
 /// A distinguished name in DER, such as a TLS server sends of the CAs that it accepts.
-pub fn name_in_words(der: &[u8]) -> String {
+pub fn distinguished_name(der: &[u8]) -> String {
     match X509Name::from_der(der) {
         Ok((_, name)) => printable(&name.to_string()),
         Err(_) => "a name that cannot be read".to_owned(),
@@ -232,12 +234,12 @@ fn read_address(octets: &[u8]) -> Result<IpAddr, CertificateError> {
     })
 }
 
-fn read_usages(usage: &ExtendedKeyUsage<'_>) -> Vec<Usage> {
-    let other = |name: &str| Usage::Other(name.to_owned());
+fn read_usages(usage: &ExtendedKeyUsage<'_>) -> Vec<KeyPurpose> {
+    let other = |name: &str| KeyPurpose::Other(name.to_owned());
     let known = [
-        (usage.server_auth, Usage::ServerAuth),
-        (usage.client_auth, Usage::ClientAuth),
-        (usage.any, Usage::Any),
+        (usage.server_auth, KeyPurpose::ServerAuth),
+        (usage.client_auth, KeyPurpose::ClientAuth),
+        (usage.any, KeyPurpose::Any),
         (usage.code_signing, other("codeSigning")),
         (usage.email_protection, other("emailProtection")),
         (usage.time_stamping, other("timeStamping")),

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use keyutil::{
     ConnectArgs, connect,
     diagnosis::ResultExt,
-    program::{self, Usage},
+    program::{self, UsageError},
     settings::Settings,
 };
 use keyutil_cli::namespace::{self, Registered};
@@ -49,7 +49,7 @@ pub async fn run(command: Namespace) -> anyhow::Result<()> {
     }) = command;
     if retention < DAY {
         let given = humantime::format_duration(retention);
-        return Err(Usage(format!("`--retention` must be 1 day or more: `{given}`")).into());
+        return Err(UsageError(format!("`--retention` must be 1 day or more: `{given}`")).into());
     }
     connect.mint_for_admin();
     let name = connect.namespace.trim().to_owned();

@@ -6,7 +6,7 @@ use clap::Args;
 use keyutil::{
     base::redact,
     diagnosis::Class,
-    program::{Failed, Usage},
+    program::{Failed, UsageError},
 };
 use reqwest::{Client, Url, redirect::Policy};
 
@@ -37,7 +37,7 @@ pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
         .filter(|url| matches!(url.scheme(), "http" | "https"))
         .ok_or_else(|| {
             let problem = "the URL must be like `http://127.0.0.1:9090/readyz`";
-            Usage(problem.to_owned())
+            UsageError(problem.to_owned())
         })?;
     // Of this machine, as a rule: without the proxy of the environment.
     let client = Client::builder()

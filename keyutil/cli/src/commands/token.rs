@@ -13,7 +13,7 @@ use clap::{Args, Subcommand};
 use keyutil::{
     base::{read::read_at_most, redact::is_content},
     diagnosis::ResultExt,
-    program::{self, Usage},
+    program::{self, UsageError},
     settings::{ClaimsArgs, SettingsErrors},
     token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, permission},
 };
@@ -156,7 +156,9 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     let text = read_token(&arguments)?;
     let raw = bare(&text);
     if raw.is_empty() {
-        return Err(Usage("there is no token to inspect: the input is empty".to_owned()).into());
+        return Err(
+            UsageError("there is no token to inspect: the input is empty".to_owned()).into(),
+        );
     }
     let token = UnverifiedToken::parse(raw)?;
     program::print_line(format_args!(
@@ -207,10 +209,10 @@ fn bare(text: &str) -> &str {
 }
 
 /// Refuses a key or token in place of the name of its file, which messages repeat.
-pub(super) fn check_name(path: &Path) -> Result<(), Usage> {
+pub(super) fn check_name(path: &Path) -> Result<(), UsageError> {
     if is_content(path) {
         let problem = "a key or token stands where the name of its file should";
-        return Err(Usage(problem.to_owned()));
+        return Err(UsageError(problem.to_owned()));
     }
     Ok(())
 }

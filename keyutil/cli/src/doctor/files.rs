@@ -108,10 +108,7 @@ fn look_at_identity(report: &mut Report, identity: &Identity, now: SystemTime) {
 }
 
 fn look_at_trust(report: &mut Report, trust: &TrustBundle, now: SystemTime) {
-    report.ok(
-        Step::Files,
-        format!("the server is verified with {}", trust.in_words()),
-    );
+    report.ok(Step::Files, format!("the server is verified with {trust}"));
     for authority in trust.authorities() {
         let what = format!("the CA certificate `{}`", authority.subject);
         soon(report, Step::Files, &what, authority, now);

@@ -77,7 +77,7 @@ pub(super) fn look(
         return;
     }
     let identity = token.identify();
-    report.ok(Step::Token, format!("{}: {identity}", source.in_words()));
+    report.ok(Step::Token, format!("{source}: {identity}"));
     report.detail(details);
     if token.header().len() > LARGE {
         report.warn(

@@ -31,7 +31,10 @@ fn everything_that_was_asked_for_is_read_back() {
     assert_eq!(summary.dns_names, ["*.temporal.local"]);
     let addresses = summary.ip_addresses.iter().map(ToString::to_string);
     assert_eq!(addresses.collect::<Vec<_>>(), ["::1", "10.0.0.7"]);
-    assert_eq!(summary.usages, [Usage::ServerAuth, Usage::ClientAuth]);
+    assert_eq!(
+        summary.usages,
+        [KeyPurpose::ServerAuth, KeyPurpose::ClientAuth]
+    );
     assert!(!summary.is_ca);
 }
 
@@ -40,10 +43,14 @@ fn no_restriction_permits_everything() {
     let mut summary = CertificateSummary::from_der(&LEAF).unwrap();
     for (usages, client, server) in [
         (vec![], true, true),
-        (vec![Usage::Any], true, true),
-        (vec![Usage::ServerAuth], false, true),
-        (vec![Usage::ClientAuth], true, false),
-        (vec![Usage::Other("codeSigning".to_owned())], false, false),
+        (vec![KeyPurpose::Any], true, true),
+        (vec![KeyPurpose::ServerAuth], false, true),
+        (vec![KeyPurpose::ClientAuth], true, false),
+        (
+            vec![KeyPurpose::Other("codeSigning".to_owned())],
+            false,
+            false,
+        ),
     ] {
         summary.usages = usages;
         let found = (summary.permits_client(), summary.permits_server());

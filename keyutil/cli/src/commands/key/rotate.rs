@@ -6,7 +6,7 @@ use clap::Args;
 use humantime::{format_duration, parse_duration};
 use keyutil::{
     diagnosis::ResultExt,
-    program::{self, Usage},
+    program::{self, UsageError},
 };
 use keyutil_cli::keys::keyring::{
     Keyring, KeyringError, PolicyError, Rotated, RotationPolicy, RotationTimes,
@@ -98,7 +98,7 @@ pub struct Times {
 
 impl Times {
     /// The waits.
-    pub fn policy(&self) -> Result<RotationPolicy, Usage> {
+    pub fn policy(&self) -> Result<RotationPolicy, UsageError> {
         let times = RotationTimes {
             refresh_interval: self.refresh_interval,
             token_lifetime: self.token_lifetime,
@@ -110,8 +110,8 @@ impl Times {
 }
 
 /// Durations that contradict each other are wrong arguments.
-pub fn usage(error: PolicyError) -> Usage {
-    Usage(error.to_string())
+pub fn usage(error: PolicyError) -> UsageError {
+    UsageError(error.to_string())
 }
 
 pub async fn rotate(arguments: Rotate) -> anyhow::Result<()> {

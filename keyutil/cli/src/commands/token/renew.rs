@@ -7,7 +7,7 @@ use keyutil::{
     credentials::FileWatcher,
     diagnosis::ResultExt,
     health::Health,
-    program::{self, Usage},
+    program::{self, UsageError},
     settings::SettingsErrors,
     token::{claims, permission},
 };
@@ -80,7 +80,7 @@ pub async fn run(arguments: Renew) -> anyhow::Result<()> {
 
 fn judged(error: RenewalError) -> anyhow::Error {
     if error.is_usage() {
-        Usage(error.to_string()).into()
+        UsageError(error.to_string()).into()
     } else {
         error.into()
     }
