@@ -15,7 +15,7 @@ use keyutil_cli::{
     keys::keyring::{KeyringError, RotationPolicy, RotationTimes, read_signing_key},
     pki::{
         self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, LeafOptions, Party,
-        RotateError, Step,
+        RotateError, RotationStep,
     },
 };
 use tokio::time::sleep;
@@ -169,8 +169,11 @@ impl<'a> Rotations<'a> {
 
     async fn client_ca(&self) -> anyhow::Result<Rotation> {
         let old = Certificate::copy(self.stack, Party::Worker)?;
-        self.step(AuthorityKind::Clients, Step::Trust).await?;
-        let reissued = self.step(AuthorityKind::Clients, Step::Reissue).await?;
+        self.step(AuthorityKind::Clients, RotationStep::Trust)
+            .await?;
+        let reissued = self
+            .step(AuthorityKind::Clients, RotationStep::Reissue)
+            .await?;
         let replaced = Instant::now();
         let new = |party| {
             let mut leaves = reissued.leaves.iter();
@@ -184,7 +187,8 @@ impl<'a> Rotations<'a> {
         old.is_accepted(self.stack)
             .await
             .context("a certificate of the old CA was refused too early")?;
-        self.step(AuthorityKind::Clients, Step::Retire).await?;
+        self.step(AuthorityKind::Clients, RotationStep::Retire)
+            .await?;
         evidence::until_refused(EFFECT_LIMIT, async || old.is_accepted(self.stack).await)
             .await
             .context("a certificate of the old client CA")?;
@@ -200,8 +204,11 @@ impl<'a> Rotations<'a> {
 
     async fn frontend_ca(&self) -> anyhow::Result<Rotation> {
         let old = evidence::OldTrust::copy(self.stack)?;
-        self.step(AuthorityKind::Frontend, Step::Trust).await?;
-        let reissued = self.step(AuthorityKind::Frontend, Step::Reissue).await?;
+        self.step(AuthorityKind::Frontend, RotationStep::Trust)
+            .await?;
+        let reissued = self
+            .step(AuthorityKind::Frontend, RotationStep::Reissue)
+            .await?;
         let replaced = Instant::now();
         let leaf = reissued.leaves.first().context("no new certificate")?;
         self.until("the new certificate of the server", Duration::ZERO, |now| {
@@ -211,7 +218,8 @@ impl<'a> Rotations<'a> {
         })
         .await?;
         let seen_after = replaced.elapsed();
-        self.step(AuthorityKind::Frontend, Step::Retire).await?;
+        self.step(AuthorityKind::Frontend, RotationStep::Retire)
+            .await?;
         ensure!(
             old.refuses_the_server(self.stack).await?,
             "a client that trusts the old CA alone still accepts the server"
@@ -227,7 +235,11 @@ impl<'a> Rotations<'a> {
     }
 
     /// Does one step of a CA's rotation as soon as it may be done.
-    async fn step(&self, kind: AuthorityKind, step: Step) -> anyhow::Result<AuthorityRotated> {
+    async fn step(
+        &self,
+        kind: AuthorityKind,
+        step: RotationStep,
+    ) -> anyhow::Result<AuthorityRotated> {
         let options = AuthorityOptions {
             refresh_interval: REFRESH,
             propagation: PROPAGATION,

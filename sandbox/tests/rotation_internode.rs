@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use keyutil::ConnectArgs;
 use keyutil_cli::pki::{
-    self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, Party, RotateError, Step,
+    self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, Party, RotateError,
+    RotationStep,
 };
 use sandbox::{
     Stack, StackOptions,
@@ -46,13 +47,13 @@ async fn with_a_restart_before_the_new_certificate_nothing_fails_and_the_old_one
         [ports.internal_frontend(), ports.history()].map(|port| member(old.clone(), port));
     probe(&old_to_frontend).await.unwrap();
 
-    step(&stack, Step::Trust, false).await;
+    step(&stack, RotationStep::Trust, false).await;
     load.more(20).await;
     stack.kill_server().await.unwrap();
     stack.start_server().await.unwrap();
     load.more(20).await;
 
-    let reissued = step(&stack, Step::Reissue, true).await;
+    let reissued = step(&stack, RotationStep::Reissue, true).await;
     let new = member(
         stack.connect_args(Party::Internode),
         ports.internal_frontend(),
@@ -62,7 +63,7 @@ async fn with_a_restart_before_the_new_certificate_nothing_fails_and_the_old_one
     load.more(20).await;
     probe(&old_to_frontend).await.unwrap();
 
-    step(&stack, Step::Retire, true).await;
+    step(&stack, RotationStep::Retire, true).await;
     until_certificate_refused(&old_to_frontend).await;
     until_certificate_refused(&old_to_history).await;
     probe(&new).await.unwrap();
@@ -87,8 +88,8 @@ async fn without_a_restart_the_services_refuse_each_other_on_new_connections() {
     let worker = observed_worker(&stack).await;
     let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
 
-    step(&stack, Step::Trust, false).await;
-    step(&stack, Step::Reissue, true).await;
+    step(&stack, RotationStep::Trust, false).await;
+    step(&stack, RotationStep::Reissue, true).await;
     // The server's own worker, whose connections to the internal frontend end by age as those of
     // clients do. Those between frontend, history and matching do not.
     until_in_log(&stack, UNKNOWN, 0).await;
@@ -104,7 +105,7 @@ async fn without_a_restart_the_services_refuse_each_other_on_new_connections() {
 }
 
 /// Does it as soon as it may be done.
-async fn step(stack: &Stack, step: Step, servers_restarted: bool) -> AuthorityRotated {
+async fn step(stack: &Stack, step: RotationStep, servers_restarted: bool) -> AuthorityRotated {
     let options = AuthorityOptions {
         refresh_interval: REFRESH,
         propagation: Duration::from_secs(2),

@@ -15,7 +15,7 @@ use keyutil_cli::{
     keys::keyring::{KeyringError, RotationPolicy, RotationTimes},
     pki::{
         self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, LeafOptions, Party,
-        RotateError, Step,
+        RotateError, RotationStep,
     },
 };
 use sandbox::{Stack, StackOptions, guard::Signal, stack::REFRESH};
@@ -55,7 +55,7 @@ async fn credentials_that_rotate_while_a_worker_stops_are_used_for_its_last_call
     })
     .await;
     // The steps that everybody must have seen before the next.
-    authority_step(&stack, Step::Trust).await;
+    authority_step(&stack, RotationStep::Trust).await;
     let before = SystemTime::now();
     let signing = policy();
     let ring = stack.keyring();
@@ -74,7 +74,7 @@ async fn credentials_that_rotate_while_a_worker_stops_are_used_for_its_last_call
     let layout = Layout::new(&stack.certs());
     let options = LeafOptions::default();
     pki::rotate_leaf(&layout, Party::Worker, &options, SystemTime::now).unwrap();
-    let reissued = authority_step(&stack, Step::Reissue).await;
+    let reissued = authority_step(&stack, RotationStep::Reissue).await;
     match ring.rotate(&signing, SystemTime::now) {
         Ok(_) => {}
         Err(KeyringError::TooEarly { left, .. }) => panic!("{left:?} left"),
@@ -118,7 +118,7 @@ fn policy() -> RotationPolicy {
 }
 
 /// Does one step of the rotation of the CA of clients, as soon as it may be done.
-async fn authority_step(stack: &Stack, step: Step) -> AuthorityRotated {
+async fn authority_step(stack: &Stack, step: RotationStep) -> AuthorityRotated {
     let options = AuthorityOptions {
         refresh_interval: REFRESH,
         propagation: PROPAGATION,

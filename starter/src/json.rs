@@ -21,7 +21,7 @@ pub struct Object {
     check: bool,
     /// From the first step to the last.
     duration_ms: u128,
-    credentials: Credentials,
+    credentials: CredentialsObject,
     workflows: Vec<Workflow>,
     /// Of the workflows that ended well.
     latency_ms: Option<Quantiles>,
@@ -31,7 +31,7 @@ pub struct Object {
 
 /// What was presented. One that there was not is null.
 #[derive(Default, Serialize)]
-struct Credentials {
+struct CredentialsObject {
     token_kid: Option<String>,
     client_certificate: Option<Presented>,
     server_certificate: Option<Presented>,
@@ -80,7 +80,7 @@ impl Object {
             task_queue: about.task_queue,
             check: about.check,
             duration_ms: took.as_millis(),
-            credentials: status.map(Credentials::of).unwrap_or_default(),
+            credentials: status.map(CredentialsObject::of).unwrap_or_default(),
             workflows: outcomes.iter().map(Workflow::of).collect(),
             latency_ms: Quantiles::of(&Latencies::of(outcomes)),
             failure,
@@ -88,7 +88,7 @@ impl Object {
     }
 }
 
-impl Credentials {
+impl CredentialsObject {
     fn of(status: Status) -> Self {
         let handshake = status.connection.last_handshake;
         let (client, server) = match handshake {

@@ -47,7 +47,7 @@ pub struct Outcome {
     pub workflow_id: String,
     /// Of one that was started.
     pub run_id: Option<String>,
-    pub ended: Result<Done, Failure>,
+    pub ended: Result<Done, FailedRun>,
 }
 
 /// A workflow that ended well.
@@ -59,7 +59,7 @@ pub struct Done {
 
 /// Why there is no result of a workflow.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct FailedRun {
     /// The whole chain of the error.
     pub words: String,
     pub diagnosis: Diagnosis,
@@ -75,7 +75,7 @@ pub enum Lateness {
     NotFinished,
 }
 
-impl Failure {
+impl FailedRun {
     pub fn of(error: &anyhow::Error) -> Self {
         Self {
             words: keyutil::chain(error.as_ref()),
@@ -108,7 +108,7 @@ impl Load<'_> {
             Some(deadline) if deadline.left().is_zero() => {
                 let limit = rfc3339(deadline.limit);
                 let words = format!("workflow `{workflow_id}` was not started in {limit}");
-                Err(Failure::late(words, Lateness::NotStarted))
+                Err(FailedRun::late(words, Lateness::NotStarted))
             }
             Some(deadline) => {
                 let result = self.result(&workflow_id, &mut run_id);
@@ -131,7 +131,7 @@ impl Load<'_> {
         &self,
         workflow_id: &str,
         run_id: &mut Option<String>,
-    ) -> Result<String, Failure> {
+    ) -> Result<String, FailedRun> {
         let options = WorkflowStartOptions::new(self.task_queue.as_str(), workflow_id)
             .execution_timeout(self.workflow_timeout)
             .build();
@@ -156,8 +156,8 @@ impl Load<'_> {
         })
     }
 
-    fn failed(&self, error: impl Into<anyhow::Error>, context: String) -> Failure {
-        let mut failure = Failure::of(&self.connection.observer().diagnosed(error.into()));
+    fn failed(&self, error: impl Into<anyhow::Error>, context: String) -> FailedRun {
+        let mut failure = FailedRun::of(&self.connection.observer().diagnosed(error.into()));
         // The words of the SDK are those of the status; the diagnosis has the same in better ones.
         failure.words = format!("{context}: {}", failure.diagnosis.cause);
         failure
@@ -189,10 +189,10 @@ impl Load<'_> {
     }
 }
 
-fn too_late(workflow_id: &str, limit: Duration) -> Failure {
+fn too_late(workflow_id: &str, limit: Duration) -> FailedRun {
     let limit = rfc3339(limit);
     let words = format!("workflow `{workflow_id}` was not finished within {limit}");
-    Failure::late(words, Lateness::NotFinished)
+    FailedRun::late(words, Lateness::NotFinished)
 }
 
 fn rfc3339(limit: Duration) -> String {

@@ -27,8 +27,8 @@ use tracing::warn;
 use worker::DEFAULT_TASK_QUEUE;
 
 use json::{About, Object};
-use load::{Deadline, Failure, Lateness, Load, Outcome};
-use report::Report;
+use load::{Deadline, FailedRun, Lateness, Load, Outcome};
+use report::Summary;
 
 /// Starts hello workflows and prints their results
 #[derive(Parser)]
@@ -125,7 +125,7 @@ fn print(
             let text = match run.checked {
                 Some(checked) => checked,
                 None if run.outcomes.is_empty() => String::new(),
-                None => Report::of(&run.outcomes).to_string(),
+                None => Summary::of(&run.outcomes).to_string(),
             };
             if !text.is_empty() {
                 program::print_line(text)?;
@@ -217,7 +217,7 @@ impl Run {
                 .filter_map(|one| one.ended.as_ref().err())
         };
         let mut first = failures().next()?.clone();
-        let is_late = |failure: &&Failure| failure.lateness == Some(Lateness::NotFinished);
+        let is_late = |failure: &&FailedRun| failure.lateness == Some(Lateness::NotFinished);
         if let Some(late) = failures().find(is_late) {
             first = late.clone();
             // The time is up, so what is not known at once stays unknown.
@@ -238,7 +238,7 @@ impl Run {
             };
         }
         Some(Diagnosis {
-            cause: Report::of(&self.outcomes).counted(&first.words),
+            cause: Summary::of(&self.outcomes).counted(&first.words),
             ..first.diagnosis
         })
     }

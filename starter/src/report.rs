@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use crate::load::Outcome;
 
 /// The results, failures and latencies of a run.
-pub struct Report {
+pub struct Summary {
     /// How often each result came.
     results: BTreeMap<String, usize>,
     latencies: Latencies,
@@ -33,7 +33,7 @@ impl Latencies {
     }
 }
 
-impl Report {
+impl Summary {
     pub fn of(outcomes: &[Outcome]) -> Self {
         let mut report = Self {
             results: BTreeMap::new(),
@@ -63,7 +63,7 @@ impl Report {
 }
 
 /// As it is printed: of a single workflow its result alone.
-impl fmt::Display for Report {
+impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.all() == 1 {
             return match self.results.keys().next() {
@@ -96,7 +96,7 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Done, Failure};
+    use crate::load::{Done, FailedRun};
 
     fn done(milliseconds: u64) -> Outcome {
         Outcome {
@@ -111,7 +111,7 @@ mod tests {
 
     fn refused() -> Outcome {
         Outcome {
-            ended: Err(Failure::of(&anyhow::anyhow!("refused"))),
+            ended: Err(FailedRun::of(&anyhow::anyhow!("refused"))),
             ..done(1)
         }
     }
@@ -120,7 +120,7 @@ mod tests {
     fn quantiles_are_of_what_was_measured() {
         let outcomes: Vec<_> = (1..=100).rev().map(done).collect();
         assert_eq!(
-            Report::of(&outcomes).to_string(),
+            Summary::of(&outcomes).to_string(),
             "Workflow result: Hello! (100 times)\nfailed: 0\n\
              latency: median 50 ms, 95% 95 ms, 99% 99 ms, worst 100 ms"
         );
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn failures_are_counted() {
-        let report = Report::of(&[done(1), refused()]);
+        let report = Summary::of(&[done(1), refused()]);
         assert!(report.to_string().contains("failed: 1"));
         assert_eq!(
             report.counted("refused"),
@@ -138,14 +138,17 @@ mod tests {
 
     #[test]
     fn a_run_without_success_has_no_latencies() {
-        assert_eq!(Report::of(&[refused(), refused()]).to_string(), "failed: 2");
+        assert_eq!(
+            Summary::of(&[refused(), refused()]).to_string(),
+            "failed: 2"
+        );
     }
 
     #[test]
     fn of_one_workflow_nothing_is_told_but_its_result() {
-        let report = Report::of(&[done(1)]);
+        let report = Summary::of(&[done(1)]);
         assert_eq!(report.to_string(), "Workflow result: Hello!");
-        let report = Report::of(&[refused()]);
+        let report = Summary::of(&[refused()]);
         assert_eq!(report.to_string(), "");
         assert_eq!(report.counted("refused"), "refused");
     }

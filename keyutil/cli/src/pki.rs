@@ -31,12 +31,12 @@ pub use bundle::{BundleError, FileError};
 pub use error::{AuthorityError, Mistake, PkiError};
 pub use init::{Existing, InitOptions, Initialized, Written, init};
 pub use layout::{AuthorityFiles, AuthorityKind, Layout, Party, PartyFiles};
-pub use list::{ListedAuthority, ListedLeaf, Listing, Role, list};
+pub use list::{AuthorityRole, ListedAuthority, ListedLeaf, Listing, list};
 pub use request::{
     AlternativeName, AuthorityRequest, BACK_DATED, LeafRequest, NameError, Purpose, Validity,
     ValidityError,
 };
 pub use rotate::{
-    AuthorityOptions, AuthorityRotated, LeafOptions, LeafRotated, NextStep, RotateError, Step,
-    next_step, rotate_authority, rotate_leaf,
+    AuthorityOptions, AuthorityRotated, LeafOptions, LeafRotated, NextStep, RotateError,
+    RotationStep, next_step, rotate_authority, rotate_leaf,
 };

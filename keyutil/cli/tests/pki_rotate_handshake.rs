@@ -18,8 +18,8 @@ use client::look;
 use handshake::{Side, handshake};
 use keyutil::ConnectArgs;
 use keyutil_cli::pki::{
-    AuthorityKind, AuthorityOptions, InitOptions, Layout, Leaf, LeafOptions, Party, Step, init,
-    rotate_authority, rotate_leaf,
+    AuthorityKind, AuthorityOptions, InitOptions, Layout, Leaf, LeafOptions, Party, RotationStep,
+    init, rotate_authority, rotate_leaf,
 };
 use peer::{Peer, call, mutual};
 use tempfile::TempDir;
@@ -52,7 +52,11 @@ impl History {
             ..AuthorityOptions::default()
         };
         let mut now = SystemTime::now();
-        for step in [Step::Trust, Step::Reissue, Step::Retire] {
+        for step in [
+            RotationStep::Trust,
+            RotationStep::Reissue,
+            RotationStep::Retire,
+        ] {
             rotate_authority(&layout, kind, step, &options, || now).unwrap();
             now += options.wait();
             servers.push(Side::read(&layout, server));
@@ -158,10 +162,14 @@ async fn a_running_worker_goes_through_the_rotation_of_both_cas() {
     let mut now = SystemTime::now();
     let mut serials = vec![call(opened.session().channel()).await.serial];
     for kind in [AuthorityKind::Clients, AuthorityKind::Frontend] {
-        for step in [Step::Trust, Step::Reissue, Step::Retire] {
+        for step in [
+            RotationStep::Trust,
+            RotationStep::Reissue,
+            RotationStep::Retire,
+        ] {
             rotate_authority(&layout, kind, step, &options, || now).unwrap();
             now += options.wait();
-            if step == Step::Retire {
+            if step == RotationStep::Retire {
                 look(&opened);
                 serials.push(call(opened.session().channel()).await.serial);
                 peer.present(server(&layout));

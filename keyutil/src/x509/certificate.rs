@@ -106,12 +106,6 @@ impl CertificateSummary {
         self.permits(&KeyPurpose::ClientAuth)
     }
 
-    /// Whether a peer that checks the extended key usage lets the holder be a TLS server.
-    #[must_use]
-    pub fn permits_server(&self) -> bool {
-        self.permits(&KeyPurpose::ServerAuth)
-    }
-
     fn permits(&self, usage: &KeyPurpose) -> bool {
         self.usages.is_empty()
             || self.usages.contains(usage)

@@ -30,7 +30,7 @@ pub struct ListedAuthority {
     /// What it signs.
     pub kind: AuthorityKind,
     /// What it is in the rotation.
-    pub role: Role,
+    pub role: AuthorityRole,
     /// `None` if it cannot be read.
     pub certificate: Option<CertificateSummary>,
     /// How the rotation goes on. Only said of the CA that issues, and only if the files tell.
@@ -39,7 +39,7 @@ pub struct ListedAuthority {
 
 /// What a CA is in its rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
+pub enum AuthorityRole {
     /// It signs.
     Issues,
     /// It is trusted, and will sign.
@@ -101,16 +101,17 @@ impl Listing {
             }
         };
         for (role, path) in [
-            (Role::Issues, layout.authority(kind).certificate),
-            (Role::Next, layout.next_authority(kind).certificate),
-            (Role::Previous, layout.previous_authority(kind)),
+            (AuthorityRole::Issues, layout.authority(kind).certificate),
+            (AuthorityRole::Next, layout.next_authority(kind).certificate),
+            (AuthorityRole::Previous, layout.previous_authority(kind)),
         ] {
             // What is wrong with the file has been said.
             let read = Bundle::read(&path);
-            if role != Role::Issues && read.as_ref().is_err_and(FileError::is_missing) {
+            if role != AuthorityRole::Issues && read.as_ref().is_err_and(FileError::is_missing) {
                 continue;
             }
-            let interrupted = role == Role::Next && next.is_some_and(|next| !next.is_under_way());
+            let interrupted =
+                role == AuthorityRole::Next && next.is_some_and(|next| !next.is_under_way());
             if interrupted {
                 let problem = "the step `trust` was interrupted: run it again";
                 self.problems.push(format!("{owner}: {problem}"));
@@ -121,7 +122,7 @@ impl Listing {
                 kind,
                 role,
                 certificate,
-                next: next.filter(|_| role == Role::Issues),
+                next: next.filter(|_| role == AuthorityRole::Issues),
             });
         }
     }

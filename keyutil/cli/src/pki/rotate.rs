@@ -72,7 +72,7 @@ pub fn rotate_leaf(
 pub fn rotate_authority(
     layout: &Layout,
     kind: AuthorityKind,
-    step: Step,
+    step: RotationStep,
     options: &AuthorityOptions,
     clock: impl FnOnce() -> SystemTime,
 ) -> Result<AuthorityRotated, RotateError> {
@@ -141,13 +141,13 @@ pub struct LeafOptions {
 /// What [`rotate_authority`] is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuthorityOptions {
-    /// How long the new CA is valid. Only [`Step::Trust`] makes one.
+    /// How long the new CA is valid. Only [`RotationStep::Trust`] makes one.
     pub lifetime: Duration,
     /// How often the server looks for new files (`global.tls.refreshInterval`).
     pub refresh_interval: Duration,
     /// How long a replaced file takes to reach its readers.
     pub propagation: Duration,
-    /// Every temporal-server was restarted since [`Step::Trust`]: asked of the internode CA.
+    /// Every temporal-server was restarted since [`RotationStep::Trust`]: asked of the internode CA.
     pub servers_restarted: bool,
 }
 
@@ -177,7 +177,7 @@ impl Default for AuthorityOptions {
 /// One step of the rotation of a CA. What stands here of each is in `--help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Step {
+pub enum RotationStep {
     /// Make the new CA; trust both
     Trust,
     /// Make all certificates anew under the new CA; destroy the old key
@@ -186,7 +186,7 @@ pub enum Step {
     Retire,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for RotationStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Trust => "trust",
@@ -215,7 +215,7 @@ pub struct AuthorityRotated {
     /// Which CA.
     pub kind: AuthorityKind,
     /// Which step.
-    pub step: Step,
+    pub step: RotationStep,
     /// It was done before, and nothing was changed.
     pub already: bool,
     /// The CA that is going. Not known any more once it is gone.
@@ -228,15 +228,15 @@ pub struct AuthorityRotated {
     pub trust: Vec<PathBuf>,
     /// Parties without a folder, which were left out.
     pub absent: Vec<Party>,
-    /// What comes next; nothing after [`Step::Retire`].
+    /// What comes next; nothing after [`RotationStep::Retire`].
     pub next: Option<NextStep>,
 }
 
 /// How the rotation of a CA goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextStep {
-    /// [`Step::Trust`] where no rotation is under way, or its first step was interrupted.
-    pub step: Step,
+    /// [`RotationStep::Trust`] where no rotation is under way, or its first step was interrupted.
+    pub step: RotationStep,
     /// When the step before was done, where there is one and that is known.
     pub since: Option<SystemTime>,
     /// Not before.
@@ -247,7 +247,7 @@ impl NextStep {
     /// Whether a step was done, and others are still to be.
     #[must_use]
     pub fn is_under_way(&self) -> bool {
-        self.step != Step::Trust
+        self.step != RotationStep::Trust
     }
 }
 

@@ -277,7 +277,7 @@ fn new_cas_end_the_rotations_of_the_old_ones() {
     let mut options = InitOptions::new(folder.path());
     init(&options).unwrap();
     let (kind, waits) = (AuthorityKind::Clients, AuthorityOptions::default());
-    rotate_authority(&layout, kind, Step::Trust, &waits, SystemTime::now).unwrap();
+    rotate_authority(&layout, kind, RotationStep::Trust, &waits, SystemTime::now).unwrap();
 
     options.existing = Existing::Replace;
     init(&options).unwrap();

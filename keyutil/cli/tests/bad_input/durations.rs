@@ -6,8 +6,8 @@ use keyutil::token::claims::renew_at;
 use keyutil_cli::{
     keys::keyring::{Keyring, RotationPolicy, RotationTimes, Schedule},
     pki::{
-        AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party, Step, Validity,
-        init, list, rotate_authority, rotate_leaf,
+        AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party, RotationStep,
+        Validity, init, list, rotate_authority, rotate_leaf,
     },
 };
 use proptest::prelude::*;
@@ -113,7 +113,7 @@ proptest! {
             }
             let lifetime = Some(leaf_lifetime);
             told(&rotate_leaf(&layout, Party::Worker, &LeafOptions { lifetime }, || now));
-            for step in [Step::Trust, Step::Reissue, Step::Retire] {
+            for step in [RotationStep::Trust, RotationStep::Reissue, RotationStep::Retire] {
                 told(&rotate_authority(&layout, AuthorityKind::Clients, step, &options, || now));
             }
             let listing = list(&layout, &options, now).unwrap();

@@ -8,8 +8,8 @@ use std::{
 };
 
 use keyutil_cli::pki::{
-    AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party, RotateError, Step,
-    init, list, next_step, rotate_authority, rotate_leaf,
+    AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party, RotateError,
+    RotationStep, init, list, next_step, rotate_authority, rotate_leaf,
 };
 use proptest::{prelude::*, sample::Index};
 
@@ -28,10 +28,10 @@ static GOOD: LazyLock<[Files; 3]> = LazyLock::new(|| {
     init(&InitOptions::new(folder.path())).unwrap();
     let idle = files(folder.path());
     let now = SystemTime::now();
-    rotate_authority(&layout, KIND, Step::Trust, &options(), || now).unwrap();
+    rotate_authority(&layout, KIND, RotationStep::Trust, &options(), || now).unwrap();
     let begun = files(folder.path());
     let later = now + options().wait();
-    rotate_authority(&layout, KIND, Step::Reissue, &options(), || later).unwrap();
+    rotate_authority(&layout, KIND, RotationStep::Reissue, &options(), || later).unwrap();
     [idle, begun, files(folder.path())]
 });
 
@@ -91,11 +91,17 @@ enum Action {
     List,
     Next,
     Leaf(Party),
-    Step(Step),
+    Step(RotationStep),
 }
 
 fn actions() -> impl Strategy<Value = Action> {
-    let steps = prop::sample::select(&[Step::Trust, Step::Reissue, Step::Retire][..]);
+    let steps = prop::sample::select(
+        &[
+            RotationStep::Trust,
+            RotationStep::Reissue,
+            RotationStep::Retire,
+        ][..],
+    );
     let parties = prop::sample::select(&[Party::Worker, Party::Frontend][..]);
     prop_oneof![
         2 => Just(Action::List),

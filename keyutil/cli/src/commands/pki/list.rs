@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use clap::Args;
 use keyutil::{diagnosis::ResultExt, program};
 use keyutil_cli::pki::{
-    self, AuthorityOptions, Layout, ListedAuthority, Listing, NextStep, Role, Step,
+    self, AuthorityOptions, AuthorityRole, Layout, ListedAuthority, Listing, NextStep, RotationStep,
 };
 
 use super::{Folder, Table, Waits, or_dash, time};
@@ -74,18 +74,18 @@ fn authorities(listing: &Listing) -> Table<8> {
 fn name(authority: &ListedAuthority) -> String {
     let name = authority.kind.name();
     match authority.role {
-        Role::Issues => name.to_owned(),
-        Role::Next => format!("{name}-next"),
-        Role::Previous => format!("{name}-previous"),
+        AuthorityRole::Issues => name.to_owned(),
+        AuthorityRole::Next => format!("{name}-next"),
+        AuthorityRole::Previous => format!("{name}-previous"),
     }
 }
 
 /// The step before that one.
 fn done(next: NextStep) -> Option<&'static str> {
     match next.step {
-        Step::Trust => None,
-        Step::Reissue => Some("trust"),
-        Step::Retire => Some("reissue"),
+        RotationStep::Trust => None,
+        RotationStep::Reissue => Some("trust"),
+        RotationStep::Retire => Some("reissue"),
     }
 }
 

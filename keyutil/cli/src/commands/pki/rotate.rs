@@ -10,7 +10,7 @@ use keyutil::{
 };
 use keyutil_cli::pki::{
     self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, LeafOptions, LeafRotated,
-    Party, RotateError, Step,
+    Party, RotateError, RotationStep,
 };
 
 use crate::commands::countdown;
@@ -110,7 +110,7 @@ pub struct Authority {
 
     /// Do this step alone, and fail with exit code 75 if it is too early.
     #[arg(long, value_enum)]
-    step: Option<Step>,
+    step: Option<RotationStep>,
 
     #[command(flatten)]
     waits: Waits,
@@ -180,7 +180,7 @@ async fn authority(
         .diagnosed()?
         .step;
     // Not yet true of a CA that this run makes.
-    options.servers_restarted &= step != Step::Trust;
+    options.servers_restarted &= step != RotationStep::Trust;
     // The reader of the output may go away; the rotation is finished all the same.
     let mut printed = Ok(());
     loop {
@@ -194,7 +194,7 @@ async fn authority(
             }
             Err(RotateError::TooEarly { left, .. }) => {
                 let what = match step {
-                    Step::Retire => "everybody shows a new certificate",
+                    RotationStep::Retire => "everybody shows a new certificate",
                     _ => "everybody trusts the new CA",
                 };
                 countdown::wait(what, left).await;

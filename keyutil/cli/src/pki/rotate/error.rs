@@ -7,7 +7,7 @@ use std::{
 
 use humantime::{format_duration, format_rfc3339_seconds};
 
-use super::Step;
+use super::RotationStep;
 use crate::{
     files::{LockError, WriteError},
     pki::{AuthorityError, AuthorityKind, FileError, NameError, Party, ValidityError, error::days},
@@ -58,7 +58,7 @@ pub enum RotateError {
     )]
     TooEarly {
         kind: AuthorityKind,
-        step: Step,
+        step: RotationStep,
         left: Duration,
     },
     /// The servers have the old CA in memory until they end.
@@ -70,7 +70,7 @@ pub enum RotateError {
     #[error("the step `{step}` of the {} CA is out of order: {reason}", kind.name())]
     OutOfOrder {
         kind: AuthorityKind,
-        step: Step,
+        step: RotationStep,
         reason: &'static str,
         hint: &'static str,
     },

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{AuthorityOptions, NextStep, RotateError, Step};
+use super::{AuthorityOptions, NextStep, RotateError, RotationStep};
 use crate::{
     files::Operation,
     pki::{
@@ -71,7 +71,7 @@ type Record = BTreeMap<String, Entry>;
 
 #[derive(Clone, Deserialize, Serialize)]
 struct Entry {
-    step: Step,
+    step: RotationStep,
     since: Timestamp,
     /// A later time that stood in the record when the clock showed less: once it shows this again,
     /// it was wrong at `since`, and the step counts as done at this time.
@@ -110,14 +110,14 @@ impl State {
 
     /// The step that was finished last, and the new CA. `None` where there is no rotation, or its
     /// first step was interrupted.
-    pub(super) fn done(&self) -> Option<(Step, &Authority)> {
+    pub(super) fn done(&self) -> Option<(RotationStep, &Authority)> {
         let (_, new) = self.stage.authorities();
         let trusted = || self.verifiers.iter().all(|verifier| verifier.trusts(new));
         let step = match &self.stage {
             Stage::Idle(_) => None,
-            Stage::Begun { .. } => trusted().then_some(Step::Trust),
-            Stage::Promoting { .. } => Some(Step::Trust),
-            Stage::Reissued { .. } => Some(Step::Reissue),
+            Stage::Begun { .. } => trusted().then_some(RotationStep::Trust),
+            Stage::Promoting { .. } => Some(RotationStep::Trust),
+            Stage::Reissued { .. } => Some(RotationStep::Reissue),
         };
         step.map(|step| (step, new))
     }
@@ -148,9 +148,9 @@ impl State {
         let from = self.waits_from(options, now).unwrap_or(now);
         let over = (from + options.wait()).max(now);
         let (step, due) = match self.done() {
-            None => (Step::Trust, now),
-            Some((Step::Trust, _)) => (Step::Reissue, over),
-            Some(_) => (Step::Retire, over),
+            None => (RotationStep::Trust, now),
+            Some((RotationStep::Trust, _)) => (RotationStep::Reissue, over),
+            Some(_) => (RotationStep::Retire, over),
         };
         let since = self.since(now);
         NextStep { step, since, due }
@@ -158,7 +158,12 @@ impl State {
 
     /// When this step was done, as far as that is known at `now`, if it was the last one, with this
     /// new CA.
-    pub(super) fn noted(&self, step: Step, new: &Authority, now: SystemTime) -> Option<SystemTime> {
+    pub(super) fn noted(
+        &self,
+        step: RotationStep,
+        new: &Authority,
+        now: SystemTime,
+    ) -> Option<SystemTime> {
         let entry = self.record.get(self.kind.name())?;
         if entry.step != step || entry.serial != new.summary().serial {
             return None;
@@ -171,7 +176,7 @@ impl State {
     /// Notes that this step was done now.
     pub(super) fn note(
         &self,
-        step: Step,
+        step: RotationStep,
         new: &Authority,
         now: SystemTime,
     ) -> Result<Operation, RotateError> {

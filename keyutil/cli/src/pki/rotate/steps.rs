@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    AuthorityOptions, AuthorityRotated, LeafRotated, NextStep, RotateError, Step,
+    AuthorityOptions, AuthorityRotated, LeafRotated, NextStep, RotateError, RotationStep,
     state::{Holder, Stage, State, Verifier},
 };
 use crate::{
@@ -28,7 +28,7 @@ use keyutil::x509::certificate::CertificateSummary;
 /// comes too early may note from when on the wait counts.
 pub(super) fn plan(
     state: &State,
-    step: Step,
+    step: RotationStep,
     options: &AuthorityOptions,
     now: SystemTime,
 ) -> (Change, Rotated) {
@@ -53,7 +53,7 @@ type Rotated = Result<AuthorityRotated, RotateError>;
 /// A step while it is worked out: operations are added to it, in order.
 struct Draft<'a> {
     state: &'a State,
-    step: Step,
+    step: RotationStep,
     options: &'a AuthorityOptions,
     now: SystemTime,
     operations: Vec<Operation>,
@@ -63,7 +63,7 @@ struct Draft<'a> {
 
 impl Draft<'_> {
     fn make(&mut self) -> Rotated {
-        use {Stage::*, Step::*};
+        use {RotationStep::*, Stage::*};
         let is_noted = self.state.since(self.now).is_some();
         match (self.step, &self.state.stage) {
             (Trust, Idle(old)) => self.begin(old.certificate()),
@@ -183,7 +183,9 @@ impl Draft<'_> {
     }
 
     fn is_retired(&self, new: &Authority) -> bool {
-        self.state.noted(Step::Retire, new, self.now).is_some()
+        self.state
+            .noted(RotationStep::Retire, new, self.now)
+            .is_some()
     }
 
     /// Refuses the step while the wait since the step before is not over. Where it is not known
@@ -265,7 +267,7 @@ impl Draft<'_> {
         let next = || self.state.next_step(self.options, self.now);
         AuthorityRotated {
             already: true,
-            next: (self.step != Step::Retire).then(next),
+            next: (self.step != RotationStep::Retire).then(next),
             ..self.rotated(old, new)
         }
     }
@@ -293,9 +295,9 @@ impl Draft<'_> {
             trust: std::mem::take(&mut self.trust),
             absent: self.state.absent.clone(),
             next: match self.step {
-                Step::Trust => Some(next(Step::Reissue)),
-                Step::Reissue => Some(next(Step::Retire)),
-                Step::Retire => None,
+                RotationStep::Trust => Some(next(RotationStep::Reissue)),
+                RotationStep::Reissue => Some(next(RotationStep::Retire)),
+                RotationStep::Retire => None,
             },
         }
     }

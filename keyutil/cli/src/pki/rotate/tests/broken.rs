@@ -4,7 +4,7 @@ use std::{collections::HashSet, fs, thread};
 
 use super::world::{STEPS, World};
 use crate::pki::{
-    AuthorityKind, Layout, LeafOptions, Party, RotateError, Step, list, rotate_authority,
+    AuthorityKind, Layout, LeafOptions, Party, RotateError, RotationStep, list, rotate_authority,
     rotate_leaf,
 };
 use keyutil::base::chain;
@@ -49,7 +49,7 @@ fn a_broken_ca_is_named_and_nothing_is_changed() {
         // Whose CA is whole is not concerned.
         let frontend = AuthorityKind::Frontend;
         assert_eq!(world.files(), before, "{name}");
-        world.step(frontend, Step::Trust).unwrap();
+        world.step(frontend, RotationStep::Trust).unwrap();
         let listing = list(&world.layout, &world.options, world.now).unwrap();
         let told = listing.problems.join("\n");
         assert!(told.contains(named), "{name}: {told}");
@@ -64,7 +64,7 @@ fn a_folder_without_cas_is_refused_and_not_made() {
     let world = World::empty();
     for error in [
         rotate_leaf(&layout, Party::Worker, &LeafOptions::default(), || now).unwrap_err(),
-        rotate_authority(&layout, KIND, Step::Trust, &world.options, || now).unwrap_err(),
+        rotate_authority(&layout, KIND, RotationStep::Trust, &world.options, || now).unwrap_err(),
         list(&layout, &world.options, now).unwrap_err(),
     ] {
         assert!(error.to_string().contains("elsewhere"), "{error}");
@@ -95,20 +95,20 @@ fn an_old_certificate_that_came_back_stops_the_last_step() {
     let mut world = World::new();
     let files = world.layout.party(Party::Worker);
     let old = [&files.certificate, &files.key].map(|path| fs::read(path).unwrap());
-    world.step_in_time(KIND, Step::Trust);
-    world.step_in_time(KIND, Step::Reissue);
+    world.step_in_time(KIND, RotationStep::Trust);
+    world.step_in_time(KIND, RotationStep::Reissue);
     world.wait();
     let new = fs::read(&files.certificate).unwrap();
     for content in [&old[0], &b"garbage".to_vec()] {
         fs::write(&files.certificate, content).unwrap();
         let before = world.files();
-        let error = world.step(KIND, Step::Retire).unwrap_err();
+        let error = world.step(KIND, RotationStep::Retire).unwrap_err();
         assert!(matches!(error, RotateError::NotReissued { .. }), "{error}");
         assert_eq!(world.files(), before);
     }
     let options = LeafOptions::default();
     rotate_leaf(&world.layout, Party::Worker, &options, || world.now).unwrap();
-    world.step(KIND, Step::Retire).unwrap();
+    world.step(KIND, RotationStep::Retire).unwrap();
     world.check_clean(KIND);
     assert_ne!(fs::read(&files.certificate).unwrap(), new);
 }
@@ -118,11 +118,11 @@ fn who_does_not_trust_the_new_ca_stops_the_step_before_it_matters() {
     let mut world = World::new();
     let path = world.layout.party(Party::Frontend).trust;
     let old = fs::read(&path).unwrap();
-    world.step(KIND, Step::Trust).unwrap();
+    world.step(KIND, RotationStep::Trust).unwrap();
     world.wait();
     fs::write(&path, &old).unwrap();
     let before = world.files();
-    let error = world.step(KIND, Step::Reissue).unwrap_err();
+    let error = world.step(KIND, RotationStep::Reissue).unwrap_err();
     assert!(matches!(error, RotateError::NotTrusted { .. }), "{error}");
     assert_eq!(world.files(), before);
 
@@ -158,8 +158,8 @@ fn several_at_once_wait_for_each_other() {
             .map(|_| {
                 scope.spawn(move || {
                     rotate_leaf(layout, Party::Worker, &LeafOptions::default(), || now).unwrap();
-                    let done =
-                        rotate_authority(layout, KIND, Step::Trust, options, || now).unwrap();
+                    let done = rotate_authority(layout, KIND, RotationStep::Trust, options, || now)
+                        .unwrap();
                     done.new.serial
                 })
             })

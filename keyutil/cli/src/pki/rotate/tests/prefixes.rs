@@ -1,7 +1,7 @@
 //! Each step of each CA, and each leaf, ended after each of its operations.
 
 use super::world::{Action, STEPS, World};
-use crate::pki::{AuthorityKind, Existing, InitOptions, Party, Step, bundle::Bundle, init};
+use crate::pki::{AuthorityKind, Existing, InitOptions, Party, RotationStep, bundle::Bundle, init};
 
 fn ends_well_wherever_it_was_interrupted(kind: AuthorityKind) {
     let mut world = World::new();
@@ -23,10 +23,10 @@ fn ends_well_wherever_it_was_interrupted(kind: AuthorityKind) {
 
             world.step(kind, step).unwrap();
             world.check();
-            if step == Step::Reissue {
+            if step == RotationStep::Reissue {
                 assert!(!world.is_on_disk(&old_key), "after {count} of {step}");
             }
-            if step != Step::Retire {
+            if step != RotationStep::Retire {
                 world.complete(kind);
             }
             world.check_clean(kind);
@@ -63,7 +63,7 @@ fn the_whole_run_goes_on_wherever_it_was_interrupted() {
         let before = (world.files(), world.now);
         let operations = world.plan(Action::Step(kind, step)).0.operations().len();
         // After the last operation of the last step a new rotation would begin.
-        let last = operations - usize::from(step == Step::Retire);
+        let last = operations - usize::from(step == RotationStep::Retire);
         for count in 1..=last {
             world.restore(&before.0);
             world.now = before.1;

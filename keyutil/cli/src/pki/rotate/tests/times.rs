@@ -7,8 +7,8 @@ use std::{
 
 use super::world::{STEPS, World};
 use crate::pki::{
-    AuthorityKind, BACK_DATED, InitOptions, LeafOptions, Party, RotateError, Step, bundle::Bundle,
-    init, next_step, rotate_authority, rotate_leaf,
+    AuthorityKind, BACK_DATED, InitOptions, LeafOptions, Party, RotateError, RotationStep,
+    bundle::Bundle, init, next_step, rotate_authority, rotate_leaf,
 };
 use keyutil::x509::certificate::CertificateSummary;
 
@@ -18,8 +18,8 @@ const SECOND: Duration = Duration::from_secs(1);
 fn too_early_is_refused_to_the_second_and_changes_nothing() {
     for kind in AuthorityKind::ALL {
         let mut world = World::new();
-        world.step(kind, Step::Trust).unwrap();
-        for step in [Step::Reissue, Step::Retire] {
+        world.step(kind, RotationStep::Trust).unwrap();
+        for step in [RotationStep::Reissue, RotationStep::Retire] {
             let (done, before) = (world.now, world.files());
             let wait = world.options.wait();
             for left in [wait, wait / 2, SECOND, Duration::from_nanos(1)] {
@@ -42,7 +42,7 @@ fn too_early_is_refused_to_the_second_and_changes_nothing() {
 fn where_no_time_is_known_the_wait_counts_from_now() {
     let (kind, mut world) = (AuthorityKind::Clients, World::new());
     let record = world.layout.rotation_record();
-    world.step(kind, Step::Trust).unwrap();
+    world.step(kind, RotationStep::Trust).unwrap();
     let times = |text: &str, time: SystemTime| {
         let entry = fs::read_to_string(&record).unwrap();
         let time = humantime::format_rfc3339(time).to_string();
@@ -63,10 +63,10 @@ fn where_no_time_is_known_the_wait_counts_from_now() {
     ] {
         world.wait();
         spoil(&world);
-        let error = world.step(kind, Step::Reissue).unwrap_err();
+        let error = world.step(kind, RotationStep::Reissue).unwrap_err();
         assert_eq!(error.left(), Some(world.options.wait()));
         world.now += world.options.wait() - SECOND;
-        let error = world.step(kind, Step::Reissue).unwrap_err();
+        let error = world.step(kind, RotationStep::Reissue).unwrap_err();
         assert_eq!(
             error.left(),
             Some(SECOND),
@@ -74,50 +74,50 @@ fn where_no_time_is_known_the_wait_counts_from_now() {
         );
     }
     world.now += SECOND;
-    world.step(kind, Step::Reissue).unwrap();
+    world.step(kind, RotationStep::Reissue).unwrap();
 }
 
 #[test]
 fn a_run_with_a_clock_that_is_behind_shortens_no_wait() {
     let (kind, mut world) = (AuthorityKind::Clients, World::new());
-    world.step(kind, Step::Trust).unwrap();
+    world.step(kind, RotationStep::Trust).unwrap();
     let right = world.now;
     // A CA is valid from five minutes before it was made.
     for behind in [120, 180, 240] {
         world.now = right - behind * SECOND;
-        let error = world.step(kind, Step::Reissue).unwrap_err();
+        let error = world.step(kind, RotationStep::Reissue).unwrap_err();
         assert!(error.is_too_early(), "{error}");
     }
     world.now = right;
-    let error = world.step(kind, Step::Reissue).unwrap_err();
+    let error = world.step(kind, RotationStep::Reissue).unwrap_err();
     assert_eq!(error.left(), Some(world.options.wait()));
 
     // What is done by a clock that is behind does not count as done long ago either.
     world.now = right - 240 * SECOND;
     world.wait();
-    world.step(kind, Step::Reissue).unwrap();
+    world.step(kind, RotationStep::Reissue).unwrap();
     world.now = right + SECOND;
-    let error = world.step(kind, Step::Retire).unwrap_err();
+    let error = world.step(kind, RotationStep::Retire).unwrap_err();
     assert_eq!(error.left(), Some(world.options.wait() - SECOND));
     world.wait();
-    world.step(kind, Step::Retire).unwrap();
+    world.step(kind, RotationStep::Retire).unwrap();
 }
 
 #[test]
 fn the_internode_ca_waits_for_a_restart() {
     let (kind, mut world) = (AuthorityKind::Internode, World::new());
-    world.step(kind, Step::Trust).unwrap();
+    world.step(kind, RotationStep::Trust).unwrap();
     world.wait();
     world.options.servers_restarted = false;
     let before = world.files();
 
-    let error = world.step(kind, Step::Reissue).unwrap_err();
+    let error = world.step(kind, RotationStep::Reissue).unwrap_err();
     assert!(error.is_too_early() && error.left().is_none());
     assert!(error.hint().unwrap().contains("restart"), "{error}");
     assert_eq!(world.files(), before);
 
     world.options.servers_restarted = true;
-    world.step(kind, Step::Reissue).unwrap();
+    world.step(kind, RotationStep::Reissue).unwrap();
 }
 
 #[test]
@@ -197,11 +197,16 @@ fn names_and_lifetime_are_kept() {
 fn no_leaf_outlives_its_ca_and_none_is_made_by_a_ca_that_has_expired() {
     let mut world = World::new();
     world.options.lifetime = Duration::from_secs(3600);
-    world.step(AuthorityKind::Clients, Step::Trust).unwrap();
+    world
+        .step(AuthorityKind::Clients, RotationStep::Trust)
+        .unwrap();
     world.wait();
     let options = &world.options;
     let kind = AuthorityKind::Clients;
-    let done = rotate_authority(&world.layout, kind, Step::Reissue, options, || world.now).unwrap();
+    let done = rotate_authority(&world.layout, kind, RotationStep::Reissue, options, || {
+        world.now
+    })
+    .unwrap();
     assert_eq!(done.leaves.len(), kind.holders().count());
     for leaf in done.leaves {
         assert!(leaf.capped);
@@ -229,7 +234,9 @@ fn a_lifetime_that_no_certificate_can_have_is_a_usage_error() {
         let mut options = world.options;
         options.lifetime = lifetime;
         let kind = AuthorityKind::Clients;
-        let error = rotate_authority(&world.layout, kind, Step::Trust, &options, || world.now);
+        let error = rotate_authority(&world.layout, kind, RotationStep::Trust, &options, || {
+            world.now
+        });
         assert!(error.unwrap_err().is_usage());
     }
     assert_eq!(world.files(), before);
@@ -244,15 +251,17 @@ fn a_ca_that_is_not_valid_yet_makes_nothing_and_the_old_key_stays() {
     let mut world = World::new();
     let today = world.now;
     world.now += Duration::from_secs(2 * 24 * 3600);
-    world.step(AuthorityKind::Clients, Step::Trust).unwrap();
+    world
+        .step(AuthorityKind::Clients, RotationStep::Trust)
+        .unwrap();
     // The clock was wrong, and is set right. The time of the step says nothing then.
     world.now = today;
-    let _ = world.step(AuthorityKind::Clients, Step::Reissue);
+    let _ = world.step(AuthorityKind::Clients, RotationStep::Reissue);
     world.wait();
     let before = world.files();
 
     let error = world
-        .step(AuthorityKind::Clients, Step::Reissue)
+        .step(AuthorityKind::Clients, RotationStep::Reissue)
         .unwrap_err();
 
     assert!(matches!(error, RotateError::NotYetValid { .. }), "{error}");
@@ -265,8 +274,8 @@ fn absurd_waits_do_no_harm() {
     world.options.refresh_interval = Duration::MAX;
     world.options.propagation = Duration::MAX;
     let kind = AuthorityKind::Clients;
-    world.step(kind, Step::Trust).unwrap();
-    let error = world.step(kind, Step::Reissue).unwrap_err();
+    world.step(kind, RotationStep::Trust).unwrap();
+    let error = world.step(kind, RotationStep::Reissue).unwrap_err();
     assert!(error.to_string().contains("left"), "{error}");
     next_step(&world.layout, kind, &world.options, world.now).unwrap();
 }

@@ -15,7 +15,7 @@ use crate::{
     files::{Change, Operation},
     pki::{
         Authority, AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party,
-        RotateError, Step,
+        RotateError, RotationStep,
         bundle::Bundle,
         init,
         rotate::{
@@ -50,10 +50,14 @@ impl RotateError {
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
     Leaf(Party),
-    Step(AuthorityKind, Step),
+    Step(AuthorityKind, RotationStep),
 }
 
-pub const STEPS: [Step; 3] = [Step::Trust, Step::Reissue, Step::Retire];
+pub const STEPS: [RotationStep; 3] = [
+    RotationStep::Trust,
+    RotationStep::Reissue,
+    RotationStep::Retire,
+];
 
 impl World {
     /// After `pki init`, which was run once for all.
@@ -85,12 +89,12 @@ impl World {
         self.folder.path()
     }
 
-    pub fn step(&self, kind: AuthorityKind, step: Step) -> Result<(), RotateError> {
+    pub fn step(&self, kind: AuthorityKind, step: RotationStep) -> Result<(), RotateError> {
         rotate_authority(&self.layout, kind, step, &self.options, || self.now).map(drop)
     }
 
     /// Does the step when its time has come.
-    pub fn step_in_time(&mut self, kind: AuthorityKind, step: Step) {
+    pub fn step_in_time(&mut self, kind: AuthorityKind, step: RotationStep) {
         while let Err(error) = self.step(kind, step) {
             self.now += error
                 .left()
@@ -103,7 +107,7 @@ impl World {
         for _ in STEPS {
             let next = rotate::next_step(&self.layout, kind, &self.options, self.now).unwrap();
             self.step_in_time(kind, next.step);
-            if next.step == Step::Retire {
+            if next.step == RotationStep::Retire {
                 return;
             }
         }
