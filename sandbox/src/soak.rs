@@ -71,7 +71,7 @@ pub struct SoakOptions {
 /// Runs a soak and writes its result.
 ///
 /// # Errors
-/// [`keyutil::program::Usage`]; and when a workflow failed, a call was refused, or a rotation was not
+/// [`keyutil::program::UsageError`]; and when a workflow failed, a call was refused, or a rotation was not
 /// seen to take effect.
 pub async fn run(provision: &Options, options: &SoakOptions) -> anyhow::Result<()> {
     check(options)?;
