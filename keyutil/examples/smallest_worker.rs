@@ -7,10 +7,13 @@
 //! cargo run -p keyutil --example smallest_worker
 //! ```
 //!
-//! The types are named as those of the worker, so that the starter can start the workflow.
+//! The workflow type has the name of the worker's, so that the starter can start it.
 //!
-//! The direct dependencies of a crate that has this as its `src/main.rs` are in the documentation of
-//! `keyutil`, under "Dependencies of a worker".
+//! As `src/main.rs` of another crate it needs as direct dependencies, beside what it names itself,
+//! `futures`, `temporalio-common` and `temporalio-workflow`: the SDK's macros write code that names
+//! them. `default-features = false` keeps the SDK's crates from bringing in ring as a second crypto
+//! provider. The lines for `Cargo.toml` are in the documentation of `keyutil`, under "Dependencies of a
+//! worker".
 
 use std::{process::ExitCode, time::Duration};
 

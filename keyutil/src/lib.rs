@@ -32,6 +32,38 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! `examples/` of this crate has the smallest worker, two namespaces over one connection, and a data
+//! converter.
+//!
+//! # Dependencies of a worker
+//!
+//! The code that the SDK's macros write names `temporalio-common`, `temporalio-sdk`,
+//! `temporalio-workflow` and `futures`, so that they are direct dependencies of a crate with workflows
+//! and activities, whether its own code names them or not:
+//!
+//! ```toml
+//! [dependencies]
+//! anyhow = "1"
+//! clap = { version = "4", features = ["derive", "env"] }
+//! futures = "0.3"
+//! keyutil = { path = "../keyutil" }
+//! temporalio-common = { version = "1.1", default-features = false }
+//! temporalio-macros = "1.1"
+//! temporalio-sdk = { version = "1.1", default-features = false }
+//! temporalio-workflow = "1.1"
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
+//!
+//! The features of the SDK that a worker needs (`tls-aws-lc`, `vendored-protox`) are turned on by this
+//! crate. The default features are to be left out in each crate of the SDK that is named. Those of
+//! `temporalio-client` and `temporalio-sdk-core` bring in ring as a second crypto provider, those of
+//! `temporalio-sdk` the loader of configuration files. A crate that names the client, for
+//! [`Connection::client_with`], adds:
+//!
+//! ```toml
+//! temporalio-client = { version = "1.1", default-features = false, features = ["tls-aws-lc", "vendored-protox"] }
+//! ```
 
 pub mod args;
 pub mod base;
