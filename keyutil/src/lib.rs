@@ -16,7 +16,7 @@
 //! ```
 //!
 //! A service whose settings come from elsewhere fills [`ConnectArgs`] in code, and messages then
-//! name its fields. `keyutil/examples` has a worker in 30 lines, workers in several namespaces over
+//! name its fields. `keyutil/examples` has the smallest worker, workers in several namespaces over
 //! one connection, and a client with a data converter.
 //!
 //! # Modules
@@ -46,6 +46,35 @@
 //! [`status`], [`diagnosis`], [`health`], [`worker`], [`program`] and [`token`] keep their names
 //! within a minor version. [`probe`], [`explain`], [`x509`] and [`base`] are public for
 //! `keyutil-cli`, and change with it.
+//!
+//! # Dependencies of a worker
+//!
+//! The code that the SDK's macros write names `temporalio-common`, `temporalio-sdk`,
+//! `temporalio-workflow` and `futures`, so that they are direct dependencies of a crate with workflows
+//! and activities, whether its own code names them or not:
+//!
+//! ```toml
+//! [dependencies]
+//! anyhow = "1"
+//! clap = { version = "4", features = ["derive", "env"] }
+//! futures = "0.3"
+//! keyutil = { path = "../keyutil" }
+//! temporalio-common = { version = "1.1", default-features = false }
+//! temporalio-macros = "1.1"
+//! temporalio-sdk = { version = "1.1", default-features = false }
+//! temporalio-workflow = "1.1"
+//! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
+//! ```
+//!
+//! The features of the SDK that a worker needs (`tls-aws-lc`, `vendored-protox`) are turned on by this
+//! crate. The default features are to be left out in each crate of the SDK that is named. Those of
+//! `temporalio-client` and `temporalio-sdk-core` bring in ring as a second crypto provider, those of
+//! `temporalio-sdk` the loader of configuration files. A crate that names the client, for
+//! [`Connection::client_with`], adds:
+//!
+//! ```toml
+//! temporalio-client = { version = "1.1", default-features = false, features = ["tls-aws-lc", "vendored-protox"] }
+//! ```
 
 pub mod base;
 pub mod connect;

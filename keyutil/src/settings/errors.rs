@@ -6,7 +6,7 @@ use super::Names;
 use crate::diagnosis::{Class, Diagnose, Diagnosis, Step};
 
 /// Every mistake in the arguments and in the files that they name.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SettingsErrors {
     names: Names,
     all: Vec<Diagnosis>,

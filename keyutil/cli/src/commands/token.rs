@@ -132,7 +132,7 @@ pub async fn run(command: Token) -> anyhow::Result<()> {
 }
 
 fn mint(arguments: Mint) -> anyhow::Result<()> {
-    let mut problems = SettingsErrors::default();
+    let mut problems = SettingsErrors::naming(keyutil::settings::Names::Flags);
     let template = arguments.minting.template(&mut problems);
     problems.into_result().diagnosed()?;
     for warning in permission::lint(&template.permissions, None) {

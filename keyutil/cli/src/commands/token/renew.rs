@@ -45,7 +45,7 @@ pub struct Renew {
 }
 
 pub async fn run(arguments: Renew) -> anyhow::Result<()> {
-    let mut problems = SettingsErrors::default();
+    let mut problems = SettingsErrors::naming(keyutil::settings::Names::Flags);
     let template = arguments.minting.template(&mut problems);
     if (claims::SHORTEST_LIFETIME..SHORTEST_LIFETIME).contains(&template.lifetime) {
         problems.add(format!(
