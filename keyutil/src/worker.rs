@@ -7,6 +7,7 @@ mod metrics;
 use std::{future::Future, pin::pin, sync::Arc, time::Duration};
 
 use futures::future::join_all;
+use parking_lot::Mutex;
 use temporalio_client::Client;
 use temporalio_common::telemetry::{TelemetryOptions, metrics::CoreMeter};
 use temporalio_sdk::{
@@ -37,14 +38,13 @@ impl Default for RunOptions {
     }
 }
 
-/// After the grace has run out and activities were told that they are cancelled: how long they
-/// have to act on it.
+/// How long activities have to react to cancellation after the grace has run out.
 const CANCELLATION_GRACE: Duration = Duration::from_secs(2);
 
 /// Runs workers until `shutdown` is done and the work in hand is finished. Each polls the task queue
 /// of its options in the namespace of its client; clients of one
 /// [`Connection`](crate::Connection) share its connection. When one worker ends, the others are
-/// stopped, too.
+/// stopped, too. Without any worker it returns at once.
 ///
 /// # Errors
 /// [`RunError`]: a worker could not start or had to give up, or the grace ran out.
@@ -63,16 +63,22 @@ pub async fn run(
     }
     let stops: Vec<_> = made.iter().map(Worker::shutdown_handle).collect();
     let one_ended = CancellationToken::new();
+    let failure = Mutex::new(None);
     let mut running = pin!(join_all(made.iter_mut().map(async |worker| {
-        let ended = worker.run().await;
+        if let Err(error) = worker.run().await {
+            failure.lock().get_or_insert(error);
+        }
         one_ended.cancel();
-        ended
     })));
+    let first_failure = || match failure.lock().take() {
+        Some(error) => Err(RunError::Run(error)),
+        None => Ok(()),
+    };
     for task_queue in &task_queues {
         info!(task_queue, "worker started");
     }
     let reason = tokio::select! {
-        ended = &mut running => return first_error(ended),
+        _ = &mut running => return first_failure(),
         () = one_ended.cancelled() => "another worker has ended",
         reason = shutdown => reason,
     };
@@ -83,9 +89,10 @@ pub async fn run(
     }
     let ended = tokio::time::timeout(grace.saturating_add(CANCELLATION_GRACE), running).await;
     let task_queue = task_queues.join(", ");
+    // Why the first one failed is told even where another one has not stopped in time.
+    first_failure()?;
     match ended {
-        Ok(ended) => {
-            first_error(ended)?;
+        Ok(_) => {
             info!(task_queue, "worker stopped");
             Ok(())
         }
@@ -105,18 +112,13 @@ fn runtime(meter: Option<Arc<dyn CoreMeter>>) -> Result<Runtime, RunError> {
     Runtime::from_current_tokio(options).map_err(RunError::Runtime)
 }
 
-fn first_error(ended: Vec<Result<(), WorkerRunError>>) -> Result<(), RunError> {
-    let ended: Result<Vec<()>, _> = ended.into_iter().collect();
-    ended.map(drop).map_err(RunError::Run)
-}
-
 /// Why a worker ended otherwise than in order.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The SDK's runtime, before it was made.
+    /// The SDK refused the runtime options.
     #[error("the Temporal SDK refuses its options: {0}")]
     Options(String),
-    /// The SDK's runtime.
+    /// The SDK's runtime could not be created.
     #[error("failed to set up the Temporal SDK")]
     Runtime(#[source] RuntimeError),
     /// The options contradict each other.
@@ -131,7 +133,7 @@ pub enum RunError {
         humantime::format_duration(*grace)
     )]
     GraceRanOut {
-        /// `--shutdown-grace`.
+        /// [`RunOptions::shutdown_grace`].
         grace: Duration,
     },
 }

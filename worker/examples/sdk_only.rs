@@ -5,7 +5,7 @@
 //! To run it, source the environment file of `sandbox up`, and keep a token file fresh:
 //!
 //! ```text
-//! cargo run -p keyutil -- token renew --subject worker --output token.jwt &
+//! cargo keyutil token renew --subject worker --output token.jwt &
 //! KEYUTIL_TOKEN_FILE=token.jwt cargo run -p worker --example sdk_only
 //! ```
 //!

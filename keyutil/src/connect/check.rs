@@ -23,7 +23,7 @@ use crate::{
     transport::is_refusal,
 };
 
-/// The kind of program that permissions are looked for.
+/// The kind of program whose permissions are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// Starts workflows, and needs a worker that polls the task queue.
@@ -69,7 +69,7 @@ pub async fn ready_to_start(
     let session = connection.session().within(limit.min(CALL_LIMIT));
     let ready = async {
         session.permits(Program::Starter).await?;
-        session.polled(task_queue).await
+        session.check_polled(task_queue).await
     };
     ready.await.map_err(printable)
 }
@@ -85,7 +85,7 @@ pub async fn polled(
     limit: Duration,
 ) -> Result<(), Diagnosis> {
     let session = connection.session().within(limit.min(CALL_LIMIT));
-    session.polled(task_queue).await.map_err(printable)
+    session.check_polled(task_queue).await.map_err(printable)
 }
 
 /// Much of it comes from others: from the server, a token, whoever polls.
@@ -98,8 +98,8 @@ fn printable(diagnosis: Diagnosis) -> Diagnosis {
 }
 
 impl Session {
-    /// Whether the token permits what this program does. The call that is made lacks what it needs
-    /// to have an effect: the server looks for permission before it looks at the arguments.
+    /// Whether the token permits what this program does. The test call omits required arguments,
+    /// so it changes nothing: the server looks for permission before it looks at the arguments.
     ///
     /// # Errors
     /// The diagnosis of the refusal, or of what else went wrong.
@@ -117,7 +117,7 @@ impl Session {
                     ..diagnosis
                 })
             }
-            // Permission was found, and then what the call lacks.
+            // `InvalidArgument` means that the permission was found, and then the missing arguments.
             Err(status) if status.code() != Code::InvalidArgument => {
                 Err(self.explain(status, program.needs()).diagnosis())
             }
@@ -157,7 +157,7 @@ impl Session {
         }
     }
 
-    async fn polled(&self, task_queue: &str) -> Result<(), Diagnosis> {
+    async fn check_polled(&self, task_queue: &str) -> Result<(), Diagnosis> {
         let pollers = self.pollers(task_queue).await?;
         match pollers.unpolled {
             None => Ok(()),
@@ -253,13 +253,13 @@ impl Session {
 pub struct Pollers {
     /// Those that poll.
     pub polling: Vec<String>,
-    /// Those that the server still names, and that have ended.
+    /// Those that the server still names, and that have ended or not polled for two minutes.
     pub gone: Vec<String>,
-    /// What it means that none polls.
+    /// The diagnosis, if no worker polls.
     pub unpolled: Option<Diagnosis>,
 }
 
-/// How the task queues begin that the server's own workers poll.
+/// Prefix of the task queues that the server's own workers poll.
 const OF_THE_SERVER: &str = "temporal-sys-";
 
 /// A poll is answered after a minute at the latest (the server's
@@ -269,11 +269,11 @@ const POLLS_AGAIN_WITHIN: Duration = Duration::from_secs(120);
 
 /// The server names a poller for some minutes after its last poll.
 fn has_ended(workers: &[WorkerListInfo], identity: &str, task_queue: &str) -> bool {
-    let mut of_it = workers
+    let mut matching = workers
         .iter()
         .filter(|worker| worker.worker_identity == identity && worker.task_queue == task_queue)
         .peekable();
-    of_it.peek().is_some() && of_it.all(is_ending)
+    matching.peek().is_some() && matching.all(is_ending)
 }
 
 /// A worker that was killed does not tell the server.
@@ -282,7 +282,7 @@ fn is_silent(last: SystemTime, now: SystemTime) -> bool {
         .is_ok_and(|since| since > POLLS_AGAIN_WITHIN)
 }
 
-/// `ShuttingDown` is the last that the Rust SDK says.
+/// `ShuttingDown` is the last status that the Rust SDK reports.
 fn is_ending(worker: &WorkerListInfo) -> bool {
     matches!(
         worker.status(),

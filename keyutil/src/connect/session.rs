@@ -1,4 +1,4 @@
-//! What calls are made with: a channel, a token for each call, and a namespace.
+//! A channel, a token source and a namespace: everything that is needed to make calls.
 //!
 //! A failed call is explained from what the status says, what this side of the connection has
 //! recorded, and what the token says.
@@ -29,8 +29,8 @@ use crate::{
     },
 };
 
-/// What calls are made with: a channel, a token for each call, and a namespace. Clones share the
-/// connection and the token.
+/// A channel, a token source and a namespace: everything that is needed to make calls. Clones share
+/// the connection and the token.
 #[derive(Clone, Debug)]
 pub struct Session {
     channel: RotatingChannel,
@@ -145,7 +145,7 @@ impl Session {
             .unwrap_or_else(|_| late())
     }
 
-    /// `GetSystemInfo`, which takes no permission.
+    /// `GetSystemInfo`, which requires no permission.
     ///
     /// # Errors
     /// The status of the answer. The server refuses a bad token here, too.
@@ -203,7 +203,7 @@ impl Session {
         }
     }
 
-    /// What a failed call that takes `needed` means.
+    /// Explains why a call that requires the role `needed` failed.
     pub fn explain(&self, status: Status, needed: Role) -> ConnectError {
         self.explain_with(status, needed, TokenVerdict::Unknown)
     }
@@ -273,7 +273,7 @@ impl Session {
         refusal.explain(SystemTime::now())
     }
 
-    /// In bytes.
+    /// The size of the `authorization` header in bytes; 0 if there is no valid token.
     fn header_size(&self) -> usize {
         let token = self
             .token_source()
@@ -290,7 +290,7 @@ impl Session {
         {
             return Some(error.clone());
         }
-        // After the handshake our error is below HTTP/2, which keeps its text alone.
+        // After the handshake HTTP/2 wraps our error and keeps only its text.
         causes(source).find(|cause| cause.is::<tonic::transport::Error>())?;
         match self.connector().security() {
             Security::Plaintext { .. } => Some(ConnectorError::PlaintextClosed),
@@ -298,13 +298,13 @@ impl Session {
         }
     }
 
-    /// What a connection that was not made means, with the credentials that calls use now.
+    /// Explains why a connection could not be made with the credentials that calls use now.
     pub(super) fn connection_failed(&self, source: ConnectorError) -> ConnectError {
         explain_connection(self.connector(), &self.channel.credentials(), source)
     }
 }
 
-/// What a connection that was not made with these credentials means.
+/// Explains why a connection could not be made with these credentials.
 pub fn explain_connection(
     connector: &Connector,
     credentials: &TlsCredentials,

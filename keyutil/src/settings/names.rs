@@ -60,12 +60,11 @@ const SETTINGS: [(&str, &str, &str); 15] = [
         "KEYUTIL_TOKEN_LIFETIME",
         "token.claims.token_lifetime",
     ),
-    // Last: the others begin with it.
     ("tls", "TEMPORAL_TLS", "tls"),
 ];
 
 impl Names {
-    /// A message that is written with flags, in these names.
+    /// Rewrites a message that is written with flags, so that it uses these names.
     pub(super) fn apply(self, message: &str) -> String {
         let mut message = message.to_owned();
         if self == Self::Flags {

@@ -39,7 +39,7 @@ use crate::{
 /// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 
-/// Has the SDK's calls go over `channel`, each through these layers, the first outermost:
+/// Routes the SDK's calls over `channel`, each through these layers, the first outermost:
 ///
 /// 1. its outcome is counted, and a failure that lasts is logged;
 /// 2. a failure is explained: `explain` gets the status and the namespace of the call, and gives the
@@ -120,7 +120,7 @@ struct Explained {
     diagnosis: Option<Diagnosis>,
 }
 
-/// A call that failed in the namespace.
+/// A failed call, and the namespace that it was made in.
 struct Failed {
     status: Status,
     namespace: Option<String>,
@@ -206,7 +206,7 @@ async fn send(
             })
         }
         Err(mut status) => {
-            // An answer that was compressed is not any more.
+            // The body is decompressed already, so the headers of the wire format go.
             let headers = std::mem::take(status.metadata_mut()).into_headers();
             let headers = without(headers, &RESPONSE_HEADERS_TO_DROP);
             *status.metadata_mut() = MetadataMap::from_headers(headers);
