@@ -104,7 +104,7 @@ fn channel_that_rotates_with_interceptor(bencher: Bencher<'_, '_>) {
 }
 
 #[divan::bench]
-fn bridge_as_the_sdk_calls_it(bencher: Bencher<'_, '_>) {
+fn sdk_service_as_the_sdk_calls_it(bencher: Bencher<'_, '_>) {
     let setting = Setting::new();
     let opened = setting.opened();
     let service = {
