@@ -6,7 +6,7 @@ use sandbox::StackOptions;
 
 mod support;
 
-/// Without the care that `keyutil/src/transport/bridge.rs` takes, about one call in a hundred fails:
+/// Without the care that `keyutil/src/transport/sdk_service.rs` takes, about one call in a hundred fails:
 /// one that was queued on a connection when the server ended it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_call_fails_when_the_server_ends_connections_by_age() {

@@ -1,5 +1,5 @@
 //! What a call costs, over one connection with TLS on loopback, answered by a peer that does
-//! nothing: with a bare tonic channel, with ours, and with the bridge that the SDK calls.
+//! nothing: with a bare tonic channel, with ours, and with the service that the SDK calls.
 //!
 //! `cargo bench -p keyutil-cli --bench call`. Compare within one run.
 #![expect(
