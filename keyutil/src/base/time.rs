@@ -55,6 +55,11 @@ fn within_the_calendar(time: SystemTime, shown: impl Fn(SystemTime) -> String) -
     }
 }
 
+/// A duration without the part of a second, such as `1m 5s`.
+pub fn whole_seconds(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
+}
+
 /// A time to the second, and how far away it is.
 pub fn when(time: SystemTime, now: SystemTime) -> String {
     let shown = rfc3339_seconds(time);
@@ -69,7 +74,7 @@ fn roughly(duration: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
     match duration.as_secs() {
         seconds if seconds >= 2 * DAY => format!("{} days", seconds / DAY),
-        seconds => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+        _ => whole_seconds(duration),
     }
 }
 

@@ -6,13 +6,7 @@
 //! mounted Kubernetes secret is seen. Looking at the files about once a second needs no help from
 //! the operating system, and sees changes on every kind of file system.
 
-use std::{
-    error::Error,
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{error::Error, io, path::PathBuf, sync::Arc, time::SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
@@ -21,13 +15,15 @@ use tracing::{debug, error, info, warn};
 
 use super::watcher::Refresh;
 use crate::{
-    base::{chain, read::read_regular, redact::is_content, time::rfc3339_seconds},
+    base::{
+        chain,
+        read::{MAX_FILE_SIZE, read_regular},
+        redact::is_content,
+        time::{rfc3339_seconds, whole_seconds},
+    },
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
     status::{CredentialStatus, Failure},
 };
-
-/// More than any certificate bundle, key or token. A path that was mixed up must not fill memory.
-const LARGEST_FILE: u64 = 4 << 20;
 
 /// A value that a person can recognise in a log.
 pub trait Credential: Send + Sync + 'static {
@@ -233,7 +229,7 @@ impl<T: Credential> Reloading<T> {
             left => warn!(
                 credential = T::KIND,
                 kept = kept.identify(),
-                expires_in = left.flatten().map(seconds),
+                expires_in = left.flatten().map(whole_seconds),
                 error = failure,
                 "the new credential is unusable: kept the one in use"
             ),
@@ -329,7 +325,7 @@ fn read_all(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, LoadError> {
     files
         .iter()
         .map(|path| {
-            read_regular(path, LARGEST_FILE).map_err(|source| LoadError::Read {
+            read_regular(path, MAX_FILE_SIZE).map_err(|source| LoadError::Read {
                 path: path.clone(),
                 source,
             })
@@ -344,10 +340,6 @@ fn fingerprint(contents: &[Vec<u8>]) -> Fingerprint {
         hash.update(content);
     }
     hash.finalize().into()
-}
-
-fn seconds(left: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(left.as_secs())).to_string()
 }
 
 /// Files that could not be loaded. Never holds a part of their contents.

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Phase, Status};
-use crate::base::time::rfc3339;
+use crate::base::time::{rfc3339, whole_seconds};
 
 /// For how long a worker may go without a poll that went well. The server answers an idle poll
 /// after 60 s, and the SDK gives up on one after 70 s. A worker polls for what it has room for, so
@@ -50,7 +50,7 @@ fn phase(status: &Status, now: SystemTime) -> Option<String> {
                 });
                 format!(
                     "no poll for tasks has succeeded for {}: {last}",
-                    seconds(silent)
+                    whole_seconds(silent)
                 )
             })
         }
@@ -64,7 +64,7 @@ fn connection(status: &Status, now: SystemTime) -> Option<String> {
         format!(
             "the connection has been failing since {}, {}: {}",
             rfc3339(failure.since),
-            seconds(failing),
+            whole_seconds(failing),
             failure.reason
         )
     })
@@ -103,7 +103,7 @@ fn refusals(status: &Status, now: SystemTime) -> Option<String> {
     Some(format!(
         "calls have been refused since {}, {}: {}",
         rfc3339(since),
-        seconds(age(since, now)),
+        whole_seconds(age(since, now)),
         refusals
             .last
             .as_ref()
@@ -114,10 +114,6 @@ fn refusals(status: &Status, now: SystemTime) -> Option<String> {
 /// None at all, where the clock was set back.
 fn age(since: SystemTime, now: SystemTime) -> Duration {
     now.duration_since(since).unwrap_or_default()
-}
-
-fn seconds(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 use super::{Permission, permission};
-use crate::base::time::LAST_SECOND;
+use crate::base::time::{LAST_SECOND, whole_seconds};
 
 /// The two readable parts of a token in the compact form of RFC 7515. The signature is not looked
 /// at, so nothing here can be relied on for a decision.
@@ -198,20 +198,17 @@ pub enum Lifetime {
 
 impl fmt::Display for Lifetime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = |duration: &Duration| {
-            humantime::format_duration(Duration::from_secs(duration.as_secs()))
-        };
         match self {
             Self::NotYetValid { left } => {
-                write!(f, "not valid yet, for another {}", seconds(left))
+                write!(f, "not valid yet, for another {}", whole_seconds(*left))
             }
-            Self::Valid { left } => write!(f, "valid for another {}", seconds(left)),
+            Self::Valid { left } => write!(f, "valid for another {}", whole_seconds(*left)),
             Self::Unlimited => {
                 f.write_str("never expires: nothing but a change of the signing key ends it")
             }
             Self::Unreadable => f.write_str("`exp` cannot be read"),
             Self::Expired { ago } if ago.is_zero() => f.write_str("expired just now"),
-            Self::Expired { ago } => write!(f, "expired {} ago", seconds(ago)),
+            Self::Expired { ago } => write!(f, "expired {} ago", whole_seconds(*ago)),
         }
     }
 }

@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::{base::time::rfc3339, diagnosis::Diagnosis};
+use crate::{
+    base::time::{rfc3339, whole_seconds},
+    diagnosis::Diagnosis,
+};
 
 /// From the first time that it is told to the second; twice as long after each.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
@@ -117,7 +120,7 @@ impl FailureLog {
             }
         }
         if let Some(lasted) = over {
-            info!(lasted = seconds(lasted), "calls go well again");
+            info!(lasted = whole_seconds(lasted), "calls go well again");
         }
     }
 
@@ -144,15 +147,11 @@ impl LoggedFailure {
             %step,
             reason = cause,
             hint,
-            lasted = lasted.map(seconds),
+            lasted = lasted.map(whole_seconds),
             the_worker_ends_at = ends_at.filter(|_| self.refusal).map(rfc3339),
             "calls fail"
         );
     }
-}
-
-fn seconds(duration: Duration) -> String {
-    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
 #[cfg(test)]

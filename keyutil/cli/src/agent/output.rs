@@ -12,10 +12,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::RenewalError;
 use crate::files::{self, LockError, Mode, create_folder, folder_of, sweep};
-use keyutil::{base::read::read_regular, credentials::Token};
-
-/// More than any token.
-const LARGEST: u64 = 4 << 20;
+use keyutil::{
+    base::read::{MAX_FILE_SIZE, read_regular},
+    credentials::Token,
+};
 
 /// How long ago what a killed agent has left was written, at least: another one may be writing.
 const STALE: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ impl Output {
     /// Whether it has this content, and not for everybody.
     pub(super) fn holds(&self, content: &SecretString) -> bool {
         let expected = content.expose_secret().as_bytes();
-        let found = read_regular(&self.path, LARGEST);
+        let found = read_regular(&self.path, MAX_FILE_SIZE);
         found.is_ok_and(|found| found == expected) && !is_open_to_all(&self.path)
     }
 
@@ -70,7 +70,7 @@ fn refuse_what_is_no_token(output: &Path) -> Result<(), RenewalError> {
     if output.is_symlink() {
         return Err(RenewalError::Link { path: path() });
     }
-    match read_regular(output, LARGEST) {
+    match read_regular(output, MAX_FILE_SIZE) {
         Ok(content) if is_token(&content) => Ok(()),
         Ok(_) => Err(RenewalError::NotAToken { path: path() }),
         Err(failure) if failure.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -44,7 +44,7 @@ use self::{
 use super::Jwks;
 use crate::files::Lock;
 use keyutil::{
-    base::read::{read_at_most, read_regular},
+    base::read::{MAX_FILE_SIZE, read_at_most, read_regular},
     token::SigningKey,
 };
 
@@ -258,9 +258,6 @@ enum Broken {
     Refused,
     Missing,
 }
-
-/// Far larger than any key or key set.
-const MAX_FILE_SIZE: u64 = 4 << 20;
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
     match read_regular(path, MAX_FILE_SIZE) {
