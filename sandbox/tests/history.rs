@@ -18,7 +18,7 @@ use temporalio_client::{
     WorkflowFetchHistoryOptions, WorkflowGetResultOptions, WorkflowStartOptions,
 };
 use tokio::sync::oneshot;
-use worker::workflows::HelloWorkflow;
+use worker::canary::HelloWorkflow;
 
 use keyutil::worker::{RunOptions, run};
 

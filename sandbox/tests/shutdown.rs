@@ -22,7 +22,7 @@ use sandbox::{Stack, StackOptions, guard::Signal, stack::REFRESH};
 use secrecy::ExposeSecret;
 use support::{InFlight, LIMIT, Observed};
 use temporalio_client::WorkflowStartOptions;
-use worker::workflows::HelloWorkflow;
+use worker::canary::HelloWorkflow;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_says_when_its_grace_ran_out() {

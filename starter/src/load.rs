@@ -16,7 +16,7 @@ use temporalio_client::{
     WorkflowGetResultOptions, WorkflowStartOptions, errors::WorkflowGetResultError,
 };
 use tracing::{debug, error};
-use worker::workflows::HelloWorkflow;
+use worker::canary::HelloWorkflow;
 
 /// What to start.
 pub struct Load<'a> {

@@ -32,7 +32,7 @@ use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
-use worker::{activities::Greetings, workflows::HelloWorkflow};
+use worker::canary::{Greetings, HelloWorkflow};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -1,14 +1,19 @@
-//! The activity runs without a server.
+//! The activity runs without a server, in the SDK's test environment.
 
-use worker::activities::greeting;
+use temporalio_sdk::testing::ActivityEnvironment;
+use worker::canary::Greetings;
 
-#[test]
-fn greets_by_name() {
+#[tokio::test]
+async fn greets_by_name() {
+    let environment = ActivityEnvironment::builder()
+        .register_activities(Greetings)
+        .build();
     for (name, expected) in [
         ("Temporal", "Hello Temporal!"),
         ("Jörg & Söhne", "Hello Jörg & Söhne!"),
         ("", "Hello !"),
     ] {
-        assert_eq!(greeting(name), expected);
+        let greeting = environment.run(Greetings::greet, name.to_owned()).await;
+        assert_eq!(greeting.unwrap(), expected);
     }
 }

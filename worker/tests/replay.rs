@@ -6,7 +6,7 @@
 
 use temporalio_client::WorkflowHistory;
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
-use worker::workflows::HelloWorkflow;
+use worker::canary::HelloWorkflow;
 
 const HISTORY: &str = include_str!("history/hello.json");
 

@@ -9,7 +9,7 @@ use anyhow::{Context, ensure};
 use temporalio_client::{Client, WorkflowGetResultOptions, WorkflowStartOptions};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use worker::workflows::HelloWorkflow;
+use worker::canary::HelloWorkflow;
 
 use super::record::Sample;
 
