@@ -1,9 +1,8 @@
 //! `keyutil token …`
 
-mod renew;
-
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -12,13 +11,19 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
     base::{read::read_at_most, redact::is_content},
+    credentials::FileWatcher,
     diagnosis::ResultExt,
+    health::Health,
     program::{self, UsageError},
     settings::{ClaimsArgs, SettingsErrors},
-    token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, permission},
+    token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, claims, permission},
 };
-use keyutil_cli::keys::{fetch, keyring::read_signing_key, verify};
+use keyutil_cli::{
+    agent::{self, Renewal, RenewalError, SHORTEST_LIFETIME},
+    keys::{fetch, keyring::read_signing_key, verify},
+};
 use secrecy::ExposeSecret;
+use tracing::info;
 
 #[derive(Subcommand)]
 #[command(after_help = "\
@@ -31,7 +36,7 @@ pub enum Token {
     Mint(Mint),
     /// Show what a token says, and whether it would be accepted
     Inspect(Inspect),
-    Renew(renew::Renew),
+    Renew(Renew),
 }
 
 #[derive(Args)]
@@ -127,7 +132,7 @@ pub async fn run(command: Token) -> anyhow::Result<()> {
     match command {
         Token::Mint(arguments) => mint(arguments),
         Token::Inspect(arguments) => run_inspect(arguments).await,
-        Token::Renew(arguments) => renew::run(arguments).await,
+        Token::Renew(arguments) => run_renew(arguments).await,
     }
 }
 
@@ -233,4 +238,74 @@ fn read_text(from: impl io::Read) -> io::Result<String> {
     // More than any header may have.
     let content = read_at_most(from, 1 << 20)?;
     String::from_utf8(content).map_err(|_| io::Error::other("it is not text (UTF-8)"))
+}
+
+/// Keep a token in a file current, for a process that does not hold the signing key
+///
+/// The token is minted anew at two thirds of its life, at once when the key changes, and when the
+/// file holds something else. It is written under another name and renamed, with mode 0600, so readers
+/// see the old token or the new one. This goes on until SIGINT or SIGTERM, and leaves the file: the
+/// token in it lasts for a restart. What fails after the first token is tried again every second,
+/// and told.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil token renew --output /run/token/worker --namespace orders
+  keyutil token renew --output /run/token/ui --subject ui --permissions temporal-system:read
+  keyutil token renew --output /run/token/worker --health-listen 127.0.0.1:9090")]
+pub struct Renew {
+    /// File to write the token to; its folder is made if it is missing. Nothing but a token is
+    /// written over
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+
+    #[command(flatten)]
+    minting: Minting,
+
+    /// Address to answer at for `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one,
+    /// which the log names [default: no such answers]
+    #[arg(long, env = "KEYUTIL_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    health_listen: Option<SocketAddr>,
+}
+
+async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
+    let mut problems = SettingsErrors::naming(keyutil::settings::Names::Flags);
+    let template = arguments.minting.template(&mut problems);
+    if (claims::SHORTEST_LIFETIME..SHORTEST_LIFETIME).contains(&template.lifetime) {
+        problems.add(format!(
+            "`--token-lifetime` must be {} or more for a token in a file, or its readers are late: `{}`",
+            humantime::format_duration(SHORTEST_LIFETIME),
+            humantime::format_duration(template.lifetime),
+        ));
+    }
+    problems.into_result().diagnosed()?;
+    for warning in permission::lint(&template.permissions, None) {
+        program::print_warning(warning);
+    }
+    // For the error that says what to do.
+    arguments.minting.read_key()?;
+    let signing_key = arguments.minting.signing_key;
+    let renewal = Renewal::start(signing_key, template, arguments.output).map_err(judged)?;
+    // From here on, and not before: what hangs at the start can be ended.
+    let interrupted = program::interrupted();
+    let health = match arguments.health_listen {
+        Some(address) => Some(Health::serve(address, agent::router(renewal.clone())).await?),
+        None => None,
+    };
+    let watch = FileWatcher::start(vec![Box::new(renewal)]);
+    let reason = interrupted.await;
+    info!(reason, "stopping: the token in the file stays");
+    drop(watch);
+    if let Some(health) = health {
+        health.stop().await;
+    }
+    Ok(())
+}
+
+fn judged(error: RenewalError) -> anyhow::Error {
+    if error.is_usage() {
+        UsageError(error.to_string()).into()
+    } else {
+        error.into()
+    }
 }
