@@ -6,36 +6,29 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | where each setting came from | `configuration.rs` |
-//! | certificates, keys and CAs in files | `files.rs` |
-//! | name, TCP, TLS | `network.rs` |
-//! | calls that need no permission, and the smallest that needs one | `server.rs` |
-//! | the token | `token.rs` |
-//! | the key set | `jwks.rs` |
-//! | the clocks | `clock.rs` |
-//! | what the token permits | `permission.rs` |
-//! | who polls the task queue | `task_queue.rs` |
-//! | what was found | `report.rs` |
+//! | configuration, files | `local.rs` |
+//! | name, TCP, TLS, gRPC, task queue | `server.rs` |
+//! | token, JWKS, clock, permission | `token.rs` |
+//!
+//! `report.rs` has what was found.
 
 use std::time::Duration;
 
-mod clock;
-mod configuration;
-mod files;
-mod jwks;
-mod network;
-mod permission;
+mod local;
 mod report;
 mod server;
-mod task_queue;
 mod token;
 
-pub use configuration::{Origin, Sourced};
+pub use local::{Origin, Sourced};
 pub use report::{Finding, Mark, Report};
 
 use self::{
-    jwks::KeySet,
-    server::{Facts, Probe},
+    local::{check_configuration, check_files},
+    server::{Facts, Probe, check_grpc, check_network, check_task_queue},
+    token::{
+        KeySet, check_clock, check_key_set, check_permission, check_token, clock_cause,
+        measure_clock,
+    },
 };
 use keyutil::{
     connect::{Session, check::Program},
@@ -92,9 +85,9 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
     let bare = bare.map(|connector| connector.within(limit));
     let mut report = Report::default();
 
-    configuration::look(&mut report, examination.origins, &problems);
-    files::look(&mut report, args, connector.as_ref(), &problems);
-    let connected = network::look(&mut report, args, connector.as_ref(), bare.as_ref()).await;
+    check_configuration(&mut report, examination.origins, &problems);
+    check_files(&mut report, args, connector.as_ref(), &problems);
+    let connected = check_network(&mut report, args, connector.as_ref(), bare.as_ref()).await;
 
     let token = token.as_ref();
     let channel = connector.filter(|_| connected).map(RotatingChannel::new);
@@ -102,34 +95,34 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
         for step in [Step::Grpc, Step::Permission, Step::TaskQueue] {
             report.skip(step, "there is no connection to make calls on");
         }
-        let key_set = jwks::look(&mut report, examination, token, TokenVerdict::Unknown).await;
-        token::look(&mut report, examination, token, &problems, None);
-        clock::look(&mut report, token, &key_set, false);
+        let key_set = check_key_set(&mut report, examination, token, TokenVerdict::Unknown).await;
+        check_token(&mut report, examination, token, &problems, None);
+        check_clock(&mut report, token, &key_set, false);
         report.sort();
         return report;
     };
 
     let session =
         Session::new(channel, token.cloned(), args.namespace.trim(), compression).within(limit);
-    server::answers(&session, &mut report).await;
+    check_grpc(&session, &mut report).await;
     let probe = Probe::of(&session).await;
     let verdict = probe.verdict(&session).await;
-    let key_set = jwks::look(&mut report, examination, token, verdict).await;
+    let key_set = check_key_set(&mut report, examination, token, verdict).await;
     let why = match &probe {
         Probe::Refused(_) => Some(why(&session, examination, token, &key_set, verdict).await),
         _ => None,
     };
-    token::look(&mut report, examination, token, &problems, why.as_ref());
-    clock::look(
+    check_token(&mut report, examination, token, &problems, why.as_ref());
+    check_clock(
         &mut report,
         token,
         &key_set,
         verdict == TokenVerdict::Accepted,
     );
     let program = examination.program;
-    if permission::look(&session, &mut report, program, probe, why.as_ref()).await {
+    if check_permission(&session, &mut report, program, probe, why.as_ref()).await {
         match examination.task_queue {
-            Some(name) => task_queue::look(&session, &mut report, program, name).await,
+            Some(name) => check_task_queue(&session, &mut report, program, name).await,
             None => report.skip(Step::TaskQueue, "none is named: give `--task-queue`"),
         }
     } else {
@@ -165,8 +158,8 @@ async fn why(
     let Some(TokenSource::Minted(minter)) = token else {
         return Explanation::Possible(suspects);
     };
-    match clock::measure(session, minter).await {
-        Some(seconds_ahead) => Explanation::Certain(vec![clock::cause(seconds_ahead)]),
+    match measure_clock(session, minter).await {
+        Some(seconds_ahead) => Explanation::Certain(vec![clock_cause(seconds_ahead)]),
         // The server takes no token of this key, whatever its times are.
         None => Explanation::Possible(
             suspects
