@@ -6,7 +6,7 @@ use jsonwebtoken::jwk::Jwk;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{error::KeyringError, policy::RotationPolicy};
+use super::{KeyringError, RotationPolicy};
 use crate::{
     keys::{Jwks, jwks},
     wall_clock::{ClockRegression, Timestamp},

@@ -9,9 +9,7 @@ use std::time::SystemTime;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Keyring,
-    error::KeyringError,
-    policy::RotationPolicy,
+    Keyring, KeyringError, RotationPolicy,
     ring::{KeyringFiles, Ring, RingKey, State, whole_second},
 };
 use crate::files::{Change, Operation};
