@@ -9,18 +9,14 @@
 //! | configuration, files | `local.rs` |
 //! | name, TCP, TLS, gRPC, task queue | `server.rs` |
 //! | token, JWKS, clock, permission | `token.rs` |
-//!
-//! `report.rs` has what was found.
 
 use std::time::Duration;
 
 mod local;
-mod report;
 mod server;
 mod token;
 
 pub use local::{Origin, Sourced};
-pub use report::{Finding, Mark, Report};
 
 use self::{
     local::{check_configuration, check_files},
@@ -31,9 +27,10 @@ use self::{
     },
 };
 use keyutil::{
+    base::text::fit,
     connect::{Session, check::Program},
     credentials::TokenSource,
-    diagnosis::Step,
+    diagnosis::{Diagnosis, Step},
     explain::{Explanation, TokenVerdict},
     probe::RotatingChannel,
     settings::{Checked, ConnectArgs, Settings},
@@ -167,5 +164,143 @@ async fn why(
                 .filter(|suspect| suspect.step != Step::Clock)
                 .collect(),
         ),
+    }
+}
+
+/// What was found, in the order of the way.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    findings: Vec<Finding>,
+}
+
+/// What was found at one step; a step may have several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The step.
+    pub step: Step,
+    /// How it is.
+    pub outcome: Outcome,
+    /// More of it, a line each.
+    pub details: Vec<String>,
+}
+
+/// How a step is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was seen is in order.
+    Ok(String),
+    /// It works, and is probably not meant, or will cease to work.
+    Warning {
+        /// What was seen.
+        seen: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Calls fail because of it.
+    Failed(Diagnosis),
+    /// Why it could not be looked at, or that there is nothing to look at.
+    Skipped(String),
+}
+
+impl Finding {
+    /// The outcome in one word.
+    pub fn mark(&self) -> &'static str {
+        match self.outcome {
+            Outcome::Ok(_) => "ok",
+            Outcome::Warning { .. } => "warning",
+            Outcome::Failed(_) => "failed",
+            Outcome::Skipped(_) => "skipped",
+        }
+    }
+
+    /// What was seen, in one line; for a failure the cause.
+    pub fn seen(&self) -> &str {
+        match &self.outcome {
+            Outcome::Ok(seen) | Outcome::Warning { seen, .. } | Outcome::Skipped(seen) => seen,
+            Outcome::Failed(diagnosis) => &diagnosis.cause,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match &self.outcome {
+            Outcome::Warning { hint, .. } => Some(hint),
+            Outcome::Failed(diagnosis) => diagnosis.hint.as_deref(),
+            Outcome::Ok(_) | Outcome::Skipped(_) => None,
+        }
+    }
+
+    /// Why it failed, if it did.
+    pub fn failure(&self) -> Option<&Diagnosis> {
+        match &self.outcome {
+            Outcome::Failed(diagnosis) => Some(diagnosis),
+            _ => None,
+        }
+    }
+}
+
+impl Report {
+    /// Everything, in order.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// The first failure on the way, which as a rule is the cause of those after it.
+    pub fn failure(&self) -> Option<&Diagnosis> {
+        self.findings.iter().find_map(Finding::failure)
+    }
+
+    /// The exit code: that of the first failure.
+    pub fn exit_code(&self) -> u8 {
+        self.failure().map_or(0, |first| first.class.exit_code())
+    }
+
+    fn has_failed_at(&self, step: Step) -> bool {
+        let mut failures = self.findings.iter().filter_map(Finding::failure);
+        failures.any(|failure| failure.step == step)
+    }
+
+    fn ok(&mut self, step: Step, seen: impl Into<String>) {
+        self.add(step, Outcome::Ok(fit(&seen.into())));
+    }
+
+    fn skip(&mut self, step: Step, why: impl Into<String>) {
+        self.add(step, Outcome::Skipped(fit(&why.into())));
+    }
+
+    fn warn(&mut self, step: Step, seen: impl Into<String>, hint: impl Into<String>) {
+        let (seen, hint) = (fit(&seen.into()), hint.into());
+        self.add(step, Outcome::Warning { seen, hint });
+    }
+
+    fn fail(&mut self, diagnosis: Diagnosis) {
+        let Diagnosis { cause, hint, .. } = &diagnosis;
+        let failure = Diagnosis {
+            cause: fit(cause),
+            hint: hint.as_deref().map(fit),
+            ..diagnosis
+        };
+        self.add(failure.step, Outcome::Failed(failure));
+    }
+
+    /// Adds to what was found last.
+    fn detail(&mut self, details: impl IntoIterator<Item = String>) {
+        if let Some(last) = self.findings.last_mut() {
+            let details = details.into_iter().map(|detail| fit(&detail));
+            last.details.extend(details);
+        }
+    }
+
+    /// By the order of the way; within a step as they were found.
+    fn sort(&mut self) {
+        self.findings.sort_by_key(|finding| finding.step);
+    }
+
+    fn add(&mut self, step: Step, outcome: Outcome) {
+        self.findings.push(Finding {
+            step,
+            outcome,
+            details: Vec::new(),
+        });
     }
 }

@@ -135,7 +135,7 @@ pub(super) fn check_configuration(
     );
     let shown = |origin: &Origin| format!("{:<18} {} ({})", origin.flag, origin.value, origin.from);
     report.ok(Step::Configuration, seen);
-    report.detail(origins.iter().map(shown).collect());
+    report.detail(origins.iter().map(shown));
 }
 
 pub(super) fn check_files(

@@ -146,7 +146,7 @@ pub(super) async fn check_permission(
         Probe::Failed(error) => {
             let diagnosis = error.diagnosis();
             // What is said already need not be said again.
-            if report.has_failed_at(&[diagnosis.step]) {
+            if report.has_failed_at(diagnosis.step) {
                 report.skip(Step::Permission, "the call was not answered: see above");
             } else {
                 report.fail(diagnosis);
@@ -203,7 +203,7 @@ fn refused(session: &Session, report: &mut Report, status: Status, why: Option<&
     match explanation {
         Explanation::Possible(suspects) => {
             // What is the matter with the key set is told there; it may not be the cause.
-            let others = if report.has_failed_at(&[Step::Jwks]) {
+            let others = if report.has_failed_at(Step::Jwks) {
                 suspects
                     .iter()
                     .filter(|other| other.step != Step::Jwks)
@@ -222,7 +222,7 @@ fn refused(session: &Session, report: &mut Report, status: Status, why: Option<&
             for cause in causes.iter().filter(|cause| here.contains(&cause.step)) {
                 report.fail(cause.clone());
             }
-            if !report.has_failed_at(&[Step::Permission]) {
+            if !report.has_failed_at(Step::Permission) {
                 report.skip(Step::Permission, "not known: the token is not accepted");
             }
         }
@@ -363,7 +363,7 @@ fn tell(report: &mut Report, name: &str, kids: &[String], kid: Option<&str>, set
         Step::Jwks,
         format!("`{name}` has {} key(s){type_}{verifies}", kids.len()),
     );
-    report.detail(kids.iter().map(|kid| format!("kid {kid}")).collect());
+    report.detail(kids.iter().map(|kid| format!("kid {kid}")));
     if !set.of_the_server {
         report.detail(vec![
             "this is the file beside the signing key; whether the server reads the same is not \
