@@ -13,8 +13,8 @@ use keyutil::{
     program::{self, UsageError},
 };
 use keyutil_cli::keys::keyring::{
-    Keyring, KeyringError, PolicyError, Ring, RingKey, Rotated, RotationPolicy, RotationTimes,
-    State,
+    KeyState, Keyring, KeyringError, PolicyError, Ring, RingKey, Rotated, RotationPolicy,
+    RotationTimes,
 };
 
 use super::wait_until;
@@ -348,10 +348,10 @@ fn row(key: &RingKey, policy: &RotationPolicy, now: SystemTime) -> String {
         None => "-".to_owned(),
     };
     let step = match key.state {
-        State::Current => "stops when the next one signs".to_owned(),
-        State::Compromised => "to be dropped: run `keyutil key rotate`".to_owned(),
-        State::Next => due("may sign", key.published + policy.publish_before(), now),
-        State::Previous => due("is removed", key.removable(policy), now),
+        KeyState::Current => "stops when the next one signs".to_owned(),
+        KeyState::Compromised => "to be dropped: run `keyutil key rotate`".to_owned(),
+        KeyState::Next => due("may sign", key.published + policy.publish_before(), now),
+        KeyState::Previous => due("is removed", key.removable(policy), now),
     };
     format!(
         "{:43}  {:11}  {:>14}  {:>14}  {:>14}  {step}",

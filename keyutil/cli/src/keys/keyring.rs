@@ -17,7 +17,7 @@ mod schedule;
 #[cfg(test)]
 mod tests;
 
-pub use ring::{Ring, RingKey, State};
+pub use ring::{KeyState, Ring, RingKey};
 pub use rotate::{Generated, Rotated};
 pub use schedule::{PolicyError, RotationPolicy, RotationTimes, Schedule};
 

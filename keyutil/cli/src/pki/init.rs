@@ -96,9 +96,9 @@ pub struct Written {
 /// # Errors
 /// [`PkiError`]. Whether something was written by then is said for each of its variants.
 pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
-    let plan = Plan::check(options, SystemTime::now())?;
-    let files = plan.make()?;
-    let layout = plan.layout;
+    let checked = CheckedOptions::check(options, SystemTime::now())?;
+    let files = checked.make()?;
+    let layout = checked.layout;
     // Before the lock, whose file would be the first to be made; and again once it is held.
     if is_to_be_kept(options, &layout, &files)? {
         return Ok(Initialized { files: Vec::new() });
@@ -199,7 +199,7 @@ fn remove(path: PathBuf) -> Result<(), PkiError> {
 }
 
 /// [`InitOptions`] without mistakes.
-struct Plan {
+struct CheckedOptions {
     layout: Layout,
     authority_validity: Validity,
     leaf_validity: Validity,
@@ -212,7 +212,7 @@ struct NewFile {
     content: SecretString,
 }
 
-impl Plan {
+impl CheckedOptions {
     fn check(options: &InitOptions, now: SystemTime) -> Result<Self, PkiError> {
         let mut mistakes = Vec::new();
         if options.dir.as_os_str().is_empty() {

@@ -24,7 +24,7 @@ mod steps;
 #[cfg(test)]
 mod tests;
 
-pub(super) use state::State;
+pub(super) use state::RotationState;
 
 use std::{
     fmt,
@@ -80,7 +80,7 @@ pub fn rotate_authority(
     clock: impl FnOnce() -> SystemTime,
 ) -> Result<AuthorityRotated, RotateError> {
     let _lock = lock(layout)?;
-    let (change, result) = steps::plan(&State::read(layout, kind)?, step, options, clock());
+    let (change, result) = steps::plan(&RotationState::read(layout, kind)?, step, options, clock());
     change.apply()?;
     let rotated = result?;
     rotated.log();
@@ -98,7 +98,7 @@ pub fn next_step(
     now: SystemTime,
 ) -> Result<NextStep, RotateError> {
     let _lock = lock(layout)?;
-    Ok(State::read(layout, kind)?.next_step(options, now))
+    Ok(RotationState::read(layout, kind)?.next_step(options, now))
 }
 
 fn plan_leaf(

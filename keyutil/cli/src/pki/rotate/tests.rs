@@ -23,7 +23,7 @@ use crate::{
         init, next_step,
         rotate::{
             self,
-            state::{Holder, Stage, State},
+            state::{Holder, RotationState, Stage},
             steps,
         },
         rotate_authority, rotate_leaf,
@@ -125,7 +125,7 @@ impl World {
                 rotate::plan_leaf(&self.layout, party, &LeafOptions::default(), self.now)
                     .map(|(change, _)| (change, true))
             }
-            Action::Step(kind, step) => State::read(&self.layout, kind)
+            Action::Step(kind, step) => RotationState::read(&self.layout, kind)
                 .map(|state| steps::plan(&state, step, &self.options, self.now))
                 .map(|(change, result)| (change, result.is_ok())),
         };
@@ -155,7 +155,7 @@ impl World {
     /// What must be true whatever has happened.
     fn check(&self) {
         for kind in AuthorityKind::ALL {
-            let state = State::read(&self.layout, kind).unwrap();
+            let state = RotationState::read(&self.layout, kind).unwrap();
             for holder in state.holders.iter().filter(|holder| holder.paired) {
                 let chain = holder.chain.as_ref().unwrap();
                 for verifier in &state.verifiers {
