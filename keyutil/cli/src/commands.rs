@@ -8,13 +8,20 @@ pub mod pki;
 pub mod probe;
 pub mod token;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    io,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, Command};
 use clap_complete::Shell;
 use humantime::format_duration;
 use indicatif::{ProgressBar, ProgressStyle};
-use keyutil::program;
+use keyutil::{
+    diagnosis::{Class, Diagnosed, Diagnosis, Step},
+    program,
+};
 use tracing::info;
 
 /// Print a script that makes a shell complete subcommands and flags
@@ -37,6 +44,38 @@ pub fn print_completions(arguments: Completions, mut tool: Command) -> anyhow::R
     clap_complete::generate(arguments.shell, &mut tool, name, &mut script);
     program::print_line(String::from_utf8_lossy(&script).trim_end())?;
     Ok(())
+}
+
+/// Arguments, or a file that they name, that cannot be used.
+fn unusable(cause: String, hint: Option<&str>) -> Diagnosed {
+    Diagnosed::from(Diagnosis {
+        step: Step::Configuration,
+        class: Class::Usage,
+        cause,
+        hint: hint.map(str::to_owned),
+    })
+}
+
+/// An address at which nothing can listen.
+fn cannot_listen(address: SocketAddr, flag: &str, error: &io::Error) -> Diagnosed {
+    let hint = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("another process listens there: end it, or name another port with `{flag}`")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("no network interface of this machine has the address: see `{flag}`")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("ports below 1024 take a privilege: name another port with `{flag}`")
+        }
+        _ => format!("name another address with `{flag}`"),
+    };
+    Diagnosed::from(Diagnosis {
+        step: Step::Configuration,
+        class: Class::Other,
+        cause: format!("failed to listen at `{address}`: {error}"),
+        hint: Some(hint),
+    })
 }
 
 /// Waits until `left` has passed on the wall clock, also if the machine sleeps meanwhile, and

@@ -304,3 +304,6 @@ impl Report {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -287,7 +287,7 @@ fn retire(arguments: Retire) -> anyhow::Result<()> {
     }
     if removed.is_empty() {
         let now = SystemTime::now();
-        let due = ring.look(now)?.removal_due(&policy);
+        let due = ring.look(now).diagnosed()?.removal_due(&policy);
         program::print_line(match due {
             Some(due) => format!(
                 "nothing to remove yet: the next key is due in {}",

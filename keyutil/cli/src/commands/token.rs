@@ -10,10 +10,10 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
-    base::{read::read_at_most, redact::is_content},
+    base::{chain, read::read_at_most, redact::is_content},
     credentials::FileWatcher,
-    diagnosis::ResultExt,
-    health::Health,
+    diagnosis::{Class, Diagnosed, Diagnosis, ResultExt, Step},
+    health::{Health, ListenError},
     program::{self, UsageError},
     settings::{ClaimsArgs, SettingsErrors},
     token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, claims, permission},
@@ -24,6 +24,8 @@ use keyutil_cli::{
 };
 use secrecy::ExposeSecret;
 use tracing::info;
+
+use super::{cannot_listen, unusable};
 
 #[derive(Subcommand)]
 #[command(after_help = "\
@@ -124,7 +126,7 @@ impl Minting {
         check_name(path)?;
         read_signing_key(path)
             .diagnosed()
-            .with_context(|| format!("no token can be minted with `{}`", path.display()))
+            .context("no token can be minted")
     }
 }
 
@@ -165,7 +167,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
             UsageError("there is no token to inspect: the input is empty".to_owned()).into(),
         );
     }
-    let token = UnverifiedToken::parse(raw)?;
+    let token = UnverifiedToken::parse(raw).map_err(|error| refused(&error))?;
     program::print_line(format_args!(
         "header     {}",
         serde_json::to_string(&token.header)?
@@ -187,7 +189,10 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
         ))?;
         return Ok(());
     };
-    let key_set = fetch::fetch(source, fetch::TIMEOUT).await?.document;
+    let key_set = fetch::fetch(source, fetch::TIMEOUT)
+        .await
+        .diagnosed()?
+        .document;
     match verify::verify(raw, &key_set, arguments.audience.as_deref()) {
         Ok(()) => {
             program::print_line(format_args!(
@@ -198,7 +203,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
         }
         Err(error) => {
             program::print_line(format_args!("signature  REFUSED"))?;
-            Err(error).context("the token would be refused")
+            Err(refused(&error)).context("the token would be refused")
         }
     }
 }
@@ -222,15 +227,31 @@ pub(super) fn check_name(path: &Path) -> Result<(), UsageError> {
     Ok(())
 }
 
+/// A token that the server would not accept.
+fn refused(error: &(dyn std::error::Error + 'static)) -> Diagnosed {
+    Diagnosed::from(Diagnosis {
+        step: Step::Token,
+        class: Class::Token,
+        cause: chain(error),
+        hint: None,
+    })
+}
+
 fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
     match (&arguments.token[..], &arguments.file) {
         (_, Some(path)) => {
             check_name(path)?;
             let read = fs::File::open(path).and_then(read_text);
-            read.with_context(|| format!("failed to read token file `{}`", path.display()))
+            Ok(read.map_err(|error| {
+                let cause = format!("failed to read token file `{}`: {error}", path.display());
+                unusable(cause, None)
+            })?)
         }
         (words, None) if !words.is_empty() && words != ["-"] => Ok(words.join(" ")),
-        _ => read_text(io::stdin()).context("failed to read the token from standard input"),
+        _ => Ok(read_text(io::stdin()).map_err(|error| {
+            let cause = format!("failed to read the token from standard input: {error}");
+            unusable(cause, None)
+        })?),
     }
 }
 
@@ -289,7 +310,12 @@ async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
     // From here on, and not before: what hangs at the start can be ended.
     let interrupted = program::interrupted();
     let health = match arguments.health_listen {
-        Some(address) => Some(Health::serve(address, agent::router(renewal.clone())).await?),
+        Some(address) => {
+            let served = Health::serve(address, agent::router(renewal.clone())).await;
+            let failed =
+                |error: ListenError| cannot_listen(address, "--health-listen", &error.source);
+            Some(served.map_err(failed)?)
+        }
         None => None,
     };
     let watch = FileWatcher::start(vec![Box::new(renewal)]);

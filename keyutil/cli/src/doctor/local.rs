@@ -120,12 +120,10 @@ pub(super) fn check_configuration(
     origins: &[Origin],
     problems: &SettingsErrors,
 ) {
-    let wrong = problems
-        .all()
-        .iter()
-        .filter(|problem| problem.step == Step::Configuration);
-    for problem in wrong {
-        report.fail(problem.clone());
+    for problem in problems.all() {
+        if problem.step == Step::Configuration {
+            report.fail(problem.clone());
+        }
     }
     let non_empty = origins.iter().filter(|origin| origin.from != "default");
     let seen = format!(
@@ -134,7 +132,9 @@ pub(super) fn check_configuration(
         origins.len() - non_empty.count()
     );
     let shown = |origin: &Origin| format!("{:<18} {} ({})", origin.flag, origin.value, origin.from);
-    report.ok(Step::Configuration, seen);
+    if !report.has_failed_at(Step::Configuration) {
+        report.ok(Step::Configuration, seen);
+    }
     report.detail(origins.iter().map(shown));
 }
 

@@ -38,7 +38,7 @@ use self::{
 };
 use super::Jwks;
 use crate::{
-    files::{Lock, LockError, WriteError},
+    files::{Lock, LockError, WriteError, folder_hint},
     keys::jwks::JwksError,
 };
 use keyutil::{
@@ -282,7 +282,10 @@ pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
         path: path.to_owned(),
         source,
     })?;
-    Ok(SigningKey::from_pem(&pem)?)
+    SigningKey::from_pem(&pem).map_err(|source| KeyringError::UnusableKey {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 /// A ring that could not be read or changed.
@@ -329,6 +332,9 @@ pub enum KeyringError {
     Write(#[from] WriteError),
     #[error("failed to use the signing key `{}`", path.display())]
     BrokenKey { path: PathBuf, source: KeyError },
+    /// The same of a key that is named by itself, perhaps outside of a ring.
+    #[error("failed to use the signing key `{}`", path.display())]
+    UnusableKey { path: PathBuf, source: KeyError },
     #[error("failed to read the record of the key ring, `{}`", path.display())]
     BrokenRecord { path: PathBuf, source: JsonError },
     #[error(transparent)]
@@ -372,7 +378,22 @@ impl KeyringError {
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Some("make the keys with `keyutil key generate`")
             }
+            Self::Read { source, .. } | Self::Lock(LockError { source, .. }) => folder_hint(source),
             _ => None,
+        }
+    }
+
+    /// Whether a file that the caller names cannot be read or used.
+    fn is_usage(&self) -> bool {
+        match self {
+            Self::Lock(LockError { source, .. }) => folder_hint(source).is_some(),
+            Self::Read { .. }
+            | Self::NothingSigns { .. }
+            | Self::BrokenKey { .. }
+            | Self::BrokenRecord { .. }
+            | Self::UnusableKey { .. }
+            | Self::Jwks(_) => true,
+            _ => false,
         }
     }
 
@@ -388,10 +409,14 @@ impl Diagnose for KeyringError {
             step: Step::Files,
             class: match self {
                 _ if self.is_too_early() => Class::TooEarly,
+                _ if self.is_usage() => Class::Usage,
                 _ => Class::Other,
             },
             cause: chain(self),
-            hint: self.hint().map(str::to_owned),
+            hint: match self {
+                Self::UnusableKey { source, .. } => source.diagnosis().hint,
+                _ => self.hint().map(str::to_owned),
+            },
         }
     }
 }

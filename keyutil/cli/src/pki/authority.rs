@@ -468,6 +468,13 @@ pub enum AuthorityError {
     NotAuthority { subject: String },
 }
 
+impl AuthorityError {
+    /// Whether a file cannot be read, or does not hold what it should.
+    pub(super) fn is_of_a_file(&self) -> bool {
+        matches!(self, Self::Read { .. } | Self::Load { .. })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

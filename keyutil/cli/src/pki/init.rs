@@ -18,7 +18,7 @@ use super::{
     AlternativeName, Authority, AuthorityError, AuthorityKind, AuthorityRequest, Layout,
     LeafRequest, NameError, Party, Validity, ValidityError,
 };
-use crate::files::{self, Lock, LockError, Mode, WriteError};
+use crate::files::{self, Lock, LockError, Mode, WriteError, folder_hint};
 use keyutil::{
     base::chain,
     diagnosis::{Class, Diagnose, Diagnosis, Step},
@@ -389,7 +389,13 @@ impl PkiError {
     /// Whether the caller has to ask for something else, rather than the machine to be mended.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Input { .. })
+        match self {
+            Self::Input { .. } => true,
+            Self::Inspect { source, .. } | Self::Lock(LockError { source, .. }) => {
+                folder_hint(source).is_some()
+            }
+            _ => false,
+        }
     }
 
     /// What to do about it, where that is known.
@@ -406,6 +412,9 @@ impl PkiError {
             Self::Write(_) => Some(
                 "the set may now be incomplete; when the cause is mended, run again with `--force`",
             ),
+            Self::Inspect { source, .. } | Self::Lock(LockError { source, .. }) => {
+                folder_hint(source)
+            }
             _ => None,
         }
     }

@@ -379,7 +379,15 @@ impl RotateError {
     /// Whether the caller has to ask for something else, rather than the machine to be mended.
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Lifetime { .. })
+        match self {
+            Self::Lifetime { .. }
+            | Self::NoAuthorities { .. }
+            | Self::NoParty { .. }
+            | Self::Next { .. }
+            | Self::File(_) => true,
+            Self::Authority(error) => error.is_of_a_file(),
+            _ => false,
+        }
     }
 
     /// What to do about it, where that is known.

@@ -368,6 +368,31 @@ fn waits_without_end_are_no_panic() {
 }
 
 #[test]
+fn a_file_that_cannot_be_used_is_a_usage_error_with_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = Keyring::at(folder.path().join("missing"));
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let below = Keyring::at(&file);
+    let world = World::new();
+    fs::remove_file(world.ring.current_path()).unwrap();
+    for error in [
+        missing.jwks().unwrap_err(),
+        missing.look(world.now).unwrap_err(),
+        missing.retire(&policy(), || world.now).unwrap_err(),
+        below.generate(false, || world.now).unwrap_err(),
+        below.look(world.now).unwrap_err(),
+        world.rotate().unwrap_err(),
+        read_signing_key(&missing.current_path()).unwrap_err(),
+        read_signing_key(&file).unwrap_err(),
+    ] {
+        let diagnosis = error.diagnosis();
+        assert_eq!(diagnosis.class, Class::Usage, "{diagnosis:?}");
+        assert!(diagnosis.hint.is_some(), "{diagnosis:?}");
+    }
+}
+
+#[test]
 fn of_many_at_once_one_rotates() {
     let mut world = World::new();
     world.pass(100);
