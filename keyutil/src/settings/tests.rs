@@ -57,3 +57,35 @@ impl World {
 fn is_tls(settings: &Settings) -> bool {
     matches!(settings.connector.security(), Security::Tls { .. })
 }
+
+#[test]
+fn a_flag_is_accepted_before_and_after_a_subcommand() {
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        connect: ConnectArgs,
+        #[command(subcommand)]
+        command: Order,
+    }
+    #[derive(clap::Subcommand)]
+    enum Order {
+        Start,
+    }
+    let address = "temporal.example:7233";
+    let permissions = "orders:read";
+    for arguments in [
+        ["--address", address, "--permissions", permissions, "start"],
+        ["--address", address, "start", "--permissions", permissions],
+        ["start", "--address", address, "--permissions", permissions],
+    ] {
+        let arguments = ["test"].into_iter().chain(arguments);
+        let Program { connect, command } = clap::Parser::parse_from(arguments);
+        let Order::Start = command;
+        assert_eq!(connect.address, address);
+        let parsed = connect.token.claims.permissions;
+        assert_eq!(parsed.as_deref(), Some(permissions));
+    }
+    let command = <Program as clap::CommandFactory>::command();
+    let local = command.get_arguments().find(|one| !one.is_global_set());
+    assert_eq!(local, None);
+}
