@@ -10,14 +10,14 @@ use axum::{
 
 use crate::agent::Renewal;
 use keyutil::health::{
-    answer, broken, endpoint,
+    alive, answer, broken,
     metrics::{self, Numbers},
 };
 
 /// The routes of an agent: `/healthz`, `/readyz` and `/metrics`.
 pub fn router(renewal: Renewal) -> Router {
     Router::new()
-        .route("/healthz", get(endpoint::alive))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(numbers))
         .with_state(renewal)
