@@ -4,6 +4,7 @@
 mod logging;
 
 use std::{
+    error::Error,
     fmt::Display,
     future::Future,
     io::{self, Write},
@@ -16,7 +17,10 @@ use tonic::{Code, Status};
 
 use crate::{
     base::{chain, text::printable_lines, time::rfc3339},
-    diagnosis::{Class, Diagnosed, Diagnosis, Step},
+    connect::ConnectError,
+    credentials::reload::LoadError,
+    diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
+    settings::SettingsErrors,
 };
 
 pub use logging::{LogArgs, LogFormat, log_format, print_warning};
@@ -151,10 +155,16 @@ fn say(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
     }
 }
 
-/// What an error of a program means: the diagnosis in its chain, if one is there.
+/// The diagnosis of the outermost error in the chain that has one.
+///
+/// An error of [`connect()`](crate::connect()), of [`Settings::new`](crate::settings::Settings::new)
+/// or of a credential that cannot be loaded needs no [`ResultExt::diagnosed`]. Other errors have a
+/// diagnosis if it was attached.
+///
+/// [`ResultExt::diagnosed`]: crate::diagnosis::ResultExt::diagnosed
 pub fn diagnosis(error: &anyhow::Error) -> Diagnosis {
-    if let Some(known) = find::<Diagnosed>(error) {
-        return known.diagnosis.clone();
+    if let Some(known) = error.chain().find_map(known) {
+        return known;
     }
     let (step, class) = match find::<Status>(error).map(Status::code) {
         _ if find::<UsageError>(error).is_some() => (Step::Configuration, Class::Usage),
@@ -170,12 +180,25 @@ pub fn diagnosis(error: &anyhow::Error) -> Diagnosis {
     }
 }
 
+/// `anyhow` finds an error by its type alone, so the types are listed here.
+fn known(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
+    fn of<E: Diagnose>(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
+        cause.downcast_ref::<E>().map(E::diagnosis)
+    }
+    let attached = cause.downcast_ref::<Diagnosed>();
+    attached
+        .map(|attached| attached.diagnosis.clone())
+        .or_else(|| of::<ConnectError>(cause))
+        .or_else(|| of::<SettingsErrors>(cause))
+        .or_else(|| of::<LoadError>(cause))
+}
+
 /// `eprintln!` would panic where nobody reads it, and hide the exit code.
 fn complain(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+fn find<E: Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| cause.downcast_ref())
 }
 
@@ -219,5 +242,35 @@ pub async fn interrupted() -> &'static str {
     match tokio::signal::ctrl_c().await {
         Ok(()) => "Ctrl-C",
         Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{ConnectArgs, Settings};
+
+    #[test]
+    fn a_bare_question_mark_keeps_the_diagnosis_of_the_library() {
+        let missing = ConnectError::NoNamespace {
+            target: "localhost:7233".to_owned(),
+            namespace: "orders".to_owned(),
+        };
+        let args = |change: fn(&mut ConnectArgs)| {
+            let mut args = ConnectArgs::default();
+            change(&mut args);
+            Settings::new(&args, "test").unwrap_err()
+        };
+        let unreadable = args(|args| args.tls_ca_path = Some("/none".into()));
+        let wrong = args(|args| args.address.clear());
+        for (error, class, has_hint) in [
+            (anyhow::Error::new(missing), Class::Namespace, true),
+            (anyhow::Error::new(unreadable), Class::Usage, true),
+            (anyhow::Error::new(wrong), Class::Usage, false),
+            (anyhow::Error::msg("other"), Class::Other, false),
+        ] {
+            let found = diagnosis(&error.context("failed to start"));
+            assert_eq!((found.class, found.hint.is_some()), (class, has_hint));
+        }
     }
 }
