@@ -5,6 +5,7 @@ mod logging;
 
 use std::{
     error::Error,
+    ffi::{OsStr, OsString},
     fmt::Display,
     future::Future,
     io::{self, Write},
@@ -12,7 +13,11 @@ use std::{
     time::SystemTime,
 };
 
-use clap::{Command, Parser, error::ErrorKind};
+use clap::{
+    ArgMatches, Command, Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
+};
 use tonic::{Code, Status};
 
 use crate::{
@@ -64,7 +69,7 @@ pub async fn main<A: Parser>(
 /// # Errors
 /// The exit code to end with.
 pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
-    parse().map_err(|error: clap::Error| {
+    parse(std::env::args_os()).map_err(|error| {
         // Nothing is left to do about an error message that cannot be printed.
         let _ = error.print();
         match error.kind() {
@@ -74,9 +79,45 @@ pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
     })
 }
 
-fn parse<A: Parser>() -> Result<A, clap::Error> {
-    let mut matches = without_empty_variables(A::command()).try_get_matches()?;
+fn parse<A: Parser>(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<A, clap::Error> {
+    let mut matches = without_empty_variables(A::command()).try_get_matches_from(arguments)?;
+    let mut command = A::command();
+    command.build();
+    check_no_flag_is_empty(&command, &matches)?;
     A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut A::command()))
+}
+
+/// An empty flag is most often a shell variable that is not set: `--permissions "$ROLE"`. Without
+/// this check the flag would count as not set, and the default would be used without a word.
+fn check_no_flag_is_empty(command: &Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    for argument in command.get_arguments() {
+        let id = argument.get_id().as_str();
+        let Ok(Some(mut values)) = matches.try_get_raw(id) else {
+            continue;
+        };
+        if argument.get_long().is_some()
+            && matches.value_source(id) == Some(ValueSource::CommandLine)
+            && values.any(OsStr::is_empty)
+        {
+            // The error of clap's own `NonEmptyStringValueParser`.
+            let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
+            let flag = ContextValue::String(argument.to_string());
+            error.insert(ContextKind::InvalidArg, flag);
+            error.insert(
+                ContextKind::InvalidValue,
+                ContextValue::String(String::new()),
+            );
+            return Err(error);
+        }
+    }
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand(name)
+    {
+        check_no_flag_is_empty(command, matches)?;
+    }
+    Ok(())
 }
 
 /// clap takes a variable that is empty for a value, which is none for most types. Compose files
@@ -249,6 +290,42 @@ pub async fn interrupted() -> &'static str {
 mod tests {
     use super::*;
     use crate::settings::{ConnectArgs, Settings};
+
+    #[test]
+    fn an_empty_flag_is_refused_by_name() {
+        #[derive(Debug, Parser)]
+        struct Program {
+            #[command(flatten)]
+            connect: ConnectArgs,
+            #[command(subcommand)]
+            command: Option<Order>,
+        }
+        #[derive(Debug, clap::Subcommand)]
+        enum Order {
+            Start {
+                #[arg(long)]
+                id: Option<String>,
+            },
+        }
+        for (arguments, flag) in [
+            (&["--permissions", ""][..], "--permissions <LIST>"),
+            (&["--address="], "--address <HOST:PORT>"),
+            (&["--tls-cert-path", ""], "--tls-cert-path <FILE>"),
+            (&["--api-key", ""], "--api-key <TOKEN>"),
+            (&["start", "--id", ""], "--id <ID>"),
+            (&["start", "--token-file", ""], "--token-file <FILE>"),
+        ] {
+            let refused = parse::<Program>([&["program"], arguments].concat()).unwrap_err();
+            let told = refused.to_string();
+            assert!(
+                told.contains(&format!("a value is required for '{flag}'")),
+                "{told}"
+            );
+        }
+        let parsed = parse::<Program>(["program", "--audience", "a", "start"]).unwrap();
+        assert_eq!(parsed.connect.token.claims.audience.as_deref(), Some("a"));
+        assert!(matches!(parsed.command, Some(Order::Start { id: None })));
+    }
 
     #[test]
     fn a_bare_question_mark_keeps_the_diagnosis_of_the_library() {
