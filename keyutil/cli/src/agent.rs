@@ -32,7 +32,7 @@ use keyutil::{
     },
     credentials::{Credential, Refresh, Token, TokenSource, reload::LoadError, token::TokenError},
     health::{
-        answer, broken, endpoint,
+        alive, answer, broken,
         metrics::{self, Numbers},
     },
     status::{CredentialsStatus, Failure},
@@ -416,7 +416,7 @@ fn private() -> fs::OpenOptions {
 /// The routes of an agent: `/healthz`, `/readyz` and `/metrics`.
 pub fn router(renewal: Renewal) -> Router {
     Router::new()
-        .route("/healthz", get(endpoint::alive))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(numbers))
         .with_state(renewal)
