@@ -10,7 +10,10 @@
 //! Nothing in the answers is a secret, and nobody is asked who they are. The names of files and
 //! keys are in them all the same: let those listen in who may know them.
 
+pub mod metrics;
+
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     time::{Duration, SystemTime},
@@ -34,14 +37,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub mod endpoint;
-pub mod metrics;
+use crate::{base::chain, connect::Observer, status::readiness};
 
 pub use metrics::render;
-
-use self::endpoint::plain;
-
-use crate::{base::chain, connect::Observer, status::readiness};
 
 /// The endpoint. It ends when this is dropped.
 #[derive(Debug)]
@@ -90,7 +88,7 @@ impl Health {
         Ok(Self {
             address: bound,
             stopping,
-            task: tokio::spawn(endpoint::serve(listener, routes, stopped)),
+            task: tokio::spawn(serve(listener, routes, stopped)),
         })
     }
 
@@ -116,7 +114,7 @@ impl Drop for Health {
 /// The routes, for whoever serves them together with others: see [`Health::listen`].
 pub fn router(observer: Observer, exporter: Option<SocketAddr>) -> Router {
     Router::new()
-        .route("/healthz", get(endpoint::alive))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(numbers))
         .route("/status", get(status))
@@ -200,4 +198,46 @@ const FETCH_LIMIT: Duration = Duration::from_secs(5);
 /// `500` with the error.
 pub fn broken(error: &(dyn std::error::Error + 'static)) -> Response {
     plain(StatusCode::INTERNAL_SERVER_ERROR, chain(error) + "\n")
+}
+
+/// For the answers that are under way. Somebody who has sent half a request must not hold up the
+/// end.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Answers on `listener` until `shutdown` is done. Errors are plain text.
+///
+/// # Errors
+/// Those of the listener.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let routes = routes
+        .fallback(|| async { plain(StatusCode::NOT_FOUND, "not found\n") })
+        .method_not_allowed_fallback(|| async {
+            plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
+        });
+    let stopping = CancellationToken::new();
+    let stopped = stopping.clone().cancelled_owned();
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(stopped);
+    let limit = async {
+        shutdown.await;
+        stopping.cancel();
+        tokio::time::sleep(DRAIN_LIMIT).await;
+    };
+    tokio::select! {
+        ended = serving => ended,
+        () = limit => Ok(()),
+    }
+}
+
+/// `/healthz` of a process that is alive.
+pub async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// An answer in words, each with its line end.
+pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, text.into()).into_response()
 }

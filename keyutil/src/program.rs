@@ -4,6 +4,8 @@
 mod logging;
 
 use std::{
+    error::Error,
+    ffi::{OsStr, OsString},
     fmt::Display,
     future::Future,
     io::{self, Write},
@@ -11,12 +13,19 @@ use std::{
     time::SystemTime,
 };
 
-use clap::{Command, Parser, error::ErrorKind};
+use clap::{
+    ArgMatches, Command, Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
+};
 use tonic::{Code, Status};
 
 use crate::{
     base::{chain, text::printable_lines, time::rfc3339},
-    diagnosis::{Class, Diagnosed, Diagnosis, Step},
+    connect::ConnectError,
+    credentials::reload::LoadError,
+    diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
+    settings::SettingsErrors,
 };
 
 pub use logging::{LogArgs, LogFormat, log_format, print_warning};
@@ -60,7 +69,7 @@ pub async fn main<A: Parser>(
 /// # Errors
 /// The exit code to end with.
 pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
-    parse().map_err(|error: clap::Error| {
+    parse(std::env::args_os()).map_err(|error| {
         // Nothing is left to do about an error message that cannot be printed.
         let _ = error.print();
         match error.kind() {
@@ -70,9 +79,45 @@ pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
     })
 }
 
-fn parse<A: Parser>() -> Result<A, clap::Error> {
-    let mut matches = without_empty_variables(A::command()).try_get_matches()?;
+fn parse<A: Parser>(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<A, clap::Error> {
+    let mut matches = without_empty_variables(A::command()).try_get_matches_from(arguments)?;
+    let mut command = A::command();
+    command.build();
+    check_no_flag_is_empty(&command, &matches)?;
     A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut A::command()))
+}
+
+/// An empty flag is most often a shell variable that is not set: `--permissions "$ROLE"`. Without
+/// this check the flag would count as not set, and the default would be used without a word.
+fn check_no_flag_is_empty(command: &Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    for argument in command.get_arguments() {
+        let id = argument.get_id().as_str();
+        let Ok(Some(mut values)) = matches.try_get_raw(id) else {
+            continue;
+        };
+        if argument.get_long().is_some()
+            && matches.value_source(id) == Some(ValueSource::CommandLine)
+            && values.any(OsStr::is_empty)
+        {
+            // The error of clap's own `NonEmptyStringValueParser`.
+            let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
+            let flag = ContextValue::String(argument.to_string());
+            error.insert(ContextKind::InvalidArg, flag);
+            error.insert(
+                ContextKind::InvalidValue,
+                ContextValue::String(String::new()),
+            );
+            return Err(error);
+        }
+    }
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand(name)
+    {
+        check_no_flag_is_empty(command, matches)?;
+    }
+    Ok(())
 }
 
 /// clap takes a variable that is empty for a value, which is none for most types. Compose files
@@ -151,10 +196,16 @@ fn say(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
     }
 }
 
-/// What an error of a program means: the diagnosis in its chain, if one is there.
+/// The diagnosis of the outermost error in the chain that has one.
+///
+/// An error of [`connect()`](crate::connect()), of [`Settings::new`](crate::settings::Settings::new)
+/// or of a credential that cannot be loaded needs no [`ResultExt::diagnosed`]. Other errors have a
+/// diagnosis if it was attached.
+///
+/// [`ResultExt::diagnosed`]: crate::diagnosis::ResultExt::diagnosed
 pub fn diagnosis(error: &anyhow::Error) -> Diagnosis {
-    if let Some(known) = find::<Diagnosed>(error) {
-        return known.diagnosis.clone();
+    if let Some(known) = error.chain().find_map(known) {
+        return known;
     }
     let (step, class) = match find::<Status>(error).map(Status::code) {
         _ if find::<UsageError>(error).is_some() => (Step::Configuration, Class::Usage),
@@ -170,12 +221,25 @@ pub fn diagnosis(error: &anyhow::Error) -> Diagnosis {
     }
 }
 
+/// `anyhow` finds an error by its type alone, so the types are listed here.
+fn known(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
+    fn of<E: Diagnose>(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
+        cause.downcast_ref::<E>().map(E::diagnosis)
+    }
+    let attached = cause.downcast_ref::<Diagnosed>();
+    attached
+        .map(|attached| attached.diagnosis.clone())
+        .or_else(|| of::<ConnectError>(cause))
+        .or_else(|| of::<SettingsErrors>(cause))
+        .or_else(|| of::<LoadError>(cause))
+}
+
 /// `eprintln!` would panic where nobody reads it, and hide the exit code.
 fn complain(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+fn find<E: Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| cause.downcast_ref())
 }
 
@@ -219,5 +283,71 @@ pub async fn interrupted() -> &'static str {
     match tokio::signal::ctrl_c().await {
         Ok(()) => "Ctrl-C",
         Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{ConnectArgs, Settings};
+
+    #[test]
+    fn an_empty_flag_is_refused_by_name() {
+        #[derive(Debug, Parser)]
+        struct Program {
+            #[command(flatten)]
+            connect: ConnectArgs,
+            #[command(subcommand)]
+            command: Option<Order>,
+        }
+        #[derive(Debug, clap::Subcommand)]
+        enum Order {
+            Start {
+                #[arg(long)]
+                id: Option<String>,
+            },
+        }
+        for (arguments, flag) in [
+            (&["--permissions", ""][..], "--permissions <LIST>"),
+            (&["--address="], "--address <HOST:PORT>"),
+            (&["--tls-cert-path", ""], "--tls-cert-path <FILE>"),
+            (&["--api-key", ""], "--api-key <TOKEN>"),
+            (&["start", "--id", ""], "--id <ID>"),
+            (&["start", "--token-file", ""], "--token-file <FILE>"),
+        ] {
+            let refused = parse::<Program>([&["program"], arguments].concat()).unwrap_err();
+            let told = refused.to_string();
+            assert!(
+                told.contains(&format!("a value is required for '{flag}'")),
+                "{told}"
+            );
+        }
+        let parsed = parse::<Program>(["program", "--audience", "a", "start"]).unwrap();
+        assert_eq!(parsed.connect.token.claims.audience.as_deref(), Some("a"));
+        assert!(matches!(parsed.command, Some(Order::Start { id: None })));
+    }
+
+    #[test]
+    fn a_bare_question_mark_keeps_the_diagnosis_of_the_library() {
+        let missing = ConnectError::NoNamespace {
+            target: "localhost:7233".to_owned(),
+            namespace: "orders".to_owned(),
+        };
+        let args = |change: fn(&mut ConnectArgs)| {
+            let mut args = ConnectArgs::default();
+            change(&mut args);
+            Settings::new(&args, "test").unwrap_err()
+        };
+        let unreadable = args(|args| args.tls_ca_path = Some("/none".into()));
+        let wrong = args(|args| args.address.clear());
+        for (error, class, has_hint) in [
+            (anyhow::Error::new(missing), Class::Namespace, true),
+            (anyhow::Error::new(unreadable), Class::Usage, true),
+            (anyhow::Error::new(wrong), Class::Usage, false),
+            (anyhow::Error::msg("other"), Class::Other, false),
+        ] {
+            let found = diagnosis(&error.context("failed to start"));
+            assert_eq!((found.class, found.hint.is_some()), (class, has_hint));
+        }
     }
 }

@@ -1,26 +1,32 @@
 //! From flags to something that can be dialled: every mistake is found before any socket is
 //! opened, and all of them are reported at once.
 
-mod address;
 mod args;
 mod errors;
-mod names;
-mod tokens;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
+use secrecy::ExposeSecret;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::codec::CompressionEncoding;
 
-pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, non_empty, non_empty_text};
-pub use errors::SettingsErrors;
-pub use names::Names;
-
-use self::{address::Address, tokens::token_source};
 use crate::{
-    credentials::{Identity, Refresh, TokenSource, TrustBundle},
+    base::{chain, redact::without_user},
+    credentials::{Identity, Refresh, Token, TokenSource, TrustBundle, token::TokenError},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    token::{
+        ClaimsTemplate, Permission,
+        claims::{LONGEST_LIFETIME, SHORTEST_LIFETIME},
+        permission,
+    },
     transport::{Connector, Security, TrustSource},
 };
+
+pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, non_empty, non_empty_text};
+pub use errors::{Names, SettingsErrors};
 
 /// A token's life where none is asked for.
 pub const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(300);
@@ -250,6 +256,220 @@ fn unfit_identity(security: &Security) -> Option<String> {
             leaf.serial
         )
     })
+}
+
+/// `--address`.
+#[derive(Debug, PartialEq, Eq)]
+struct Address {
+    host: String,
+    port: u16,
+    /// What the scheme says of TLS, if there is one.
+    tls: Option<bool>,
+}
+
+impl Address {
+    fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let refused = |reason: &str| {
+            Err(format!(
+                "`--address` must be `host:port`, as in `localhost:7233`, and {reason}: `{}`",
+                without_user(text)
+            ))
+        };
+        let (tls, rest) = match text.split_once("://") {
+            Some(("https", rest)) => (Some(true), rest),
+            Some(("http", rest)) => (Some(false), rest),
+            Some(_) => return refused("the only schemes are `https` and `http`"),
+            None => (None, text),
+        };
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        // The last colon may be one of the address.
+        let Some((host, port)) = rest.rsplit_once(':').filter(|_| !rest.ends_with(']')) else {
+            return refused("the port is missing");
+        };
+        let host = match (host.strip_prefix('['), host.contains(':')) {
+            (Some(bracketed), _) => match bracketed.strip_suffix(']') {
+                Some(inside) if inside.parse::<std::net::Ipv6Addr>().is_ok() => inside,
+                _ => return refused("there is no IPv6 address in the brackets"),
+            },
+            (None, true) => {
+                return refused("an IPv6 address is put in brackets, as in `[::1]:7233`");
+            }
+            (None, false) => host,
+        };
+        if ServerName::try_from(host).is_err() {
+            return refused("the host is neither a name nor an IP address");
+        }
+        match port.parse() {
+            // Rust takes a sign for part of a number.
+            _ if port.starts_with('+') => refused("the port is no number from 1 to 65535"),
+            Ok(0) | Err(_) => refused("the port is no number from 1 to 65535"),
+            Ok(port) => Ok(Self {
+                host: host.to_owned(),
+                port,
+                tls,
+            }),
+        }
+    }
+
+    /// By its name alone; what the name resolves to is checked again when it is dialled.
+    fn looks_like_loopback(&self) -> bool {
+        match self.host.parse::<std::net::IpAddr>() {
+            Ok(address) => address.is_loopback(),
+            Err(_) => {
+                let name = self.host.to_ascii_lowercase();
+                name == "localhost" || name.ends_with(".localhost")
+            }
+        }
+    }
+}
+
+impl TokenArgs {
+    /// The token sources that are given, by the names of their flags.
+    pub fn sources(&self) -> impl Iterator<Item = &'static str> {
+        let api_key = self
+            .api_key
+            .as_ref()
+            .is_some_and(|key| !key.expose_secret().trim().is_empty());
+        [
+            ("`--api-key` (TEMPORAL_API_KEY)", api_key),
+            (
+                "`--token-file` (KEYUTIL_TOKEN_FILE)",
+                non_empty(&self.token_file).is_some(),
+            ),
+            (
+                "`--signing-key` (KEYUTIL_SIGNING_KEY_PATH)",
+                non_empty(&self.signing_key).is_some(),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, non_empty)| non_empty.then_some(name))
+    }
+}
+
+fn token_source(
+    args: &TokenArgs,
+    namespace: &str,
+    program: &str,
+    problems: &mut SettingsErrors,
+) -> (Option<TokenSource>, Vec<String>) {
+    let sources: Vec<_> = args.sources().collect();
+    if sources.len() > 1 {
+        problems.add(format!(
+            "there is more than one source of tokens: {}: keep one of them",
+            sources.join(" and ")
+        ));
+    }
+    let signing_key = non_empty(&args.signing_key);
+    if signing_key.is_none() {
+        for flag in args.claims.non_empty() {
+            problems.add(format!(
+                "{flag} shapes tokens that are minted here, and there is no `--signing-key` to mint them with: leave it out, or unset the variable"
+            ));
+        }
+    }
+    if let Some(path) = signing_key {
+        let template = args.claims.template(namespace, program, problems);
+        let warnings = permission::lint(&template.permissions, Some(namespace));
+        let source = problems.note_error(TokenSource::minted(path.clone(), template));
+        return (source, warnings);
+    }
+    let source = if let Some(path) = non_empty(&args.token_file) {
+        problems.note_error(TokenSource::file(path.clone()))
+    } else if sources.is_empty() {
+        None
+    } else {
+        args.api_key.as_ref().and_then(|key| {
+            let parsed = Token::parse_api_key(key.expose_secret(), SystemTime::now());
+            let named = parsed.map_err(UnusableApiKey);
+            problems.note_error(named).map(TokenSource::Fixed)
+        })
+    };
+    let warnings = match source.as_ref().and_then(TokenSource::current) {
+        Some(token) => token
+            .content()
+            // An API key of Temporal Cloud has no permissions in it.
+            .filter(|content| !content.permissions().is_empty())
+            .map(|content| content.lint(Some(namespace)))
+            .unwrap_or_default(),
+        None => Vec::new(),
+    };
+    (source, warnings)
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("`--api-key` (TEMPORAL_API_KEY) is unusable")]
+struct UnusableApiKey(#[source] TokenError);
+
+impl Diagnose for UnusableApiKey {
+    fn diagnosis(&self) -> Diagnosis {
+        Diagnosis {
+            step: Step::Token,
+            class: Class::Token,
+            cause: chain(self),
+            hint: Some("`keyutil token mint` makes a new one".to_owned()),
+        }
+    }
+}
+
+impl ClaimsArgs {
+    /// The flags that are given, by name.
+    fn non_empty(&self) -> impl Iterator<Item = &'static str> {
+        [
+            (
+                "`--permissions` (KEYUTIL_PERMISSIONS)",
+                non_empty_text(&self.permissions).is_some(),
+            ),
+            (
+                "`--audience` (KEYUTIL_AUDIENCE)",
+                non_empty_text(&self.audience).is_some(),
+            ),
+            (
+                "`--subject` (KEYUTIL_SUBJECT)",
+                non_empty_text(&self.subject).is_some(),
+            ),
+            (
+                "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME)",
+                self.token_lifetime.is_some(),
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, non_empty)| non_empty.then_some(name))
+    }
+
+    /// What minted tokens say. Mistakes go to `problems`, with something harmless in their place.
+    pub fn template(
+        &self,
+        namespace: &str,
+        program: &str,
+        problems: &mut SettingsErrors,
+    ) -> ClaimsTemplate {
+        let lifetime = self.token_lifetime.unwrap_or(DEFAULT_TOKEN_LIFETIME);
+        if !(SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) {
+            problems.add(format!(
+                "`--token-lifetime` must be between {} and {}: `{}`",
+                humantime::format_duration(SHORTEST_LIFETIME),
+                "24h",
+                humantime::format_duration(lifetime)
+            ));
+        }
+        let permissions = match non_empty_text(&self.permissions) {
+            None => vec![Permission::write(namespace)],
+            Some(list) => list
+                .split(',')
+                .filter_map(|text| {
+                    let parsed = text.trim().parse::<Permission>();
+                    problems.note(parsed.map_err(|error| format!("`--permissions`: {error}")))
+                })
+                .collect(),
+        };
+        ClaimsTemplate {
+            subject: non_empty_text(&self.subject).unwrap_or(program).to_owned(),
+            audience: non_empty_text(&self.audience).map(str::to_owned),
+            permissions,
+            lifetime,
+        }
+    }
 }
 
 #[cfg(test)]

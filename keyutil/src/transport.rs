@@ -8,36 +8,27 @@
 //! | what has become of the calls, counted | `call_outcomes.rs` |
 //! | the token goes into every call: the tonic `Interceptor` | `auth_interceptor.rs` |
 //! | a tonic channel that is replaced when identity or trust changes | `channel.rs` |
-//! | new credentials are tried before calls go over them | `trial.rs` |
 //! | name, TCP and TLS, with the credentials of this moment | `connector.rs` |
 //! | the connection, and the TLS alert that ended it | `stream.rs` |
 
 mod auth_interceptor;
 mod call_outcomes;
 mod channel;
-mod connection_log;
 mod connector;
 mod error;
-mod failure_log;
-mod local_cause;
 mod peer;
 mod sdk_service;
-mod security;
 mod stream;
-mod trial;
 
 use tonic::service::interceptor::InterceptedService;
 
 pub use auth_interceptor::AuthInterceptor;
-pub use call_outcomes::CallOutcomes;
-pub use call_outcomes::is_refusal;
+pub use call_outcomes::{CallOutcomes, is_refusal};
 pub use channel::RotatingChannel;
-pub use connector::Connector;
-pub use error::{ConnectStage, ConnectorError, alert_in};
-pub use local_cause::LocalCause;
+pub use connector::{Connector, Security, TlsCredentials, TrustSource};
+pub use error::{ConnectStage, ConnectorError, LocalCause, alert_in};
 pub use peer::{PeerInfo, Secured};
 pub use sdk_service::{BytesCodec, sdk_service};
-pub use security::{Security, TlsCredentials, TrustSource};
 
 /// What every call goes through, ours and the SDK's.
 pub type AuthorizedChannel = InterceptedService<RotatingChannel, AuthInterceptor>;

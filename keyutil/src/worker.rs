@@ -2,22 +2,172 @@
 //!
 //! The cargo feature `worker`, which is on by default, brings in the SDK's core.
 
-mod metrics;
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
-
+use clap::Args;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use temporalio_client::Client;
-use temporalio_common::telemetry::{TelemetryOptions, metrics::CoreMeter};
+use temporalio_common::telemetry::{
+    PrometheusExporterOptions, TelemetryOptions,
+    metrics::{CoreMeter, TemporalMeter},
+    start_prometheus_metric_exporter, telemetry_init,
+};
 use temporalio_sdk::{
     Runtime, RuntimeError, Worker, WorkerCreateError, WorkerOptions, WorkerRunError,
-    runtime::RuntimeOptions,
+    runtime::{
+        AutoscalingOptions, PollerBehavior, RuntimeOptions,
+        worker_tuner::{FixedSizeSlotSupplier, WorkerTuner},
+    },
 };
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use metrics::{MetricsError, SdkMetrics};
+/// The limits of a worker, as flags and variables. A limit that is not set keeps the value that
+/// the program's [`WorkerOptions`] have.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Worker limits")]
+pub struct WorkerArgs {
+    /// Workflow tasks that run at a time, at least 2 [default: 100]
+    #[arg(long, env = "WORKER_MAX_CONCURRENT_WORKFLOW_TASKS", value_name = "NUMBER", value_parser = at_least::<2>)]
+    pub max_concurrent_workflow_tasks: Option<usize>,
+
+    /// Activities that run at a time [default: 100]
+    #[arg(long, env = "WORKER_MAX_CONCURRENT_ACTIVITIES", value_name = "NUMBER", value_parser = at_least::<1>)]
+    pub max_concurrent_activities: Option<usize>,
+
+    /// Local activities that run at a time [default: 100]
+    #[arg(long, env = "WORKER_MAX_CONCURRENT_LOCAL_ACTIVITIES", value_name = "NUMBER", value_parser = at_least::<1>)]
+    pub max_concurrent_local_activities: Option<usize>,
+
+    /// Workflows kept in memory between their tasks; 0 replays each task from the start of the
+    /// history [default: 1000]
+    #[arg(long, env = "WORKER_MAX_CACHED_WORKFLOWS", value_name = "NUMBER")]
+    pub max_cached_workflows: Option<usize>,
+
+    /// Concurrent polls for workflow tasks, at least 2, or `auto` [default: 5, or `auto` where the
+    /// server asks for it]
+    #[arg(long, env = "WORKER_WORKFLOW_TASK_POLLERS", value_name = "NUMBER|auto", value_parser = pollers::<2>)]
+    pub workflow_task_pollers: Option<Pollers>,
+
+    /// Concurrent polls for activities, or `auto` [default: 5, or `auto` where the server asks for
+    /// it]
+    #[arg(long, env = "WORKER_ACTIVITY_TASK_POLLERS", value_name = "NUMBER|auto", value_parser = pollers::<1>)]
+    pub activity_task_pollers: Option<Pollers>,
+
+    /// Activities that this worker starts per second [default: no limit]
+    #[arg(long, env = "WORKER_MAX_ACTIVITIES_PER_SECOND", value_name = "RATE", value_parser = rate)]
+    pub max_activities_per_second: Option<f64>,
+
+    /// Activities that the server dispatches per second to all workers of the task queue; the last
+    /// worker that polls sets it [default: no limit]
+    #[arg(long, env = "WORKER_MAX_TASK_QUEUE_ACTIVITIES_PER_SECOND", value_name = "RATE", value_parser = rate)]
+    pub max_task_queue_activities_per_second: Option<f64>,
+}
+
+/// How many polls for tasks are open at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pollers {
+    /// This many.
+    Fixed(usize),
+    /// As many as the server's feedback suggests.
+    Auto,
+}
+
+impl WorkerArgs {
+    /// The options with these limits. A limit of concurrent tasks replaces a resource-based tuner
+    /// by the SDK's default, which has a fixed number of slots.
+    #[must_use]
+    pub fn apply(&self, mut options: WorkerOptions) -> WorkerOptions {
+        let limits = [
+            self.max_concurrent_workflow_tasks,
+            self.max_concurrent_activities,
+            self.max_concurrent_local_activities,
+        ];
+        let holds_slots = matches!(options.tuner, WorkerTuner::TunerHolder(_));
+        if !holds_slots && limits.iter().any(Option::is_some) {
+            options.tuner = WorkerTuner::default();
+        }
+        if let WorkerTuner::TunerHolder(slots) = &mut options.tuner {
+            let suppliers = [
+                &mut slots.workflow_task_slot_supplier,
+                &mut slots.activity_task_slot_supplier,
+                &mut slots.local_activity_task_slot_supplier,
+            ];
+            for (supplier, limit) in suppliers.into_iter().zip(limits) {
+                if let Some(limit) = limit {
+                    *supplier = FixedSizeSlotSupplier::new(limit).into();
+                }
+            }
+        }
+        if let Some(limit) = self.max_cached_workflows {
+            options.max_cached_workflows = limit;
+        }
+        if let Some(pollers) = self.workflow_task_pollers {
+            options.workflow_task_poller_behavior = Some(pollers.into());
+        }
+        if let Some(pollers) = self.activity_task_pollers {
+            options.activity_task_poller_behavior = Some(pollers.into());
+        }
+        if let Some(rate) = self.max_activities_per_second {
+            options.max_worker_activities_per_second = Some(rate);
+        }
+        if let Some(rate) = self.max_task_queue_activities_per_second {
+            options.max_task_queue_activities_per_second = Some(rate);
+        }
+        options
+    }
+}
+
+impl From<Pollers> for PollerBehavior {
+    fn from(pollers: Pollers) -> Self {
+        match pollers {
+            Pollers::Fixed(number) => Self::SimpleMaximum(number),
+            // The numbers with which the SDK scales by itself where the namespace supports it:
+            // `resolve_effective_behavior` in `worker/mod.rs` of temporalio-sdk-core 0.10.
+            Pollers::Auto => Self::Autoscaling(
+                AutoscalingOptions::builder()
+                    .minimum(1)
+                    .maximum(100)
+                    .initial(5)
+                    .build(),
+            ),
+        }
+    }
+}
+
+// The SDK refuses one workflow task or one poller while it caches workflows: the sticky and the
+// normal task queue need one each (`WorkerConfig::build` in temporalio-sdk-core 0.10).
+fn at_least<const MINIMUM: usize>(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number >= MINIMUM => Ok(number),
+        _ => Err(format!("it must be a whole number, {MINIMUM} or more")),
+    }
+}
+
+fn pollers<const MINIMUM: usize>(text: &str) -> Result<Pollers, String> {
+    match text {
+        "auto" => Ok(Pollers::Auto),
+        number => at_least::<MINIMUM>(number)
+            .map(Pollers::Fixed)
+            .map_err(|error| format!("{error}, or `auto`")),
+    }
+}
+
+/// The server takes zero for "no limit", and the SDK refuses it and subnormal numbers.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_normal() && rate.is_sign_positive() => Ok(rate),
+        _ => Err("it must be a number greater than 0".to_owned()),
+    }
+}
 
 /// How workers run.
 #[derive(Clone, Debug)]
@@ -137,3 +287,69 @@ pub enum RunError {
         grace: Duration,
     },
 }
+
+/// What the SDK counts, and where that can be read. The SDK offers it at a listener of its own
+/// alone, which is open to this machine, for the health endpoint to read. It ends when this is
+/// dropped.
+#[derive(Debug)]
+pub struct SdkMetrics {
+    meter: Arc<dyn CoreMeter>,
+    client_meter: Option<TemporalMeter>,
+    address: SocketAddr,
+    listening: AbortHandle,
+}
+
+/// There is no listener for the SDK's metrics.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to set up the metrics of the Temporal SDK")]
+pub struct MetricsError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl SdkMetrics {
+    /// Starts to count. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`MetricsError`], when this machine has no port left.
+    pub fn start() -> Result<Self, MetricsError> {
+        let options = PrometheusExporterOptions::builder()
+            .socket_addr(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            // Names and units as the SDK has them: the dashboards of temporalio/dashboards ask for
+            // those.
+            .build();
+        let failed = |error: anyhow::Error| MetricsError(error.into_boxed_dyn_error());
+        let started = start_prometheus_metric_exporter(options).map_err(failed)?;
+        let meter: Arc<dyn CoreMeter> = started.meter;
+        let telemetry = TelemetryOptions::builder().metrics(meter.clone()).build();
+        Ok(Self {
+            client_meter: telemetry_init(telemetry)
+                .map_err(failed)?
+                .get_temporal_metric_meter(),
+            meter,
+            address: started.bound_addr,
+            listening: started.abort_handle,
+        })
+    }
+
+    /// What the SDK's worker counts with.
+    pub fn meter(&self) -> Arc<dyn CoreMeter> {
+        self.meter.clone()
+    }
+
+    /// What the SDK's client counts with: the same, under the names that the SDK gives to it.
+    pub fn client_meter(&self) -> Option<TemporalMeter> {
+        self.client_meter.clone()
+    }
+
+    /// Where `/metrics` is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for SdkMetrics {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests;

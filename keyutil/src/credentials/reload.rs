@@ -6,14 +6,20 @@
 //! mounted Kubernetes secret is seen. Looking at the files about once a second needs no help from
 //! the operating system, and sees changes on every kind of file system.
 
-use std::{error::Error, io, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    error::Error,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
-use super::watcher::Refresh;
 use crate::{
     base::{
         chain,
@@ -424,6 +430,59 @@ fn names(files: &[PathBuf]) -> String {
         .map(|path| format!("`{}`", path.display()))
         .collect();
     quoted.join(" and ")
+}
+
+/// How often the files are looked at.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Something whose files can be looked at.
+pub trait Refresh: Send + Sync + 'static {
+    /// Looks at the files now, and takes what is new and good.
+    fn refresh(&self);
+}
+
+/// Looks at files about once a second, until it is dropped.
+#[derive(Debug)]
+pub struct FileWatcher {
+    task: JoinHandle<()>,
+}
+
+impl FileWatcher {
+    /// Starts looking. Needs a tokio runtime.
+    pub fn start(watched: Vec<Box<dyn Refresh>>) -> Self {
+        Self::every(INTERVAL, watched)
+    }
+
+    fn every(interval: Duration, watched: Vec<Box<dyn Refresh>>) -> Self {
+        let watched: Arc<[Box<dyn Refresh>]> = watched.into();
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(interval);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let watched = watched.clone();
+                // A file system that hangs must not hang the calls.
+                let looked = tokio::task::spawn_blocking(move || {
+                    for one in watched.iter() {
+                        one.refresh();
+                    }
+                });
+                match looked.await {
+                    // The runtime ends, and with it the program.
+                    Err(failure) if failure.is_cancelled() => return,
+                    Err(failure) => error!(%failure, "looking at the credential files failed"),
+                    Ok(()) => {}
+                }
+            }
+        });
+        Self { task }
+    }
+}
+
+impl Drop for FileWatcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ pub struct ConnectArgs {
     /// Server, as `host:port`; `https://` or `http://` before it turns TLS on or off
     #[arg(
         long,
+        global = true,
         env = "TEMPORAL_ADDRESS",
         default_value = "localhost:7233",
         value_name = "HOST:PORT"
@@ -31,12 +32,19 @@ pub struct ConnectArgs {
     pub address: String,
 
     /// Namespace to work in
-    #[arg(short, long, env = "TEMPORAL_NAMESPACE", default_value = "default")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "TEMPORAL_NAMESPACE",
+        default_value = "default"
+    )]
     pub namespace: String,
 
     /// TLS on or off [default: on as soon as a certificate, CA, server name or token is given]
     #[arg(
         long,
+        global = true,
         env = "TEMPORAL_TLS",
         num_args = 0..=1,
         default_missing_value = "true",
@@ -48,25 +56,31 @@ pub struct ConnectArgs {
     pub tls: Option<bool>,
 
     /// Client certificate chain, PEM, leaf first; followed while running
-    #[arg(long, env = "TEMPORAL_TLS_CLIENT_CERT_PATH", value_name = "FILE", value_parser = path())]
+    #[arg(long, global = true, env = "TEMPORAL_TLS_CLIENT_CERT_PATH", value_name = "FILE", value_parser = path())]
     pub tls_cert_path: Option<PathBuf>,
 
     /// Private key of the client certificate, PEM; followed while running
-    #[arg(long, env = "TEMPORAL_TLS_CLIENT_KEY_PATH", value_name = "FILE", value_parser = path())]
+    #[arg(long, global = true, env = "TEMPORAL_TLS_CLIENT_KEY_PATH", value_name = "FILE", value_parser = path())]
     pub tls_key_path: Option<PathBuf>,
 
     /// CA certificates to verify the server with, PEM; followed while running [default: those of
     /// this machine]
-    #[arg(long, env = "TEMPORAL_TLS_SERVER_CA_CERT_PATH", value_name = "FILE", value_parser = path())]
+    #[arg(long, global = true, env = "TEMPORAL_TLS_SERVER_CA_CERT_PATH", value_name = "FILE", value_parser = path())]
     pub tls_ca_path: Option<PathBuf>,
 
     /// Name that the server's certificate must be for [default: the host of the address]
-    #[arg(long, env = "TEMPORAL_TLS_SERVER_NAME", value_name = "NAME")]
+    #[arg(
+        long,
+        global = true,
+        env = "TEMPORAL_TLS_SERVER_NAME",
+        value_name = "NAME"
+    )]
     pub tls_server_name: Option<String>,
 
     /// Compress the messages of calls
     #[arg(
         long,
+        global = true,
         env = "KEYUTIL_GRPC_COMPRESSION",
         default_value = "none",
         value_name = "METHOD"
@@ -74,7 +88,7 @@ pub struct ConnectArgs {
     pub grpc_compression: Compression,
 
     /// How long to wait for a server that is still starting
-    #[arg(long, env = "KEYUTIL_CONNECT_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, env = "KEYUTIL_CONNECT_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
 
     /// Where the token comes from.
@@ -92,15 +106,15 @@ pub struct ConnectArgs {
 pub struct TokenArgs {
     /// A fixed token: an API key of Temporal Cloud, or a JWT. Better given by the variable, since
     /// others can read the arguments of a process
-    #[arg(long, env = "TEMPORAL_API_KEY", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
+    #[arg(long, global = true, env = "TEMPORAL_API_KEY", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
     pub api_key: Option<SecretString>,
 
     /// File with a token that someone else renews; followed while running
-    #[arg(long, env = "KEYUTIL_TOKEN_FILE", value_name = "FILE", value_parser = path())]
+    #[arg(long, global = true, env = "KEYUTIL_TOKEN_FILE", value_name = "FILE", value_parser = path())]
     pub token_file: Option<PathBuf>,
 
     /// Private key to mint tokens with, PEM, P-256 or RSA; followed while running
-    #[arg(long, env = "KEYUTIL_SIGNING_KEY_PATH", value_name = "FILE", value_parser = path())]
+    #[arg(long, global = true, env = "KEYUTIL_SIGNING_KEY_PATH", value_name = "FILE", value_parser = path())]
     pub signing_key: Option<PathBuf>,
 
     /// What the minted token says.
@@ -114,19 +128,19 @@ pub struct TokenArgs {
 pub struct ClaimsArgs {
     /// What the bearer may do, as `<namespace>:<role>`, parted by commas [default:
     /// `write` in the namespace]
-    #[arg(long, env = "KEYUTIL_PERMISSIONS", value_name = "LIST")]
+    #[arg(long, global = true, env = "KEYUTIL_PERMISSIONS", value_name = "LIST")]
     pub permissions: Option<String>,
 
     /// `aud`, for a server that has an audience configured
-    #[arg(long, env = "KEYUTIL_AUDIENCE", value_name = "NAME")]
+    #[arg(long, global = true, env = "KEYUTIL_AUDIENCE", value_name = "NAME")]
     pub audience: Option<String>,
 
     /// `sub`, which the server requires [default: the name of the program]
-    #[arg(long, env = "KEYUTIL_SUBJECT", value_name = "NAME")]
+    #[arg(long, global = true, env = "KEYUTIL_SUBJECT", value_name = "NAME")]
     pub subject: Option<String>,
 
     /// From minting to expiry, between 2s and 24h [default: 5m]
-    #[arg(long, env = "KEYUTIL_TOKEN_LIFETIME", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, global = true, env = "KEYUTIL_TOKEN_LIFETIME", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub token_lifetime: Option<Duration>,
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use super::Names;
 use crate::diagnosis::{Class, Diagnose, Diagnosis, Step};
 
 /// Every mistake in the arguments and in the files that they name.
@@ -103,5 +102,126 @@ impl Diagnose for SettingsErrors {
                 _ => None,
             },
         }
+    }
+}
+
+/// Where settings come from, and so how messages name them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Names {
+    /// Flags and variables: what clap read.
+    Flags,
+    /// Fields of [`ConnectArgs`](super::ConnectArgs): what a program filled in.
+    #[default]
+    Fields,
+}
+
+/// Flag, variable and field of each setting.
+const SETTINGS: [(&str, &str, &str); 15] = [
+    ("address", "TEMPORAL_ADDRESS", "address"),
+    ("namespace", "TEMPORAL_NAMESPACE", "namespace"),
+    (
+        "tls-cert-path",
+        "TEMPORAL_TLS_CLIENT_CERT_PATH",
+        "tls_cert_path",
+    ),
+    (
+        "tls-key-path",
+        "TEMPORAL_TLS_CLIENT_KEY_PATH",
+        "tls_key_path",
+    ),
+    (
+        "tls-ca-path",
+        "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
+        "tls_ca_path",
+    ),
+    (
+        "tls-server-name",
+        "TEMPORAL_TLS_SERVER_NAME",
+        "tls_server_name",
+    ),
+    (
+        "connect-timeout",
+        "KEYUTIL_CONNECT_TIMEOUT",
+        "connect_timeout",
+    ),
+    ("api-key", "TEMPORAL_API_KEY", "token.api_key"),
+    ("token-file", "KEYUTIL_TOKEN_FILE", "token.token_file"),
+    (
+        "signing-key",
+        "KEYUTIL_SIGNING_KEY_PATH",
+        "token.signing_key",
+    ),
+    (
+        "permissions",
+        "KEYUTIL_PERMISSIONS",
+        "token.claims.permissions",
+    ),
+    ("audience", "KEYUTIL_AUDIENCE", "token.claims.audience"),
+    ("subject", "KEYUTIL_SUBJECT", "token.claims.subject"),
+    (
+        "token-lifetime",
+        "KEYUTIL_TOKEN_LIFETIME",
+        "token.claims.token_lifetime",
+    ),
+    ("tls", "TEMPORAL_TLS", "tls"),
+];
+
+impl Names {
+    /// Rewrites a message that is written with flags, so that it uses these names.
+    pub(super) fn apply(self, message: &str) -> String {
+        let mut message = message.to_owned();
+        if self == Self::Flags {
+            return message;
+        }
+        for (flag, variable, field) in SETTINGS {
+            for written in [
+                format!("`--{flag}` ({variable})"),
+                format!("`--{flag}`"),
+                format!("`--{flag}="),
+            ] {
+                let named = match written.ends_with('=') {
+                    true => format!("`{field}="),
+                    false => format!("`{field}`"),
+                };
+                message = message.replace(&written, &named);
+            }
+        }
+        message
+    }
+
+    fn diagnosis(self, diagnosis: Diagnosis) -> Diagnosis {
+        Diagnosis {
+            cause: self.apply(&diagnosis.cause),
+            hint: diagnosis.hint.map(|hint| self.apply(&hint)),
+            ..diagnosis
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+    use crate::settings::ConnectArgs;
+
+    #[test]
+    fn every_flag_that_a_message_may_name_has_a_field() {
+        let command = ConnectArgs::augment_args(Command::new("test"));
+        for argument in command.get_arguments() {
+            let flag = argument.get_long().unwrap();
+            let variable = argument.get_env().unwrap().to_str().unwrap();
+            let message = format!("`--{flag}` ({variable}) and `--{flag}`");
+            let named = Names::Fields.apply(&message);
+            // It is an enumeration: no value can be wrong.
+            if flag != "grpc-compression" {
+                assert!(!named.contains("--") && !named.contains("_PATH"), "{named}");
+            }
+            assert_eq!(Names::Flags.apply(&message), message);
+        }
+        assert_eq!(
+            Names::Fields.apply("`--tls=false` contradicts"),
+            "`tls=false` contradicts"
+        );
     }
 }

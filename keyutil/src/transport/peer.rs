@@ -15,14 +15,13 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     sign::CertifiedKey,
 };
+use tracing::{debug, info};
 
 use crate::{
     credentials::Identity,
     status::{Handshake, Presented},
     x509::certificate::{self, CertificateSummary},
 };
-
-use tracing::{debug, info};
 
 /// What the server has shown of itself in one handshake.
 #[derive(Debug, Default)]

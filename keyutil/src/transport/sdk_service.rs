@@ -29,7 +29,7 @@ use super::{
     AuthorizedChannel, RotatingChannel,
     auth_interceptor::TokenExpiry,
     call_outcomes::{CallOutcomes, is_refusal},
-    local_cause::LocalCause,
+    error::LocalCause,
 };
 use crate::{
     base::{causes, chain, time::rfc3339},

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use super::Jwks;
 use keyutil::{
     credentials::reload::{Credential, LoadError, Reloading},
-    health::endpoint,
+    health::{self, alive},
 };
 
 /// Where the document is, below the address of the endpoint (RFC 8615).
@@ -51,9 +51,9 @@ pub async fn serve(
 ) -> io::Result<()> {
     let routes = Router::new()
         .route(WELL_KNOWN_PATH, get(jwks))
-        .route("/healthz", get(endpoint::alive))
+        .route("/healthz", get(alive))
         .with_state(document);
-    endpoint::serve(listener, routes, shutdown).await
+    health::serve(listener, routes, shutdown).await
 }
 
 async fn jwks(State(document): State<Reloading<Jwks>>, headers: HeaderMap) -> Response {

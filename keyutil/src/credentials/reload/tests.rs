@@ -1,6 +1,10 @@
 //! What is taken, what is not, and what is said of it.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use super::*;
 
@@ -138,4 +142,28 @@ fn the_swap_of_a_mounted_secret_is_seen() {
     value.refresh();
 
     assert_eq!(value.current().0, 2);
+}
+
+struct Counter(Arc<AtomicU32>);
+
+impl Refresh for Counter {
+    fn refresh(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn looking_goes_on_until_the_owner_lets_go() {
+    let looks = Arc::new(AtomicU32::new(0));
+    let watched: Vec<Box<dyn Refresh>> = vec![Box::new(Counter(looks.clone()))];
+    let watch = FileWatcher::every(Duration::from_millis(1), watched);
+    while looks.load(Ordering::Relaxed) < 3 {
+        tokio::task::yield_now().await;
+    }
+
+    let task = watch.task.abort_handle();
+    drop(watch);
+    while !task.is_finished() {
+        tokio::task::yield_now().await;
+    }
 }
