@@ -183,6 +183,7 @@ pub fn stderr(output: &Output) -> String {
 pub fn token(stack: &Stack, lifetime: Duration) -> SecretString {
     let claims = ClaimsTemplate {
         subject: "somebody".to_owned(),
+        permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),
         permissions: vec![Permission::write(stack.namespace())],
         lifetime,
