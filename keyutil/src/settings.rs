@@ -187,16 +187,28 @@ fn security(
         .filter(|(_, set)| *set)
         .map(|(name, _)| format!("`{name}`"))
         .collect();
+    let switched_off_by = match args.tls {
+        Some(_) => "`--tls=false`",
+        None => "the scheme `http://` of `--address`",
+    };
     if asked == Some(false) && !set.is_empty() {
         problems.add(format!(
-            "TLS is switched off, and {} would have no effect: leave out one or the other",
+            "{switched_off_by} switches TLS off, and {} would have no effect: leave out one or the \
+             other",
             set.join(", ")
         ));
     }
 
     let identity = match (certificate, key) {
         (Some(certificate), Some(key)) => {
-            problems.note_error(Identity::follow(certificate.clone(), key.clone()))
+            let files = [
+                (
+                    "`--tls-cert-path` (TEMPORAL_TLS_CLIENT_CERT_PATH)",
+                    &**certificate,
+                ),
+                ("`--tls-key-path` (TEMPORAL_TLS_CLIENT_KEY_PATH)", &**key),
+            ];
+            problems.note_loaded(&files, Identity::follow(certificate.clone(), key.clone()))
         }
         (Some(_), None) => {
             problems.add("`--tls-cert-path` is set and `--tls-key-path` is not: a client certificate needs both");
@@ -214,12 +226,18 @@ fn security(
         })),
         None => None,
     };
-    let followed = authority.map(|bundle| problems.note_error(TrustBundle::follow(bundle.clone())));
+    let followed = authority.map(|bundle| {
+        let files = [(
+            "`--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH)",
+            &**bundle,
+        )];
+        problems.note_loaded(&files, TrustBundle::follow(bundle.clone()))
+    });
 
     if asked == Some(false) || (asked.is_none() && set.is_empty() && !tokens) {
         if tokens && address.is_some_and(|address| !address.looks_like_loopback()) {
             problems.add(format!(
-                "a token would travel in plaintext to another machine: take away what switches TLS off, or connect to this machine: `{}`",
+                "{switched_off_by} switches TLS off, and the token would travel in plaintext to another machine: leave it out, or connect to this machine: `{}`",
                 args.address
             ));
         }
@@ -371,12 +389,15 @@ fn token_source(
     if let Some(path) = signing_key {
         let template = args.claims.template(namespace, program, problems);
         let warnings = permission::lint(&template.permissions, Some(namespace));
-        let source = problems.note_error(TokenSource::minted(path.clone(), template));
+        let files = [("`--signing-key` (KEYUTIL_SIGNING_KEY_PATH)", &**path)];
+        let loaded = TokenSource::minted(path.clone(), template);
+        let source = problems.note_loaded(&files, loaded);
         return (source, warnings);
     }
     let source = if let Some(path) = non_empty(&args.token_file) {
         let claim = args.claims.permissions_claim(problems);
-        problems.note_error(TokenSource::file(path.clone(), claim))
+        let files = [("`--token-file` (KEYUTIL_TOKEN_FILE)", &**path)];
+        problems.note_loaded(&files, TokenSource::file(path.clone(), claim))
     } else if sources.is_empty() {
         None
     } else {

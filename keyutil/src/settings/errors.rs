@@ -1,8 +1,11 @@
 //! Every mistake, gathered.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
-use crate::diagnosis::{Class, Diagnose, Diagnosis, Step};
+use crate::{
+    credentials::reload::LoadError,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+};
 
 /// Every mistake in the arguments and in the files that they name.
 #[derive(Debug)]
@@ -43,6 +46,27 @@ impl SettingsErrors {
     pub fn note_error<T>(&mut self, result: Result<T, impl Diagnose>) -> Option<T> {
         let noted = result.map_err(|error| self.push(error.diagnosis()));
         noted.ok()
+    }
+
+    /// Keeps the value, or adds what the error means. A message about a file that cannot be read
+    /// begins with the setting that names the file.
+    pub fn note_loaded<T>(
+        &mut self,
+        files: &[(&str, &Path)],
+        result: Result<T, LoadError>,
+    ) -> Option<T> {
+        let failure = match result {
+            Ok(loaded) => return Some(loaded),
+            Err(failure) => failure,
+        };
+        let mut diagnosis = failure.diagnosis();
+        if let LoadError::Read { path, .. } = &failure
+            && let Some((setting, _)) = files.iter().find(|(_, file)| file == path)
+        {
+            diagnosis.cause = format!("{setting}: {}", diagnosis.cause);
+        }
+        self.push(diagnosis);
+        None
     }
 
     /// Each of them.

@@ -330,14 +330,15 @@ fn what_contradicts_itself_or_is_incomplete_is_refused() {
                 args.tls = Some(false);
                 args.tls_ca_path = Some(world.file("ca.crt"));
             },
-            "`--tls-ca-path` would have no effect",
+            "`--tls=false` switches TLS off, and `--tls-ca-path` would have no effect",
         ),
         (
             |args, _| {
                 args.address = "http://localhost:7233".into();
                 args.tls_server_name = Some("temporal".into());
             },
-            "`--tls-server-name` would have no effect",
+            "the scheme `http://` of `--address` switches TLS off, and `--tls-server-name` would have \
+             no effect",
         ),
         (
             |args, _| args.tls_server_name = Some("a b".into()),
@@ -405,8 +406,9 @@ fn all_mistakes_are_reported_at_once() {
         "more than one source of tokens",
         "`default:wirte` is not a permission",
         "`--token-lifetime` must be between 2s and 24h: `1s`",
-        "missing.pem",
-        "missing.crt",
+        "`--signing-key` (KEYUTIL_SIGNING_KEY_PATH): failed to read",
+        "`--tls-cert-path` (TEMPORAL_TLS_CLIENT_CERT_PATH): failed to read",
+        "`--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH): failed to read",
         "missing-ca.crt",
         "`--connect-timeout` is zero",
     ] {
@@ -470,6 +472,12 @@ fn settings_that_were_made_in_code_are_named_by_their_fields() {
         told.contains("`tls_cert_path` is set and `tls_key_path` is not"),
         "{told}"
     );
+    let args = ConnectArgs {
+        tls_ca_path: Some(world.file("missing.crt")),
+        ..ConnectArgs::default()
+    };
+    let told = Settings::new(&args, "test").unwrap_err().to_string();
+    assert!(told.starts_with("`tls_ca_path`: failed to read"), "{told}");
 }
 
 #[test]
