@@ -201,10 +201,17 @@ impl<T: Credential> Reloading<T> {
         state.good = found;
         state.expiry_reported = false;
         state.generation += 1;
-        info!(
-            credential = T::KIND,
-            before, now, expires, "credential replaced"
-        );
+        // A token file is renewed once a minute, and an operator who replaced something waits for
+        // a line about it. A broken file that is good again gets a line, too.
+        if before == now && state.reported.is_none() {
+            debug!(credential = T::KIND, now, expires, "credential renewed");
+        } else {
+            let before = (before != now).then_some(before);
+            info!(
+                credential = T::KIND,
+                before, now, expires, "credential replaced"
+            );
+        }
     }
 
     fn reject(&self, state: &mut State, found: Fingerprint, failure: &LoadError) {
