@@ -8,12 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::signals;
+use crate::support::{LIMIT, process::Sandbox};
 use sandbox::guard::Signal;
-use support::{LIMIT, process::Sandbox};
-
-#[path = "support/signals.rs"]
-mod signals;
-mod support;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_demo_that_is_let_alone_leaves_nothing() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sandbox::StackOptions;
 
-mod support;
+use crate::support;
 
 /// Without the care that `keyutil/src/transport/sdk_service.rs` takes, about one call in a hundred fails:
 /// one that was queued on a connection when the server ended it.

@@ -1,9 +1,4 @@
 //! What `docker/verify` needs a docker daemon for is tried there. This holds the files together.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::{fs, path::Path, process::Command};
 
 use sandbox::provision;

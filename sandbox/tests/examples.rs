@@ -1,19 +1,12 @@
 //! The examples of keyutil, as they are built, against a server.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
+use std::io::Read;
 
-mod support;
-
-use std::{io::Read, path::PathBuf};
-
+use crate::support::{self, HOUR, LIMIT, Program};
 use flate2::read::GzDecoder;
 use keyutil::{ConnectArgs, Connection, connect, settings::Settings};
 use keyutil_cli::{namespace, pki::Party};
-use sandbox::{Stack, StackOptions, binaries::build_example, guard::Guard};
-use support::{HOUR, LIMIT, Program};
+use sandbox::{Stack, StackOptions};
 use temporalio_client::{
     ClientOptions, UntypedWorkflow, WorkflowFetchHistoryOptions, WorkflowGetResultOptions,
     WorkflowStartOptions,
@@ -27,7 +20,7 @@ use tokio::time::timeout;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_smallest_worker_runs_the_starters_workflow() {
     let stack = support::stack(StackOptions::default()).await;
-    let mut command = stack.command(&example("smallest_worker").await, Party::Worker);
+    let mut command = stack.command(&support::example("smallest_worker").await, Party::Worker);
     let worker = support::polling(&mut command).await;
 
     support::assert_greeted(&support::starter(&stack, &[]).await);
@@ -39,7 +32,7 @@ async fn the_smallest_worker_runs_the_starters_workflow() {
 async fn two_namespaces_are_served_over_one_connection() {
     let stack = support::stack(StackOptions::default()).await;
     register(&stack, SECOND).await;
-    let mut command = stack.command(&example("several_namespaces").await, Party::Worker);
+    let mut command = stack.command(&support::example("several_namespaces").await, Party::Worker);
     let mut workers = Program::start(command.env("SECOND_NAMESPACE", SECOND));
     for _ in [stack.namespace(), SECOND] {
         workers.wait_for("worker started", LIMIT).await;
@@ -62,7 +55,7 @@ async fn two_namespaces_are_served_over_one_connection() {
 async fn the_server_stores_what_the_data_converter_made() {
     let stack = support::stack(StackOptions::default()).await;
     let name = "Temporal ".repeat(200);
-    let mut command = stack.command(&example("data_converter").await, Party::Worker);
+    let mut command = stack.command(&support::example("data_converter").await, Party::Worker);
     let output = support::run(command.args(["--name", &name])).await;
     support::assert_success(&output);
     let greeting = format!("Hello {name}!");
@@ -89,11 +82,6 @@ async fn the_server_stores_what_the_data_converter_made() {
 
 /// The namespace beside that of the stack.
 const SECOND: &str = "payments";
-
-async fn example(name: &str) -> PathBuf {
-    let guard = Guard::new("temporal-test-").unwrap();
-    build_example(&guard, name).await.unwrap()
-}
 
 async fn register(stack: &Stack, namespace: &str) {
     let mut args = ConnectArgs {

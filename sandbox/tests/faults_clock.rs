@@ -2,18 +2,11 @@
 //!
 //! `faketime` makes the clock. Where it is not installed these tests say so, and test nothing.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{self, InFlight, LIMIT, Observed, clock::Clock};
 use keyutil_cli::pki::Party;
 use sandbox::{Stack, StackOptions, guard::Signal, stack::connection_age};
-use support::{InFlight, LIMIT, Observed, clock::Clock};
 use tokio::time::sleep;
 
 /// For work to go on after the clock was set right. The SDK waits twelve seconds at most

@@ -3,13 +3,6 @@
 //! The server ends each connection after two seconds and tokens live for four, so that handshakes
 //! are made and tokens are signed while a file is not there. What was read before is used for both.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::{
     fs::{self, File, Permissions},
     os::unix::fs::{PermissionsExt, symlink},
@@ -17,6 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use crate::support::{self, InFlight, LIMIT, Observed, text};
 use keyutil_cli::{
     files::{self, Mode},
     pki::{
@@ -27,7 +21,6 @@ use keyutil_cli::{
 use reqwest::StatusCode;
 use sandbox::{Stack, StackOptions, guard::Signal, stack::connection_age};
 use secrecy::ExposeSecret;
-use support::{InFlight, LIMIT, Observed, text};
 use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread")]

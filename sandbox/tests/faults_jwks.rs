@@ -4,24 +4,17 @@
 //! one that is JSON without keys makes it refuse every token until the next good answer. The
 //! endpoint of this project never gives the latter; see `keyutil/tests/jwks_endpoint.rs`.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::{
+    self, InFlight, LIMIT,
+    jwks::{Endpoint, Manner},
+};
 use keyutil_cli::{
     keys::keyring::{KeyringError, RotationPolicy, RotationTimes},
     pki::Party,
 };
 use sandbox::{Stack, StackOptions, guard::Guard, stack::REFRESH};
-use support::{
-    InFlight, LIMIT,
-    jwks::{Endpoint, Manner},
-};
 
 /// From a good answer to accepted tokens: one refresh, and time for a busy machine.
 const RECOVERY: Duration = Duration::from_secs(15);

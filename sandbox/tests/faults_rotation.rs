@@ -3,18 +3,11 @@
 //! That a rotation goes on from wherever it was is shown for each single file operation in
 //! `keyutil`; here nobody who works meanwhile notices.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{self, InFlight, LIMIT, Observed};
 use keyutil_cli::pki::Party;
 use sandbox::{Stack, StackOptions, guard::Signal, stack::connection_age};
-use support::{InFlight, LIMIT, Observed};
 use tokio::{process::Command, time::sleep};
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,14 +6,12 @@
 //! is, and the five seconds. Until then, a minute in all, the worker is ready, and nothing in its
 //! status tells of it but the times of the last calls that went well.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
+use crate::support::{self, InFlight, LIMIT, Observed};
 use keyutil_cli::pki::Party;
 use reqwest::StatusCode;
 use sandbox::{StackOptions, guard::Signal, server::Server};
-use support::{InFlight, LIMIT, Observed};
 use tokio::time::sleep;
 
 /// For a worker to be ready again after the server is back. The SDK waits twelve seconds at most

@@ -1,18 +1,12 @@
 //! Whoever renews the token, or keeps the key that signs it, is gone for a while.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::{
     fs,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use crate::support::{self, InFlight, LIMIT, Observed};
 use keyutil_cli::{
     files::{self, Mode},
     pki::Party,
@@ -20,7 +14,6 @@ use keyutil_cli::{
 use reqwest::StatusCode;
 use sandbox::{Stack, StackOptions, guard::Signal};
 use secrecy::ExposeSecret;
-use support::{InFlight, LIMIT, Observed};
 use tokio::time::sleep;
 
 /// For work to go on after there is a new token. The SDK waits twelve seconds at most

@@ -2,43 +2,31 @@
 //! of it is compared with what is kept in `gallery/*.txt`, for a person to read. The table of
 //! failures in the README is made of the same data.
 //!
-//! `SNAPSHOTS=overwrite cargo test -p sandbox --test gallery` writes both anew.
+//! `SNAPSHOTS=overwrite cargo test -p sandbox --test it gallery` writes both anew.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
+mod case;
+mod client_certificate;
+mod clock;
+mod connection;
+mod files;
+mod frames;
+mod healthy;
+mod key_set;
+mod namespace;
+mod peers;
+mod permission;
+mod redact;
+mod said;
+mod server_certificate;
+mod servers;
+mod show;
+mod table;
+mod task_queue;
+mod token;
+mod tokens;
+mod world;
 
-mod support;
-
-mod gallery {
-    pub mod case;
-    pub mod client_certificate;
-    pub mod clock;
-    pub mod connection;
-    pub mod files;
-    pub mod frames;
-    pub mod healthy;
-    pub mod key_set;
-    pub mod namespace;
-    pub mod peers;
-    pub mod permission;
-    pub mod redact;
-    pub mod said;
-    pub mod server_certificate;
-    pub mod servers;
-    pub mod show;
-    pub mod table;
-    pub mod task_queue;
-    pub mod token;
-    pub mod tokens;
-    pub mod world;
-}
-
-use gallery::{
-    client_certificate, clock, connection, files, healthy, key_set, namespace, permission,
-    server_certificate, servers, show::show, table, task_queue, token,
-};
+use show::show;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_way_to_the_server() {

@@ -3,14 +3,6 @@
 //! The process is this test program, started again with a variable that turns one of its tests into
 //! the guarded program.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "support/signals.rs"]
-mod signals;
-
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
+use crate::support::signals;
 use sandbox::guard::{self, Guard, Signal};
 
 const PARENT: &str = "SANDBOX_GUARD_TEST_PARENT";
@@ -68,7 +61,7 @@ fn guarded_program() {
 
 fn start(parent: &Path) -> Child {
     Command::new(env::current_exe().unwrap())
-        .args(["guarded_program", "--exact", "--nocapture"])
+        .args(["guard::guarded_program", "--exact", "--nocapture"])
         .env(PARENT, parent)
         .stdout(Stdio::piped())
         .spawn()

@@ -1,17 +1,11 @@
 //! What a worker tells of itself over HTTP, while things go well and while they do not.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
+use crate::support::{self, LIMIT, Observed, Program, text};
 use keyutil::token::{SigningKey, signing_key};
 use keyutil_cli::{
     files::{self, Mode},
@@ -23,7 +17,6 @@ use reqwest::StatusCode;
 use sandbox::{Stack, StackOptions, guard::Signal};
 use secrecy::ExposeSecret;
 use serde_json::Value;
-use support::{LIMIT, Observed, Program, text};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_certificate_shows_and_a_broken_one_changes_nothing() {

@@ -1,10 +1,5 @@
 //! Worker and starter, as a person runs them.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::{
     net::SocketAddr,
     sync::{
@@ -14,16 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::{self, LIMIT, Program};
 use sandbox::{StackOptions, guard::Signal};
-use support::{LIMIT, Program};
 use tokio::{
     io::AsyncRead,
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
 use tokio_util::io::InspectReader;
-
-mod support;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_starter_prints_what_the_worker_said() {

@@ -3,16 +3,11 @@
 //! Each call is made with `--help` at its end: clap reads the arguments from the left, so it refuses
 //! an unknown subcommand, flag or value before it prints the help.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::path::{Path, PathBuf};
 
 use tokio::process::Command;
+
+use crate::support;
 
 #[tokio::test]
 async fn the_examples_of_every_help_work() {

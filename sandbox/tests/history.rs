@@ -1,13 +1,6 @@
 //! The recorded history that the worker's replay test uses is what server and worker really write.
 //!
-//! `SNAPSHOTS=overwrite cargo test -p sandbox --test history` records it anew.
-
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
+//! `SNAPSHOTS=overwrite cargo test -p sandbox --test it history` records it anew.
 
 use std::{fs, path::Path};
 
@@ -21,6 +14,8 @@ use tokio::sync::oneshot;
 use worker::canary::HelloWorkflow;
 
 use keyutil::worker::{RunOptions, run};
+
+use crate::support;
 
 const TASK_QUEUE: &str = "history";
 

@@ -1,10 +1,5 @@
 //! Servers that are secured in another way, or not at all: the same programs, told less.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::{ffi::OsString, path::Path};
 
 use keyutil_cli::pki::Party;
@@ -18,7 +13,7 @@ use tokio::{
     process::Command,
 };
 
-mod support;
+use crate::support;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plain_server_needs_nothing_but_its_address() {

@@ -1,10 +1,5 @@
 //! Wrong credentials are refused, and a person is told why and what to do.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use keyutil_cli::keys::keyring::read_signing_key;
 use sandbox::{
     StackOptions,
@@ -12,7 +7,7 @@ use sandbox::{
 };
 use tokio::{net::TcpSocket, process::Command};
 
-mod support;
+use crate::support;
 
 const DENIED: &str = "PermissionDenied: Request unauthorized.";
 

@@ -1,17 +1,17 @@
 //! The CAs of clients and frontend rotate under a worker at work.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
+use crate::support::{
+    self, InFlight,
+    rotation::{
+        complaint, copied, count_in_log, observed_worker, probe, replace, until, until_accepted,
+        until_in_log,
+    },
+};
 use keyutil::ConnectError;
 use keyutil_cli::pki::{
     Authority, AuthorityRequest, Layout, LeafRequest, Party, Purpose, Validity,
@@ -22,13 +22,6 @@ use sandbox::{
     stack::{REFRESH, connection_age},
 };
 use secrecy::ExposeSecret;
-use support::{
-    InFlight,
-    rotation::{
-        complaint, copied, count_in_log, observed_worker, probe, replace, until, until_accepted,
-        until_in_log,
-    },
-};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -1,29 +1,22 @@
 //! The client certificate rotates under a worker at work.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::{
     fs,
     time::{Duration, SystemTime},
 };
 
+use crate::support::{
+    self, InFlight,
+    rotation::{
+        complaint, complaint_with, copied, observed_worker, probe, replace, until, until_presented,
+    },
+};
 use keyutil_cli::pki::{
     self, Authority, AuthorityKind, AuthorityRequest, Layout, Leaf, LeafOptions, LeafRequest,
     Party, PartyFiles, Purpose, Validity,
 };
 use sandbox::{Stack, StackOptions, stack::connection_age};
 use secrecy::ExposeSecret;
-use support::{
-    InFlight,
-    rotation::{
-        complaint, complaint_with, copied, observed_worker, probe, replace, until, until_presented,
-    },
-};
 
 const HOUR: Duration = Duration::from_secs(3600);
 

@@ -1,14 +1,14 @@
 //! The CA of the server's own services rotates under a worker at work.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::time::{Duration, SystemTime};
 
+use crate::support::{
+    self, InFlight,
+    rotation::{
+        copied, count_in_log, observed_worker, probe, until_certificate_refused, until_in_log,
+        until_server_presents,
+    },
+};
 use keyutil::ConnectArgs;
 use keyutil_cli::pki::{
     self, AuthorityKind, AuthorityOptions, AuthorityRotated, Layout, Party, RotateError,
@@ -17,13 +17,6 @@ use keyutil_cli::pki::{
 use sandbox::{
     Stack, StackOptions,
     stack::{REFRESH, connection_age},
-};
-use support::{
-    InFlight,
-    rotation::{
-        copied, count_in_log, observed_worker, probe, until_certificate_refused, until_in_log,
-        until_server_presents,
-    },
 };
 
 #[tokio::test(flavor = "multi_thread")]

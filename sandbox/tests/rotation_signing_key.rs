@@ -1,18 +1,12 @@
 //! The key that signs tokens rotates under a worker at work.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::{
     fs,
     future::Future,
     time::{Duration, SystemTime},
 };
 
+use crate::support::{self, LIMIT};
 use keyutil::token::SigningKey;
 use keyutil_cli::{
     keys::keyring::{
@@ -21,7 +15,6 @@ use keyutil_cli::{
     pki::{Layout, Party},
 };
 use sandbox::{Stack, StackOptions, rotations::accepts_token_of, stack::REFRESH};
-use support::LIMIT;
 
 /// What worker and starter are told, so that an old key can be seen to be removed.
 const TOKEN_LIFETIME: &str = "4s";

@@ -3,37 +3,28 @@
 //! `worker/examples/sdk_only.rs` and `worker` run on one server. Each test shows a row of the table
 //! in `docs/design.md`, for both of them.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
+use crate::support::{
+    self, HOUR, InFlight, LIMIT, Program,
+    rotation::{
+        complaint, count_in_log, observed_worker, replace, until, until_in_log, until_presented,
+    },
+};
 use keyutil_cli::pki::{
     self, Authority, AuthorityKind, AuthorityRequest, Layout, Leaf, LeafOptions, LeafRequest,
     Party, Purpose, Validity,
 };
 use sandbox::{
     Stack, StackOptions,
-    binaries::build_example,
-    guard::Guard,
     rotations::{Credential, Rotations},
 };
 use secrecy::ExposeSecret;
-use support::{
-    HOUR, InFlight, LIMIT, Program,
-    rotation::{
-        complaint, count_in_log, observed_worker, replace, until, until_in_log, until_presented,
-    },
-};
-use tokio::{io::AsyncReadExt, net::TcpStream, process::Command, sync::OnceCell, time::sleep};
+use tokio::{io::AsyncReadExt, net::TcpStream, process::Command, time::sleep};
 use tokio_rustls::{
     TlsConnector,
     rustls::{
@@ -104,7 +95,7 @@ async fn a_connection_that_lasts_keeps_the_sdk_from_using_a_new_certificate() {
 async fn the_sdk_sends_an_expired_token() {
     let stack = support::stack(StackOptions::default()).await;
     // Built before the token begins to age.
-    tokio::join!(support::binaries(), example());
+    support::binaries().await;
     let life = Duration::from_secs(20);
     let alone = start_alone(&stack, Party::Worker, life).await;
     let ours = support::worker_with_token_file(&stack, &token_file(&stack)).await;
@@ -216,22 +207,13 @@ async fn start_alone(stack: &Stack, party: Party, life: Duration) -> Program {
 }
 
 async fn alone_command(stack: &Stack, party: Party) -> Command {
-    let mut command = stack.command(example().await, party);
+    let mut command = stack.command(&support::example("sdk_only").await, party);
     command
         .env("TEMPORAL_TASK_QUEUE", ALONE)
         .env("KEYUTIL_TOKEN_FILE", token_file(stack))
         .env("NO_COLOR", "1")
         .env("RUST_LOG", "info,temporal_client=debug,rustls=debug");
     command
-}
-
-async fn example() -> &'static Path {
-    static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
-    let build = || async {
-        let guard = Guard::new("temporal-test-").unwrap();
-        build_example(&guard, "sdk_only").await.unwrap()
-    };
-    BUILT.get_or_init(build).await
 }
 
 fn token_file(stack: &Stack) -> PathBuf {

@@ -1,10 +1,5 @@
 //! The real server, plain.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -14,7 +9,7 @@ use sandbox::ports::Ports;
 use sandbox::server::{Persistence, Server, ServerError, ServerPorts, ServerSettings};
 use tokio::net::TcpStream;
 
-mod support;
+use crate::support;
 
 struct World {
     guard: Guard,

@@ -1,15 +1,9 @@
 //! What must not be lost when something is let go of: work in hand, and the following of
 //! credentials.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::time::{Duration, Instant, SystemTime};
 
+use crate::support::{self, InFlight, LIMIT, Observed};
 use keyutil_cli::{
     files::{self, Mode},
     keys::keyring::{KeyringError, RotationPolicy, RotationTimes},
@@ -20,7 +14,6 @@ use keyutil_cli::{
 };
 use sandbox::{Stack, StackOptions, guard::Signal, stack::REFRESH};
 use secrecy::ExposeSecret;
-use support::{InFlight, LIMIT, Observed};
 use temporalio_client::WorkflowStartOptions;
 use worker::canary::HelloWorkflow;
 

@@ -1,13 +1,6 @@
 //! The starter as a smoke test, as a CI job runs it: without a terminal, with a limit, and with
 //! nothing but what it prints and ends with to go by.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::{
     process::{Output, Stdio},
     time::{Duration, Instant},
@@ -20,6 +13,8 @@ use keyutil_cli::{
 };
 use sandbox::{Stack, StackOptions, guard::Signal};
 use serde_json::Value;
+
+use crate::support;
 
 /// Runs it with `--output json`, and gives the object and the exit code.
 async fn smoke(stack: &Stack, args: &[&str]) -> (Value, i32) {

@@ -2,12 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::support::{self, LIMIT, Program};
 use keyutil_cli::pki::Party;
 use sandbox::{Stack, StackOptions};
-use support::{LIMIT, Program};
 use tokio::{process::Command, time::sleep};
-
-mod support;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_waits_for_a_server_that_is_not_up_yet() {

@@ -1,20 +1,13 @@
 //! A worker without a signing key, on the tokens that `keyutil token renew` writes for it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-mod support;
-
 use std::{
     path::Path,
     time::{Duration, SystemTime},
 };
 
+use crate::support::{self, InFlight, LIMIT, Program};
 use keyutil_cli::pki::Party;
 use sandbox::{Stack, StackOptions, guard::Signal};
-use support::{InFlight, LIMIT, Program};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn work_goes_on_over_token_lives_a_new_key_and_an_agent_that_is_killed() {

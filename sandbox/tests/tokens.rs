@@ -1,16 +1,12 @@
 //! Tokens are replaced while work is running, wherever they come from.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::{
     fs,
     path::Path,
     time::{Duration, Instant, SystemTime},
 };
 
+use crate::support::{self, InFlight, LIMIT, Program};
 use keyutil::token::{ClaimsTemplate, Permission, SigningKey, signing_key};
 use keyutil_cli::{
     files::{self, Mode},
@@ -19,10 +15,7 @@ use keyutil_cli::{
 };
 use sandbox::{Stack, StackOptions, stack::AUDIENCE};
 use secrecy::{ExposeSecret, SecretString};
-use support::{InFlight, LIMIT, Program};
 use tokio::process::Command;
-
-mod support;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn minted_tokens_are_renewed_before_they_expire() {

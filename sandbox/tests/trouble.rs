@@ -1,15 +1,13 @@
 //! A worker whose calls fail says so once, and again at growing intervals, and when it is over; and
 //! one that the SDK ends says why.
 
-mod support;
-
 use std::{fs, time::Duration};
 
+use crate::support::{self, LIMIT, Program};
 use keyutil::token::signing_key;
 use keyutil_cli::files::{self, Mode};
 use sandbox::StackOptions;
 use secrecy::ExposeSecret;
-use support::{LIMIT, Program};
 
 /// What keeps calls from going well, as it is logged.
 const TOLD: &str = "calls fail";

@@ -1,22 +1,15 @@
 //! A stack to work with by hand, and the environment file that leads to it.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::{
     fs,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
 };
 
+use crate::support::{self, LIMIT, Program, process::Sandbox};
 use sandbox::guard::Signal;
-use support::{LIMIT, Program, process::Sandbox};
 use tempfile::TempDir;
 use tokio::process::Command;
-
-mod support;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_environment_file_is_all_that_worker_and_starter_need() {

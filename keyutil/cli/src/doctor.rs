@@ -6,41 +6,31 @@
 //!
 //! | step | file |
 //! |---|---|
-//! | where each setting came from | `configuration.rs` |
-//! | certificates, keys and CAs in files | `files.rs` |
-//! | name, TCP, TLS | `network.rs` |
-//! | calls that need no permission, and the smallest that needs one | `server.rs` |
-//! | the token | `token.rs` |
-//! | the key set | `jwks.rs` |
-//! | the clocks | `clock.rs` |
-//! | what the token permits | `permission.rs` |
-//! | who polls the task queue | `task_queue.rs` |
-//! | what was found | `report.rs` |
+//! | configuration, files | `local.rs` |
+//! | name, TCP, TLS, gRPC, task queue | `server.rs` |
+//! | token, JWKS, clock, permission | `token.rs` |
 
 use std::time::Duration;
 
-mod clock;
-mod configuration;
-mod files;
-mod jwks;
-mod network;
-mod permission;
-mod report;
+mod local;
 mod server;
-mod task_queue;
 mod token;
 
-pub use configuration::{Origin, Sourced};
-pub use report::{Finding, Mark, Report};
+pub use local::{Origin, Sourced};
 
 use self::{
-    jwks::KeySet,
-    server::{Facts, Probe},
+    local::{check_configuration, check_files},
+    server::{Facts, Probe, check_grpc, check_network, check_task_queue},
+    token::{
+        KeySet, check_clock, check_key_set, check_permission, check_token, clock_cause,
+        measure_clock,
+    },
 };
 use keyutil::{
+    base::text::fit,
     connect::{Session, check::Program},
     credentials::TokenSource,
-    diagnosis::Step,
+    diagnosis::{Diagnosis, Step},
     explain::{Explanation, TokenVerdict},
     probe::RotatingChannel,
     settings::{Checked, ConnectArgs, Settings},
@@ -92,9 +82,9 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
     let bare = bare.map(|connector| connector.within(limit));
     let mut report = Report::default();
 
-    configuration::look(&mut report, examination.origins, &problems);
-    files::look(&mut report, args, connector.as_ref(), &problems);
-    let connected = network::look(&mut report, args, connector.as_ref(), bare.as_ref()).await;
+    check_configuration(&mut report, examination.origins, &problems);
+    check_files(&mut report, args, connector.as_ref(), &problems);
+    let connected = check_network(&mut report, args, connector.as_ref(), bare.as_ref()).await;
 
     let token = token.as_ref();
     let channel = connector.filter(|_| connected).map(RotatingChannel::new);
@@ -102,34 +92,34 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
         for step in [Step::Grpc, Step::Permission, Step::TaskQueue] {
             report.skip(step, "there is no connection to make calls on");
         }
-        let key_set = jwks::look(&mut report, examination, token, TokenVerdict::Unknown).await;
-        token::look(&mut report, examination, token, &problems, None);
-        clock::look(&mut report, token, &key_set, false);
+        let key_set = check_key_set(&mut report, examination, token, TokenVerdict::Unknown).await;
+        check_token(&mut report, examination, token, &problems, None);
+        check_clock(&mut report, token, &key_set, false);
         report.sort();
         return report;
     };
 
     let session =
         Session::new(channel, token.cloned(), args.namespace.trim(), compression).within(limit);
-    server::answers(&session, &mut report).await;
+    check_grpc(&session, &mut report).await;
     let probe = Probe::of(&session).await;
     let verdict = probe.verdict(&session).await;
-    let key_set = jwks::look(&mut report, examination, token, verdict).await;
+    let key_set = check_key_set(&mut report, examination, token, verdict).await;
     let why = match &probe {
         Probe::Refused(_) => Some(why(&session, examination, token, &key_set, verdict).await),
         _ => None,
     };
-    token::look(&mut report, examination, token, &problems, why.as_ref());
-    clock::look(
+    check_token(&mut report, examination, token, &problems, why.as_ref());
+    check_clock(
         &mut report,
         token,
         &key_set,
         verdict == TokenVerdict::Accepted,
     );
     let program = examination.program;
-    if permission::look(&session, &mut report, program, probe, why.as_ref()).await {
+    if check_permission(&session, &mut report, program, probe, why.as_ref()).await {
         match examination.task_queue {
-            Some(name) => task_queue::look(&session, &mut report, program, name).await,
+            Some(name) => check_task_queue(&session, &mut report, program, name).await,
             None => report.skip(Step::TaskQueue, "none is named: give `--task-queue`"),
         }
     } else {
@@ -165,8 +155,8 @@ async fn why(
     let Some(TokenSource::Minted(minter)) = token else {
         return Explanation::Possible(suspects);
     };
-    match clock::measure(session, minter).await {
-        Some(seconds_ahead) => Explanation::Certain(vec![clock::cause(seconds_ahead)]),
+    match measure_clock(session, minter).await {
+        Some(seconds_ahead) => Explanation::Certain(vec![clock_cause(seconds_ahead)]),
         // The server takes no token of this key, whatever its times are.
         None => Explanation::Possible(
             suspects
@@ -176,3 +166,144 @@ async fn why(
         ),
     }
 }
+
+/// What was found, in the order of the way.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    findings: Vec<Finding>,
+}
+
+/// What was found at one step; a step may have several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The step.
+    pub step: Step,
+    /// How it is.
+    pub outcome: Outcome,
+    /// More of it, a line each.
+    pub details: Vec<String>,
+}
+
+/// How a step is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// What was seen is in order.
+    Ok(String),
+    /// It works, and is probably not meant, or will cease to work.
+    Warning {
+        /// What was seen.
+        seen: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// Calls fail because of it.
+    Failed(Diagnosis),
+    /// Why it could not be looked at, or that there is nothing to look at.
+    Skipped(String),
+}
+
+impl Finding {
+    /// The outcome in one word.
+    pub fn mark(&self) -> &'static str {
+        match self.outcome {
+            Outcome::Ok(_) => "ok",
+            Outcome::Warning { .. } => "warning",
+            Outcome::Failed(_) => "failed",
+            Outcome::Skipped(_) => "skipped",
+        }
+    }
+
+    /// What was seen, in one line; for a failure the cause.
+    pub fn seen(&self) -> &str {
+        match &self.outcome {
+            Outcome::Ok(seen) | Outcome::Warning { seen, .. } | Outcome::Skipped(seen) => seen,
+            Outcome::Failed(diagnosis) => &diagnosis.cause,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match &self.outcome {
+            Outcome::Warning { hint, .. } => Some(hint),
+            Outcome::Failed(diagnosis) => diagnosis.hint.as_deref(),
+            Outcome::Ok(_) | Outcome::Skipped(_) => None,
+        }
+    }
+
+    /// Why it failed, if it did.
+    pub fn failure(&self) -> Option<&Diagnosis> {
+        match &self.outcome {
+            Outcome::Failed(diagnosis) => Some(diagnosis),
+            _ => None,
+        }
+    }
+}
+
+impl Report {
+    /// Everything, in order.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// The first failure on the way, which as a rule is the cause of those after it.
+    pub fn failure(&self) -> Option<&Diagnosis> {
+        self.findings.iter().find_map(Finding::failure)
+    }
+
+    /// The exit code: that of the first failure.
+    pub fn exit_code(&self) -> u8 {
+        self.failure().map_or(0, |first| first.class.exit_code())
+    }
+
+    fn has_failed_at(&self, step: Step) -> bool {
+        let mut failures = self.findings.iter().filter_map(Finding::failure);
+        failures.any(|failure| failure.step == step)
+    }
+
+    fn ok(&mut self, step: Step, seen: impl Into<String>) {
+        self.add(step, Outcome::Ok(fit(&seen.into())));
+    }
+
+    fn skip(&mut self, step: Step, why: impl Into<String>) {
+        self.add(step, Outcome::Skipped(fit(&why.into())));
+    }
+
+    fn warn(&mut self, step: Step, seen: impl Into<String>, hint: impl Into<String>) {
+        let (seen, hint) = (fit(&seen.into()), hint.into());
+        self.add(step, Outcome::Warning { seen, hint });
+    }
+
+    fn fail(&mut self, diagnosis: Diagnosis) {
+        let Diagnosis { cause, hint, .. } = &diagnosis;
+        let failure = Diagnosis {
+            cause: fit(cause),
+            hint: hint.as_deref().map(fit),
+            ..diagnosis
+        };
+        self.add(failure.step, Outcome::Failed(failure));
+    }
+
+    /// Adds to what was found last.
+    fn detail(&mut self, details: impl IntoIterator<Item = String>) {
+        if let Some(last) = self.findings.last_mut() {
+            let details = details.into_iter().map(|detail| fit(&detail));
+            last.details.extend(details);
+        }
+    }
+
+    /// By the order of the way; within a step as they were found.
+    fn sort(&mut self) {
+        self.findings.sort_by_key(|finding| finding.step);
+    }
+
+    fn add(&mut self, step: Step, outcome: Outcome) {
+        self.findings.push(Finding {
+            step,
+            outcome,
+            details: Vec::new(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests;

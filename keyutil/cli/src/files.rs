@@ -278,6 +278,14 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
+/// What to do where a file stands in the place of a folder.
+pub(crate) fn folder_hint(error: &io::Error) -> Option<&'static str> {
+    let in_the_way = [io::ErrorKind::NotADirectory, io::ErrorKind::AlreadyExists];
+    in_the_way
+        .contains(&error.kind())
+        .then_some("`--dir` names a file, or a folder below one: name another folder")
+}
+
 /// Somebody else's lock could not be waited for.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]

@@ -42,7 +42,7 @@ enum Command {
     #[command(subcommand)]
     Namespace(commands::namespace::Namespace),
     Probe(commands::probe::Probe),
-    Completions(commands::completions::Completions),
+    Completions(commands::Completions),
 }
 
 #[tokio::main]
@@ -62,7 +62,7 @@ async fn main() -> ExitCode {
             Command::Namespace(command) => commands::namespace::run(command).await,
             Command::Probe(command) => commands::probe::run(command).await,
             Command::Completions(command) => {
-                commands::completions::run(command, Arguments::command())
+                commands::print_completions(command, Arguments::command())
             }
         }
     })

@@ -9,33 +9,27 @@
 //! | `keyutil pki rotate`: a new leaf, or a CA in three steps | `rotate.rs` |
 //! | `keyutil pki list`: what is there, and what is wrong with it | `list.rs` |
 //! | who holds which certificate, and in which file | `layout.rs` |
-//! | a CA, and the certificates and keys that it makes | `authority.rs` |
-//! | what it is asked for: names, purpose, from when until when | `request.rs` |
+//! | a CA, the certificates and keys that it makes, and what it is asked for | `authority.rs` |
 //! | a PEM file of certificates | `bundle.rs` |
-//! | what can go wrong | `error.rs` |
 
 mod authority;
 mod bundle;
-mod error;
 mod init;
 mod layout;
 mod list;
-mod request;
 mod rotate;
 
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Authority, Leaf};
+pub use authority::{
+    AlternativeName, Authority, AuthorityError, AuthorityRequest, BACK_DATED, Leaf, LeafRequest,
+    NameError, Purpose, Validity, ValidityError,
+};
 pub use bundle::{BundleError, FileError};
-pub use error::{AuthorityError, Mistake, PkiError};
-pub use init::{Existing, InitOptions, Initialized, Written, init};
+pub use init::{Existing, InitOptions, Initialized, Mistake, PkiError, Written, init};
 pub use layout::{AuthorityFiles, AuthorityKind, Layout, Party, PartyFiles};
 pub use list::{AuthorityRole, ListedAuthority, ListedLeaf, Listing, list};
-pub use request::{
-    AlternativeName, AuthorityRequest, BACK_DATED, LeafRequest, NameError, Purpose, Validity,
-    ValidityError,
-};
 pub use rotate::{
     AuthorityOptions, AuthorityRotated, LeafOptions, LeafRotated, NextStep, RotateError,
     RotationStep, next_step, rotate_authority, rotate_leaf,

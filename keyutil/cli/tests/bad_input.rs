@@ -17,32 +17,14 @@
 //! A failure prints the shortest input that was found, as a Rust literal. Keys are made anew in each
 //! run, so that literal is what reproduces it. `PROPTEST_CASES=10000` looks for longer, and
 //! `PROPTEST_VERBOSE=2` names each case before it is tried, for the one that ends the process.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
 
-#[path = "bad_input/arguments.rs"]
 mod arguments;
-#[path = "bad_input/check.rs"]
 mod check;
-#[path = "bad_input/durations.rs"]
 mod durations;
-#[path = "common/intermediate.rs"]
-mod intermediate;
-#[path = "bad_input/jwt.rs"]
 mod jwt;
-#[path = "bad_input/mutation.rs"]
 mod mutation;
-#[path = "common/openssl.rs"]
-mod openssl;
-#[path = "bad_input/pem.rs"]
 mod pem;
-#[path = "bad_input/pki.rs"]
 mod pki;
-#[path = "bad_input/program.rs"]
 mod program;
-#[path = "bad_input/ring.rs"]
 mod ring;
-#[path = "bad_input/samples.rs"]
 mod samples;

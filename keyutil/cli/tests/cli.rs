@@ -1,13 +1,4 @@
 //! The tool as a person calls it: exit codes, keys, key sets.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/openssl.rs"]
-mod openssl;
-#[path = "common/program.rs"]
-mod program;
 
 use std::{
     fs,
@@ -15,8 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use openssl::{openssl, rsa_pkcs1};
-use program::{Ended, keyutil, run};
+use crate::common::openssl::{openssl, rsa_pkcs1};
+use crate::common::program::{Ended, keyutil, run};
 use serde_json::Value;
 
 #[test]

@@ -1,13 +1,4 @@
 //! `keyutil key` as a process: in turn, by two at once, killed, on a full disk.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/endpoint.rs"]
-mod endpoint;
-#[path = "common/program.rs"]
-mod program;
 
 use std::{
     collections::BTreeSet,
@@ -17,9 +8,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use endpoint::Endpoint;
+use crate::common::endpoint::Endpoint;
+use crate::common::program::{keyutil, run, with_keys};
 use keyutil_cli::keys::keyring::{Keyring, read_signing_key};
-use program::{keyutil, run, with_keys};
 
 /// The shortest that can be told from none: the record has whole seconds.
 const QUICK: [&str; 8] = [

@@ -1,19 +1,10 @@
 //! `keyutil token inspect` as a person calls it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/endpoint.rs"]
-mod endpoint;
-#[path = "common/program.rs"]
-mod program;
 
 use std::{fs, path::Path};
 
+use crate::common::endpoint::Endpoint;
+use crate::common::program::{Ended, inspect, mint, piped, run, with_keys};
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use endpoint::Endpoint;
-use program::{Ended, inspect, mint, piped, run, with_keys};
 use serde_json::{Value, json};
 
 #[test]

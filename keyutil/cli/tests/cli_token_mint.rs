@@ -1,15 +1,8 @@
 //! `keyutil token mint` as a person calls it.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/program.rs"]
-mod program;
 
 use std::process::Command;
 
-use program::{inspect, mint, run, with_keys};
+use crate::common::program::{inspect, mint, run, with_keys};
 
 #[test]
 fn a_token_is_printed_alone_and_for_the_shell() {

@@ -1,14 +1,4 @@
 //! `keyutil token renew` as a process: what is in the file, and what it answers of itself.
-#![cfg(unix)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/endpoint.rs"]
-mod endpoint;
-#[path = "common/program.rs"]
-mod program;
 
 use std::{
     fs,
@@ -19,8 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use endpoint::Running;
-use program::{Ended, inspect, keyutil, run, with_keys};
+use crate::common::endpoint::Running;
+use crate::common::program::{Ended, inspect, keyutil, run, with_keys};
 
 /// The shortest that is allowed: it is renewed after ten seconds.
 const LIFETIME: &str = "--token-lifetime=15s";
@@ -110,7 +100,7 @@ fn mistakes_change_nothing() {
     let key = folder.path().join("certs/signing/current.pem");
     let before = fs::read(&key).unwrap();
     std::os::unix::fs::symlink("run/token", folder.path().join("link")).unwrap();
-    let token = run(&mut program::mint(folder.path())).stdout;
+    let token = run(&mut crate::common::program::mint(folder.path())).stdout;
     for (args, words) in [
         (
             &["--output=certs/signing/current.pem"][..],

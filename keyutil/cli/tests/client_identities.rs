@@ -1,22 +1,9 @@
 //! Certificates and keys as other tools make them are loaded, and presented to a server.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
 
-#[path = "common/client.rs"]
-mod client;
-#[path = "common/maker.rs"]
-mod maker;
-#[path = "common/openssl.rs"]
-mod openssl;
-#[path = "common/peer.rs"]
-mod peer;
-
-use client::World;
-use maker::Maker;
-use openssl::openssl;
-use peer::{Peer, call, mutual};
+use crate::common::client::World;
+use crate::common::maker::Maker;
+use crate::common::openssl::openssl;
+use crate::common::peer::{Peer, call, mutual};
 
 #[tokio::test]
 async fn every_usual_form_is_presented() {
@@ -28,7 +15,7 @@ async fn every_usual_form_is_presented() {
         let mut args = world.args(peer.port);
         args.tls_cert_path = Some(maker.path(&certificate));
         args.tls_key_path = Some(maker.path(&key));
-        let opened = client::open(&args);
+        let opened = crate::common::client::open(&args);
         let identity = maker.load(&certificate, &key).unwrap();
         let seen = call(opened.session().channel()).await;
         assert_eq!(seen.serial, identity, "{certificate} {key}");

@@ -1,23 +1,12 @@
 //! Certificates and keys that cannot be presented: each is refused in words of its own.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/client.rs"]
-mod client;
-#[path = "common/maker.rs"]
-mod maker;
-#[path = "common/openssl.rs"]
-mod openssl;
 
 use std::{fs, time::SystemTime};
 
-use client::{HOUR, World, issue, past};
+use crate::common::client::{HOUR, World, issue, past};
+use crate::common::maker::Maker;
+use crate::common::openssl::{openssl, rsa_pkcs1};
 use keyutil::{chain, credentials::Identity};
 use keyutil_cli::pki::{Purpose, Validity};
-use maker::Maker;
-use openssl::{openssl, rsa_pkcs1};
 
 #[test]
 fn everything_else_is_refused_in_its_own_words() {

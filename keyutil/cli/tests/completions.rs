@@ -1,11 +1,4 @@
 //! The scripts that make a shell complete the words of the tool.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/program.rs"]
-mod program;
 
 use std::{
     fs,
@@ -13,7 +6,7 @@ use std::{
     process::Command,
 };
 
-use program::{helps, keyutil, piped, run};
+use crate::common::program::{helps, keyutil, piped, run};
 
 #[test]
 fn bash_completes_every_subcommand() {

@@ -1,21 +1,13 @@
 //! `keyutil doctor` with what it was not made for. What it is made for is tested against the real
 //! server, in `sandbox/tests/gallery.rs`.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/program.rs"]
-mod program;
-
 use std::{
     net::TcpListener,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use program::{keyutil, run};
+use crate::common::program::{keyutil, run};
 use serde_json::Value;
 
 /// Where nobody listens.

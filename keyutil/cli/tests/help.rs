@@ -1,17 +1,10 @@
 //! What `--help` says, of the tool and of every subcommand.
 //!
-//! `SNAPSHOTS=overwrite cargo test -p keyutil-cli --test help` writes the snapshots anew.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/program.rs"]
-mod program;
+//! `SNAPSHOTS=overwrite cargo test -p keyutil-cli --test it help` writes the snapshots anew.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use program::{helps, keyutil, run};
+use crate::common::program::{helps, keyutil, run};
 use snapbox::{Assert, Data};
 
 #[test]

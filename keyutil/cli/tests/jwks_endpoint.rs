@@ -1,13 +1,4 @@
 //! The JWKS endpoint as a process: what it answers, and that it goes on answering.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/endpoint.rs"]
-mod endpoint;
-#[path = "common/program.rs"]
-mod program;
 
 use std::{
     fs,
@@ -15,9 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use endpoint::Endpoint;
+use crate::common::endpoint::Endpoint;
+use crate::common::program::{keyutil, run};
 use keyutil_cli::keys::{Jwks, keyring::Keyring};
-use program::{keyutil, run};
 use reqwest::{Client, Method, Response, StatusCode, header};
 use serde_json::Value;
 

@@ -1,11 +1,4 @@
 //! What the tool logs, and in which form, as a person sees it who calls it with flags for that.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/program.rs"]
-mod program;
 
 use std::{
     net::TcpListener,
@@ -13,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use program::{Ended, keyutil, run, with_keys};
+use crate::common::program::{Ended, keyutil, run, with_keys};
 use serde_json::Value;
 
 #[test]

@@ -1,23 +1,14 @@
 //! What other tools make, and what people mix up: each file is refused by what it is.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/maker.rs"]
-mod maker;
-#[path = "common/openssl.rs"]
-mod openssl;
 
 use std::{error::Error, fs, time::SystemTime};
 
+use crate::common::maker::Maker;
+use crate::common::openssl::{openssl, rsa_pkcs1};
 use keyutil::{
     chain,
     credentials::{Identity, TrustBundle},
     token::SigningKey,
 };
-use maker::Maker;
-use openssl::{openssl, rsa_pkcs1};
 
 /// What is said of a file given as client key, as signing key, as client certificate and as CA.
 struct Told([String; 4]);

@@ -1,12 +1,4 @@
 //! `keyutil pki`, the program, judged by OpenSSL.
-#![cfg(unix)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/intermediate.rs"]
-mod intermediate;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -17,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use intermediate::root_and_intermediate;
+use crate::common::intermediate::root_and_intermediate;
 use keyutil_cli::pki::{AuthorityKind, Layout, LeafRequest, Party, Purpose, Validity};
 use tempfile::TempDir;
 

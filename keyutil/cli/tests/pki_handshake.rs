@@ -1,18 +1,9 @@
 //! The development certificates in mutual TLS 1.3, in memory.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/handshake.rs"]
-mod handshake;
-#[path = "common/intermediate.rs"]
-mod intermediate;
 
 use std::time::{Duration, SystemTime};
 
-use handshake::{Side, handshake};
-use intermediate::root_and_intermediate;
+use crate::common::handshake::{Side, handshake};
+use crate::common::intermediate::root_and_intermediate;
 use keyutil_cli::pki::{
     Authority, AuthorityRequest, InitOptions, Layout, Leaf, LeafRequest, Party, Purpose, Validity,
     init,

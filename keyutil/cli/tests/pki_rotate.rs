@@ -1,13 +1,5 @@
 //! `keyutil pki rotate` and `list`, the program: what it prints, how it ends, and what it leaves
 //! behind when the disk is full or it is killed.
-#![cfg(unix)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/program.rs"]
-mod program;
 
 use std::{
     collections::BTreeMap,
@@ -18,8 +10,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use crate::common::program::{Ended, keyutil, run};
 use keyutil_cli::pki::{AuthorityOptions, Layout, list};
-use program::{Ended, keyutil, run};
 use snapbox::assert_data_eq;
 use tempfile::TempDir;
 

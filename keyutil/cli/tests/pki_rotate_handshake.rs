@@ -1,27 +1,15 @@
 //! The rotation of each CA, as both sides of a TLS connection see it.
-#![cfg(unix)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/client.rs"]
-mod client;
-#[path = "common/handshake.rs"]
-mod handshake;
-#[path = "common/peer.rs"]
-mod peer;
 
 use std::time::SystemTime;
 
-use client::look;
-use handshake::{Side, handshake};
+use crate::common::client::look;
+use crate::common::handshake::{Side, handshake};
+use crate::common::peer::{Peer, call, mutual};
 use keyutil::ConnectArgs;
 use keyutil_cli::pki::{
     AuthorityKind, AuthorityOptions, InitOptions, Layout, Leaf, LeafOptions, Party, RotationStep,
     init, rotate_authority, rotate_leaf,
 };
-use peer::{Peer, call, mutual};
 use tempfile::TempDir;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -149,7 +137,7 @@ async fn a_running_worker_goes_through_the_rotation_of_both_cas() {
     let layout = Layout::new(certs.path());
     let peer = Peer::start(server(&layout)).await;
     let files = layout.party(Party::Worker);
-    let opened = client::open(&ConnectArgs {
+    let opened = crate::common::client::open(&ConnectArgs {
         address: format!("localhost:{}", peer.port),
         tls_cert_path: Some(files.certificate),
         tls_key_path: Some(files.key),

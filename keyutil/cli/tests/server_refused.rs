@@ -1,20 +1,11 @@
 //! Servers that are not what they must be: each is told in words that say what to do.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/client.rs"]
-mod client;
-#[path = "common/peer.rs"]
-mod peer;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use client::{HOUR, World, authority, issue, now, open, past};
+use crate::common::client::{HOUR, World, authority, issue, now, open, past};
+use crate::common::peer::{Peer, mutual};
 use keyutil::{ConnectError, chain, diagnosis::Diagnose, probe::ConnectorError};
 use keyutil_cli::pki::{Purpose, Validity};
-use peer::{Peer, mutual};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,

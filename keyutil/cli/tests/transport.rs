@@ -1,25 +1,16 @@
 //! Connections to a server of the test's own: credentials that change while they are in use, and
 //! connections that the server ends.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/client.rs"]
-mod client;
-#[path = "common/peer.rs"]
-mod peer;
 
 use std::{fs, sync::Arc, time::SystemTime};
 
-use client::{World, authority, issue, look, now, open};
+use crate::common::client::{World, authority, issue, look, now, open};
+use crate::common::peer::{Peer, call, mutual, try_call};
 use http::HeaderMap;
 use keyutil::{
     ConnectError, connect::PendingConnection, credentials::Identity, diagnosis::Diagnose,
     probe::ConnectorError,
 };
 use keyutil_cli::pki::{Leaf, Purpose};
-use peer::{Peer, call, mutual, try_call};
 use secrecy::ExposeSecret;
 use temporalio_client::callback_based::GrpcRequest;
 use tokio_rustls::rustls::AlertDescription;

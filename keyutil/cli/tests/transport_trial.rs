@@ -1,21 +1,12 @@
 //! New credentials that are good by themselves and no good for the server: calls go on over
 //! connections with those before, until the server has accepted newer ones.
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
-#[path = "common/client.rs"]
-mod client;
-#[path = "common/peer.rs"]
-mod peer;
 
 use std::time::{Duration, Instant};
 
-use client::{World, authority, issue, look, now};
+use crate::common::client::{World, authority, issue, look, now};
+use crate::common::peer::{Peer, Seen, call, mutual, try_call};
 use keyutil::{connect::PendingConnection, status::Failure};
 use keyutil_cli::pki::Purpose;
-use peer::{Peer, Seen, call, mutual, try_call};
 
 #[tokio::test]
 async fn a_certificate_that_the_server_refuses_is_not_used_for_calls() {

@@ -4,7 +4,8 @@ use std::{fs, path::Path};
 
 use super::case::Row;
 
-const BEGIN: &str = "<!-- made by `SNAPSHOTS=overwrite cargo test -p sandbox --test gallery` -->\n";
+const BEGIN: &str =
+    "<!-- made by `SNAPSHOTS=overwrite cargo test -p sandbox --test it gallery` -->\n";
 const END: &str = "<!-- end of what is made -->\n";
 
 /// Compares it with the rows, or writes it anew.

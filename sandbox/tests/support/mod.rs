@@ -1,12 +1,5 @@
 //! What the end-to-end tests have in common: a stack, and the programs that run against it.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    clippy::unwrap_used,
-    reason = "each test file uses a part of this, and a test says what went wrong by panicking"
-)]
-
 pub mod clock;
 pub mod jwks;
 mod load;
@@ -14,6 +7,7 @@ mod observed;
 pub mod process;
 mod program;
 pub mod rotation;
+pub mod signals;
 
 use std::{
     path::{Path, PathBuf},
@@ -26,7 +20,7 @@ use keyutil::token::{ClaimsTemplate, Permission};
 use keyutil_cli::{keys::keyring::read_signing_key, pki::Party};
 use sandbox::{
     Stack, StackOptions,
-    binaries::Binaries,
+    binaries::{Binaries, Built},
     guard::Guard,
     provision::{self, Options, Silent},
     stack::AUDIENCE,
@@ -65,12 +59,26 @@ pub async fn stack(options: StackOptions) -> Stack {
     stack.unwrap_or_else(|error| panic!("{}", keyutil::chain(&error)))
 }
 
-/// Worker, starter and keyutil, built once for all tests of a file.
+/// Worker, starter and keyutil.
 pub async fn binaries() -> &'static Binaries {
-    static BUILT: OnceCell<Binaries> = OnceCell::const_new();
+    &built().await.1
+}
+
+/// An example of a package of the workspace.
+pub async fn example(name: &str) -> PathBuf {
+    built().await.0.executable(name).unwrap()
+}
+
+/// Builds all programs and examples, once for all tests: a later build would make them wait for
+/// cargo's lock. `cargo test --workspace` has built them already.
+async fn built() -> &'static (Built, Binaries) {
+    static BUILT: OnceCell<(Built, Binaries)> = OnceCell::const_new();
     let build = || async {
         let guard = Guard::new("temporal-test-").unwrap();
-        Binaries::build(&guard, &Silent).await.unwrap()
+        let built = Built::by_cargo(&guard, &["--bins", "--examples"]).await;
+        let built = built.unwrap();
+        let binaries = Binaries::of(&built).unwrap();
+        (built, binaries)
     };
     BUILT.get_or_init(build).await
 }

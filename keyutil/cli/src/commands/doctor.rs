@@ -11,9 +11,10 @@ use keyutil::{
     ConnectArgs,
     base::redact::without_user,
     connect::check::Program,
+    diagnosis::{Class, Step},
     program::{self, Failed},
 };
-use keyutil_cli::doctor::{self, Examination, Finding, Mark, Origin, Report, Sourced};
+use keyutil_cli::doctor::{self, Examination, Finding, Origin, Outcome, Report, Sourced};
 use serde::Serialize;
 
 /// Look at each step of the way of a call, and say what is wrong, and what to do
@@ -130,9 +131,9 @@ pub async fn run(arguments: Doctor) -> anyhow::Result<()> {
     match report.failure() {
         None => printed,
         // Whether somebody reads it does not change what is wrong.
-        Some(finding) => Err(Failed {
+        Some(failure) => Err(Failed {
             exit_code: report.exit_code(),
-            what: format!("{}: {}", finding.step, finding.seen),
+            what: format!("{}: {}", failure.step, failure.cause),
         }
         .into()),
     }
@@ -147,20 +148,46 @@ struct Json<'a> {
     address: String,
     namespace: &'a str,
     /// Of the first failure.
-    failed_step: Option<keyutil::diagnosis::Step>,
+    failed_step: Option<Step>,
     exit_code: u8,
     settings: &'a [Origin],
-    findings: &'a [Finding],
+    findings: Vec<JsonFinding<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonFinding<'a> {
+    step: Step,
+    mark: &'static str,
+    seen: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    details: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<Class>,
+}
+
+impl<'a> From<&'a Finding> for JsonFinding<'a> {
+    fn from(finding: &'a Finding) -> Self {
+        Self {
+            step: finding.step,
+            mark: finding.mark(),
+            seen: finding.seen(),
+            details: &finding.details,
+            hint: finding.hint(),
+            class: finding.failure().map(|failure| failure.class),
+        }
+    }
 }
 
 fn json(args: &ConnectArgs, origins: &[Origin], report: &Report) -> serde_json::Result<String> {
     serde_json::to_string(&Json {
         address: without_user(&args.address),
         namespace: &args.namespace,
-        failed_step: report.failure().map(|finding| finding.step),
+        failed_step: report.failure().map(|failure| failure.step),
         exit_code: report.exit_code(),
         settings: origins,
-        findings: report.findings(),
+        findings: report.findings().iter().map(Into::into).collect(),
     })
 }
 
@@ -175,11 +202,11 @@ fn print(report: &Report) -> anyhow::Result<()> {
 }
 
 fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
-    let colour = match finding.mark {
-        Mark::Ok => AnsiColor::Green,
-        Mark::Warning => AnsiColor::Yellow,
-        Mark::Failed => AnsiColor::Red,
-        Mark::Skipped => AnsiColor::BrightBlack,
+    let (colour, mark) = match finding.outcome {
+        Outcome::Ok(_) => (AnsiColor::Green, "ok"),
+        Outcome::Warning { .. } => (AnsiColor::Yellow, "warning"),
+        Outcome::Failed(_) => (AnsiColor::Red, "FAILED"),
+        Outcome::Skipped(_) => (AnsiColor::BrightBlack, "skipped"),
     };
     let colourful = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
     let (on, off) = if colourful {
@@ -188,19 +215,12 @@ fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
     } else {
         Default::default()
     };
-    let Finding {
-        step,
-        mark,
-        seen,
-        details,
-        hint,
-        ..
-    } = finding;
+    let (step, seen) = (finding.step, finding.seen());
     writeln!(out, "{on}{mark:<8}{off} {step:<14} {seen}")?;
-    for detail in details {
+    for detail in &finding.details {
         writeln!(out, "{:24}{detail}", "")?;
     }
-    if let Some(hint) = hint {
+    if let Some(hint) = finding.hint() {
         writeln!(out, "{:24}hint: {hint}", "")?;
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! `keyutil jwks …`
 
 use std::{
-    fs,
     future::pending,
     net::SocketAddr,
     path::PathBuf,
@@ -10,14 +9,20 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use keyutil::{credentials::FileWatcher, diagnosis::ResultExt, program, token::SigningKey};
-use keyutil_cli::keys::{self, keyring::Schedule, serve};
+use keyutil::{base::chain, credentials::FileWatcher, diagnosis::ResultExt, program};
+use keyutil_cli::keys::{
+    self,
+    keyring::{Schedule, read_signing_key},
+    serve,
+};
 use tokio::net::TcpListener;
 use tracing::info;
 
 use super::{
+    cannot_listen,
     key::{Folder, Times, usage},
     token::check_name,
+    unusable,
 };
 
 #[derive(Subcommand)]
@@ -102,12 +107,16 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
             "made the first keys"
         );
     }
-    let document = serve::follow(ring.jwks_path()).context(
-        "there is no key set to serve; `--generate` or `keyutil key generate` makes one",
-    )?;
+    let document = serve::follow(ring.jwks_path()).map_err(|error| {
+        let cause = format!("there is no key set to serve: {}", chain(&error));
+        unusable(
+            cause,
+            Some("`--generate` or `keyutil key generate` makes one"),
+        )
+    })?;
     let listener = TcpListener::bind(arguments.listen)
         .await
-        .with_context(|| format!("failed to listen at `{}`", arguments.listen))?;
+        .map_err(|error| cannot_listen(arguments.listen, "--listen", &error))?;
     // Before anybody is told that it can be asked to end.
     let interrupted = program::interrupted();
     info!(
@@ -138,10 +147,8 @@ fn print(arguments: Print) -> anyhow::Result<()> {
         None => arguments.folder.ring().jwks().diagnosed()?,
         Some(path) => {
             check_name(&path)?;
-            let failed = || format!("failed to use the signing key `{}`", path.display());
-            let pem = fs::read(&path).with_context(failed)?;
-            let key = SigningKey::from_pem(&pem).with_context(failed)?;
-            keys::Jwks::publishing([&key])?
+            let key = read_signing_key(&path).diagnosed()?;
+            keys::Jwks::publishing([&key]).diagnosed()?
         }
     };
     let document = jwks.document();

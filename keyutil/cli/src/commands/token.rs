@@ -1,9 +1,8 @@
 //! `keyutil token …`
 
-mod renew;
-
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -11,14 +10,22 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
-    base::{read::read_at_most, redact::is_content},
-    diagnosis::ResultExt,
+    base::{chain, read::read_at_most, redact::is_content},
+    credentials::FileWatcher,
+    diagnosis::{Class, Diagnosed, Diagnosis, ResultExt, Step},
+    health::{Health, ListenError},
     program::{self, UsageError},
     settings::{ClaimsArgs, SettingsErrors},
-    token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, permission},
+    token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, claims, permission},
 };
-use keyutil_cli::keys::{fetch, keyring::read_signing_key, verify};
+use keyutil_cli::{
+    agent::{self, Renewal, RenewalError, SHORTEST_LIFETIME},
+    keys::{fetch, keyring::read_signing_key, verify},
+};
 use secrecy::ExposeSecret;
+use tracing::info;
+
+use super::{cannot_listen, unusable};
 
 #[derive(Subcommand)]
 #[command(after_help = "\
@@ -31,7 +38,7 @@ pub enum Token {
     Mint(Mint),
     /// Show what a token says, and whether it would be accepted
     Inspect(Inspect),
-    Renew(renew::Renew),
+    Renew(Renew),
 }
 
 #[derive(Args)]
@@ -119,7 +126,7 @@ impl Minting {
         check_name(path)?;
         read_signing_key(path)
             .diagnosed()
-            .with_context(|| format!("no token can be minted with `{}`", path.display()))
+            .context("no token can be minted")
     }
 }
 
@@ -127,7 +134,7 @@ pub async fn run(command: Token) -> anyhow::Result<()> {
     match command {
         Token::Mint(arguments) => mint(arguments),
         Token::Inspect(arguments) => run_inspect(arguments).await,
-        Token::Renew(arguments) => renew::run(arguments).await,
+        Token::Renew(arguments) => run_renew(arguments).await,
     }
 }
 
@@ -160,7 +167,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
             UsageError("there is no token to inspect: the input is empty".to_owned()).into(),
         );
     }
-    let token = UnverifiedToken::parse(raw)?;
+    let token = UnverifiedToken::parse(raw).map_err(|error| refused(&error))?;
     program::print_line(format_args!(
         "header     {}",
         serde_json::to_string(&token.header)?
@@ -182,7 +189,10 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
         ))?;
         return Ok(());
     };
-    let key_set = fetch::fetch(source, fetch::TIMEOUT).await?.document;
+    let key_set = fetch::fetch(source, fetch::TIMEOUT)
+        .await
+        .diagnosed()?
+        .document;
     match verify::verify(raw, &key_set, arguments.audience.as_deref()) {
         Ok(()) => {
             program::print_line(format_args!(
@@ -193,7 +203,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
         }
         Err(error) => {
             program::print_line(format_args!("signature  REFUSED"))?;
-            Err(error).context("the token would be refused")
+            Err(refused(&error)).context("the token would be refused")
         }
     }
 }
@@ -217,15 +227,31 @@ pub(super) fn check_name(path: &Path) -> Result<(), UsageError> {
     Ok(())
 }
 
+/// A token that the server would not accept.
+fn refused(error: &(dyn std::error::Error + 'static)) -> Diagnosed {
+    Diagnosed::from(Diagnosis {
+        step: Step::Token,
+        class: Class::Token,
+        cause: chain(error),
+        hint: None,
+    })
+}
+
 fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
     match (&arguments.token[..], &arguments.file) {
         (_, Some(path)) => {
             check_name(path)?;
             let read = fs::File::open(path).and_then(read_text);
-            read.with_context(|| format!("failed to read token file `{}`", path.display()))
+            Ok(read.map_err(|error| {
+                let cause = format!("failed to read token file `{}`: {error}", path.display());
+                unusable(cause, None)
+            })?)
         }
         (words, None) if !words.is_empty() && words != ["-"] => Ok(words.join(" ")),
-        _ => read_text(io::stdin()).context("failed to read the token from standard input"),
+        _ => Ok(read_text(io::stdin()).map_err(|error| {
+            let cause = format!("failed to read the token from standard input: {error}");
+            unusable(cause, None)
+        })?),
     }
 }
 
@@ -233,4 +259,79 @@ fn read_text(from: impl io::Read) -> io::Result<String> {
     // More than any header may have.
     let content = read_at_most(from, 1 << 20)?;
     String::from_utf8(content).map_err(|_| io::Error::other("it is not text (UTF-8)"))
+}
+
+/// Keep a token in a file current, for a process that does not hold the signing key
+///
+/// The token is minted anew at two thirds of its life, at once when the key changes, and when the
+/// file holds something else. It is written under another name and renamed, with mode 0600, so readers
+/// see the old token or the new one. This goes on until SIGINT or SIGTERM, and leaves the file: the
+/// token in it lasts for a restart. What fails after the first token is tried again every second,
+/// and told.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil token renew --output /run/token/worker --namespace orders
+  keyutil token renew --output /run/token/ui --subject ui --permissions temporal-system:read
+  keyutil token renew --output /run/token/worker --health-listen 127.0.0.1:9090")]
+pub struct Renew {
+    /// File to write the token to; its folder is made if it is missing. Nothing but a token is
+    /// written over
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+
+    #[command(flatten)]
+    minting: Minting,
+
+    /// Address to answer at for `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one,
+    /// which the log names [default: no such answers]
+    #[arg(long, env = "KEYUTIL_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    health_listen: Option<SocketAddr>,
+}
+
+async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
+    let mut problems = SettingsErrors::naming(keyutil::settings::Names::Flags);
+    let template = arguments.minting.template(&mut problems);
+    if (claims::SHORTEST_LIFETIME..SHORTEST_LIFETIME).contains(&template.lifetime) {
+        problems.add(format!(
+            "`--token-lifetime` must be {} or more for a token in a file, or its readers are late: `{}`",
+            humantime::format_duration(SHORTEST_LIFETIME),
+            humantime::format_duration(template.lifetime),
+        ));
+    }
+    problems.into_result().diagnosed()?;
+    for warning in permission::lint(&template.permissions, None) {
+        program::print_warning(warning);
+    }
+    // For the error that says what to do.
+    arguments.minting.read_key()?;
+    let signing_key = arguments.minting.signing_key;
+    let renewal = Renewal::start(signing_key, template, arguments.output).map_err(judged)?;
+    // From here on, and not before: what hangs at the start can be ended.
+    let interrupted = program::interrupted();
+    let health = match arguments.health_listen {
+        Some(address) => {
+            let served = Health::serve(address, agent::router(renewal.clone())).await;
+            let failed =
+                |error: ListenError| cannot_listen(address, "--health-listen", &error.source);
+            Some(served.map_err(failed)?)
+        }
+        None => None,
+    };
+    let watch = FileWatcher::start(vec![Box::new(renewal)]);
+    let reason = interrupted.await;
+    info!(reason, "stopping: the token in the file stays");
+    drop(watch);
+    if let Some(health) = health {
+        health.stop().await;
+    }
+    Ok(())
+}
+
+fn judged(error: RenewalError) -> anyhow::Error {
+    if error.is_usage() {
+        UsageError(error.to_string()).into()
+    } else {
+        error.into()
+    }
 }

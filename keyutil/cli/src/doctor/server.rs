@@ -1,28 +1,217 @@
-//! Calls that need no permission, and the smallest call that needs one.
+//! The way to the server, and what it answers: name, TCP, TLS, the calls that need no permission, the
+//! smallest call that needs one, and the task queue.
+//!
+//! Each step is taken on its own, with what a connection of worker and starter is made of.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use keyutil::{
-    connect::{ConnectError, Session},
-    credentials::{Token, TokenSource},
-    diagnosis::{Class, Diagnose, Diagnosis, Step},
-    explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
-    probe::is_refusal,
-    token::Role,
-};
 use temporalio_common::protos::grpc::health::v1::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
-use super::Report;
+use super::{Report, local::soon};
 use crate::keys::verify::verify;
+use keyutil::{
+    base::time::when,
+    connect::{ConnectError, Session, check::Program},
+    credentials::{Credential, Token, TokenSource},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
+    probe::{
+        Connector, PeerInfo, Secured, Security, TlsCredentials, explain_connection, first_words,
+        is_refusal,
+    },
+    settings::{ConnectArgs, non_empty},
+    status::Handshake,
+    token::Role,
+};
+
+/// The steps that are taken here.
+const STEPS: [Step; 4] = [Step::Name, Step::Tcp, Step::ServerTls, Step::ClientTls];
+
+/// Comes back with whether calls can be made.
+pub(super) async fn check_network(
+    report: &mut Report,
+    args: &ConnectArgs,
+    connector: Option<&Connector>,
+    bare: Option<&Connector>,
+) -> bool {
+    let Some(reached) = connector.or(bare) else {
+        for step in STEPS {
+            report.skip(step, "there is no usable address");
+        }
+        return false;
+    };
+    let Some(tcp) = reach(report, reached).await else {
+        return false;
+    };
+    let Some(connector) = connector else {
+        for step in [Step::ServerTls, Step::ClientTls] {
+            report.skip(step, "the settings of TLS are not usable: see above");
+        }
+        return false;
+    };
+    if let Security::Plaintext { .. } = connector.security() {
+        report.skip(Step::ServerTls, "TLS is off");
+        report.skip(Step::ClientTls, "TLS is off");
+        return true;
+    }
+    let Err(diagnosis) = secure(report, connector, tcp).await else {
+        return true;
+    };
+    let unusable = non_empty(&args.tls_cert_path).is_some() && !has_identity(connector);
+    if diagnosis.step == Step::ClientTls && unusable {
+        report.skip(
+            Step::ClientTls,
+            "the server wants a client certificate, and ours is not usable: see above",
+        );
+        return false;
+    }
+    if diagnosis.step == Step::ServerTls {
+        report.skip(Step::ClientTls, "there is no TLS connection");
+    }
+    report.fail(diagnosis);
+    false
+}
+
+fn has_identity(connector: &Connector) -> bool {
+    matches!(
+        connector.security(),
+        Security::Tls {
+            identity: Some(_),
+            ..
+        }
+    )
+}
+
+async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> {
+    let deadline = connector.deadline();
+    let addresses = match connector.resolve(deadline).await {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            let credentials = TlsCredentials::now(connector.security());
+            report.fail(explain_connection(connector, &credentials, error).diagnosis());
+            for step in &STEPS[1..] {
+                report.skip(*step, "the name has no address");
+            }
+            return None;
+        }
+    };
+    let shown: Vec<_> = addresses
+        .iter()
+        .map(|address| address.ip().to_string())
+        .collect();
+    report.ok(
+        Step::Name,
+        format!("`{}` is at {}", connector.host(), shown.join(", ")),
+    );
+    let started = Instant::now();
+    match connector.tcp(&addresses, deadline).await {
+        Ok(tcp) => {
+            let peer = tcp.peer_addr().map(|address| address.to_string());
+            report.ok(
+                Step::Tcp,
+                format!(
+                    "connected to {} in {:.1?}",
+                    peer.unwrap_or_default(),
+                    started.elapsed()
+                ),
+            );
+            Some(tcp)
+        }
+        Err(error) => {
+            let credentials = TlsCredentials::now(connector.security());
+            report.fail(explain_connection(connector, &credentials, error).diagnosis());
+            for step in &STEPS[2..] {
+                report.skip(*step, "there is no TCP connection");
+            }
+            None
+        }
+    }
+}
+
+async fn secure(
+    report: &mut Report,
+    connector: &Connector,
+    tcp: TcpStream,
+) -> Result<(), Diagnosis> {
+    let credentials = TlsCredentials::now(connector.security());
+    let failed = |error| explain_connection(connector, &credentials, error).diagnosis();
+    let secured = connector.tls(tcp, &credentials, connector.deadline()).await;
+    let (tls, secured) = secured.map_err(failed)?;
+    look_at_server(report, &secured);
+    let spoke = first_words(tls, &secured).await.map_err(failed)?;
+    look_at_client(report, &secured, &credentials, spoke);
+    Ok(())
+}
+
+fn look_at_server(report: &mut Report, secured: &Secured) {
+    let now = SystemTime::now();
+    let version = secured.handshake.tls_version.as_deref().unwrap_or("TLS");
+    let Some(leaf) = secured.peer.presented() else {
+        report.ok(Step::ServerTls, version);
+        return;
+    };
+    report.ok(
+        Step::ServerTls,
+        format!(
+            "{version}, ALPN `h2`; the certificate is for `{}`, serial {}, issued by `{}`, valid \
+             until {}",
+            leaf.names().join("`, `"),
+            leaf.serial,
+            leaf.issuer,
+            when(leaf.not_after, now)
+        ),
+    );
+    soon(
+        report,
+        Step::ServerTls,
+        "the server's certificate",
+        leaf,
+        now,
+    );
+}
+
+fn look_at_client(
+    report: &mut Report,
+    secured: &Secured,
+    credentials: &TlsCredentials,
+    spoke: bool,
+) {
+    let Secured { peer, handshake } = secured;
+    let seen = match (asked(peer), &credentials.identity, handshake) {
+        (None, None, _) => "the server asks for no certificate".to_owned(),
+        (None, Some(_), _) => {
+            "the server asks for no certificate: ours was not presented".to_owned()
+        }
+        (Some(of), None, _) => {
+            format!("the server asks for a certificate{of}, and does without one")
+        }
+        (Some(of), Some(identity), Handshake { .. }) => format!(
+            "the server asked for a certificate{of}, and {} ours: {}",
+            if spoke { "accepted" } else { "has not refused" },
+            identity.identify()
+        ),
+    };
+    report.ok(Step::ClientTls, seen);
+}
+
+fn asked(peer: &PeerInfo) -> Option<String> {
+    let names = peer.asked_for()?;
+    Some(if names.is_empty() {
+        String::new()
+    } else {
+        format!(" of `{}`", names.join("` or `"))
+    })
+}
 
 /// What the health service knows a frontend by (`service/frontend/service.go`).
 const FRONTEND: &str = "temporal.api.workflowservice.v1.WorkflowService";
 
 /// `Health/Check` and `GetSystemInfo`, both without a token.
-pub(super) async fn answers(session: &Session, report: &mut Report) {
+pub(super) async fn check_grpc(session: &Session, report: &mut Report) {
     let mut health = HealthClient::new(session.channel().clone());
     let request = HealthCheckRequest {
         service: FRONTEND.to_owned(),
@@ -139,4 +328,31 @@ pub(super) fn why(session: &Session, facts: &Facts<'_>) -> Explanation {
         verdict: facts.verdict,
     };
     refusal.explain(SystemTime::now())
+}
+
+pub(super) async fn check_task_queue(
+    session: &Session,
+    report: &mut Report,
+    program: Option<Program>,
+    task_queue: &str,
+) {
+    let pollers = match session.pollers(task_queue).await {
+        Ok(pollers) => pollers,
+        Err(diagnosis) => return report.fail(diagnosis),
+    };
+    let Some(unpolled) = pollers.unpolled else {
+        report.ok(Step::TaskQueue, format!("somebody polls `{task_queue}`"));
+        report.detail(pollers.polling);
+        return;
+    };
+    match program {
+        Some(Program::Starter) => report.fail(unpolled),
+        Some(Program::Worker | Program::Admin) => report.ok(Step::TaskQueue, unpolled.cause),
+        None => report.warn(
+            Step::TaskQueue,
+            unpolled.cause,
+            unpolled.hint.unwrap_or_default(),
+        ),
+    }
+    report.detail(pollers.gone);
 }

@@ -8,7 +8,10 @@ use std::{
 
 use reqwest::{StatusCode, header};
 
-use keyutil::base::{read::read_regular, redact};
+use keyutil::{
+    base::{chain, read::read_regular, redact},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+};
 
 /// For the whole answer, where nobody asks for less. The server itself waits without a limit.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
@@ -109,4 +112,27 @@ pub enum FetchError {
     /// Something else than a key set.
     #[error("failed to fetch the key set: `{name}` has more than 1 MiB")]
     TooLarge { name: String },
+}
+
+impl Diagnose for FetchError {
+    fn diagnosis(&self) -> Diagnosis {
+        let (step, class, hint) = match self {
+            Self::Read { .. } | Self::TooLarge { .. } => (
+                Step::Files,
+                Class::Usage,
+                "`--jwks` takes the file or the URL that `keySourceURIs` of the server names",
+            ),
+            Self::Unreachable { .. } | Self::Status { .. } => (
+                Step::Jwks,
+                Class::Unreachable,
+                "check that the endpoint runs, and that `--jwks` names it with its path",
+            ),
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint: Some(hint.to_owned()),
+        }
+    }
 }

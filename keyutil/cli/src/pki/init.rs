@@ -16,9 +16,13 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     AlternativeName, Authority, AuthorityError, AuthorityKind, AuthorityRequest, Layout,
-    LeafRequest, Mistake, Party, PkiError, Validity,
+    LeafRequest, NameError, Party, Validity, ValidityError,
 };
-use crate::files::{self, Lock, Mode};
+use crate::files::{self, Lock, LockError, Mode, WriteError, folder_hint};
+use keyutil::{
+    base::chain,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+};
 
 /// What [`init`] is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,9 +96,9 @@ pub struct Written {
 /// # Errors
 /// [`PkiError`]. Whether something was written by then is said for each of its variants.
 pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
-    let plan = Plan::check(options, SystemTime::now())?;
-    let files = plan.make()?;
-    let layout = plan.layout;
+    let checked = CheckedOptions::check(options, SystemTime::now())?;
+    let files = checked.make()?;
+    let layout = checked.layout;
     // Before the lock, whose file would be the first to be made; and again once it is held.
     if is_to_be_kept(options, &layout, &files)? {
         return Ok(Initialized { files: Vec::new() });
@@ -195,7 +199,7 @@ fn remove(path: PathBuf) -> Result<(), PkiError> {
 }
 
 /// [`InitOptions`] without mistakes.
-struct Plan {
+struct CheckedOptions {
     layout: Layout,
     authority_validity: Validity,
     leaf_validity: Validity,
@@ -208,7 +212,7 @@ struct NewFile {
     content: SecretString,
 }
 
-impl Plan {
+impl CheckedOptions {
     fn check(options: &InitOptions, now: SystemTime) -> Result<Self, PkiError> {
         let mut mistakes = Vec::new();
         if options.dir.as_os_str().is_empty() {
@@ -342,3 +346,134 @@ fn check_names(party: Party, more: &[String], mistakes: &mut Vec<Mistake>) -> Ve
 }
 
 const DAY: u64 = 24 * 60 * 60;
+
+/// The certificates could not be made or written.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
+pub enum PkiError {
+    /// What was asked for makes no sense. Nothing was touched.
+    #[error("{}", list("refused what was asked for", mistakes))]
+    Input { mistakes: Vec<Mistake> },
+    /// There are files already, and they were not to be replaced. Nothing was touched.
+    #[error(
+        "{}",
+        list(
+            &format!("refused to overwrite {} of the {expected} files", found.len()),
+            found.iter().map(|path| format!("`{}`", path.display()))
+        )
+    )]
+    InTheWay {
+        found: Vec<PathBuf>,
+        /// How many files a finished run leaves behind.
+        expected: usize,
+    },
+    /// What is there could not be looked at. Nothing was touched.
+    #[error("failed to look for `{}`", path.display())]
+    Inspect { path: PathBuf, source: io::Error },
+    /// The lock that another process holds could not be waited for. Nothing was touched.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A key or certificate could not be made. Nothing was touched.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// An old file could not be removed: the one that marks a finished run, or what is left of a
+    /// rotation. Nothing else was touched.
+    #[error("failed to remove `{}`", path.display())]
+    Remove { path: PathBuf, source: io::Error },
+    /// A file could not be written. Some of the others may have been.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl PkiError {
+    /// Whether the caller has to ask for something else, rather than the machine to be mended.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Input { .. } => true,
+            Self::Inspect { source, .. } | Self::Lock(LockError { source, .. }) => {
+                folder_hint(source).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::InTheWay { found, expected } if found.len() < *expected => Some(
+                "the set is not complete, as after an interrupted run: `--force` replaces all of it",
+            ),
+            Self::InTheWay { .. } => Some(
+                "`--force` replaces all of them; who still holds an old certificate is refused \
+                 from then on",
+            ),
+            Self::Write(_) => Some(
+                "the set may now be incomplete; when the cause is mended, run again with `--force`",
+            ),
+            Self::Inspect { source, .. } | Self::Lock(LockError { source, .. }) => {
+                folder_hint(source)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One thing in [`InitOptions`](super::InitOptions) that makes no sense.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
+pub enum Mistake {
+    #[error("the name of the folder is empty")]
+    EmptyDirectory,
+    #[error("{owner} name {fault}")]
+    Name {
+        owner: &'static str,
+        fault: NameError,
+    },
+    #[error("{owner} lifetime `{}`: {fault}", days(*lifetime))]
+    Lifetime {
+        /// `CA` or `leaf`.
+        owner: &'static str,
+        lifetime: Duration,
+        fault: ValidityError,
+    },
+    /// A leaf is worthless without its CA.
+    #[error(
+        "leaf lifetime `{}`: longer than the CA lifetime `{}`",
+        days(*leaf),
+        days(*authority)
+    )]
+    OutlivesAuthority { leaf: Duration, authority: Duration },
+}
+
+pub(super) fn list<T: ToString>(title: &str, items: impl IntoIterator<Item = T>) -> String {
+    let lines = items
+        .into_iter()
+        .map(|item| format!("\n  {}", item.to_string()));
+    format!("{title}:{}", lines.collect::<String>())
+}
+
+/// humantime knows months, and writes 90 days as `2months 29days 2h 52m 48s`.
+pub(super) fn days(span: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match span.as_secs() {
+        seconds if seconds >= DAY && seconds.is_multiple_of(DAY) => format!("{}d", seconds / DAY),
+        _ => humantime::format_duration(span).to_string(),
+    }
+}
+
+impl Diagnose for PkiError {
+    fn diagnosis(&self) -> Diagnosis {
+        let (step, class) = match self {
+            _ if self.is_usage() => (Step::Configuration, Class::Usage),
+            _ => (Step::Files, Class::Other),
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
+    }
+}

@@ -9,7 +9,7 @@ use humantime::format_rfc3339_seconds;
 
 use super::{
     AuthorityKind, AuthorityOptions, FileError, Layout, NextStep, Party, RotateError,
-    bundle::Bundle, rotate::State,
+    bundle::Bundle, rotate::RotationState,
 };
 use keyutil::{base::chain, credentials::Identity, x509::certificate::CertificateSummary};
 
@@ -93,7 +93,7 @@ impl Listing {
         now: SystemTime,
     ) {
         let owner = format!("{} CA", kind.name());
-        let next = match State::read(layout, kind) {
+        let next = match RotationState::read(layout, kind) {
             Ok(state) => Some(state.next_step(options, now)),
             Err(error) => {
                 self.problems.push(format!("{owner}: {}", chain(&error)));

@@ -18,14 +18,13 @@
 //! |---|---|
 //! | what is on disk, and since when | `rotate/state.rs` |
 //! | the three steps, and a new leaf | `rotate/steps.rs` |
-//! | what can go wrong | `rotate/error.rs` |
 
-mod error;
 mod state;
 mod steps;
-
 #[cfg(test)]
 mod tests;
+
+pub(super) use state::RotationState;
 
 use std::{
     fmt,
@@ -33,20 +32,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use humantime::format_rfc3339_seconds;
+use humantime::{format_duration, format_rfc3339_seconds};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use super::{AuthorityKind, FileError, InitOptions, Layout, Party};
+use self::state::{Holder, Stage};
+use super::{
+    AuthorityError, AuthorityKind, FileError, InitOptions, Layout, NameError, Party, ValidityError,
+    init::days,
+};
 use crate::{
-    files::{Change, Lock},
+    files::{Change, Lock, LockError, WriteError},
     wall_clock::LONGEST_WAIT,
 };
-use keyutil::x509::certificate::CertificateSummary;
-
-pub use error::RotateError;
-pub(super) use state::State;
-use state::{Holder, Stage};
+use keyutil::{
+    base::chain,
+    diagnosis::{self, Class, Diagnose, Diagnosis},
+    x509::certificate::CertificateSummary,
+};
 
 /// Makes a new key and certificate for this party, with the names of the one in place.
 ///
@@ -77,7 +80,7 @@ pub fn rotate_authority(
     clock: impl FnOnce() -> SystemTime,
 ) -> Result<AuthorityRotated, RotateError> {
     let _lock = lock(layout)?;
-    let (change, result) = steps::plan(&State::read(layout, kind)?, step, options, clock());
+    let (change, result) = steps::plan(&RotationState::read(layout, kind)?, step, options, clock());
     change.apply()?;
     let rotated = result?;
     rotated.log();
@@ -95,7 +98,7 @@ pub fn next_step(
     now: SystemTime,
 ) -> Result<NextStep, RotateError> {
     let _lock = lock(layout)?;
-    Ok(State::read(layout, kind)?.next_step(options, now))
+    Ok(RotationState::read(layout, kind)?.next_step(options, now))
 }
 
 fn plan_leaf(
@@ -286,4 +289,177 @@ impl AuthorityRotated {
 
 fn serial(certificate: Option<&CertificateSummary>) -> &str {
     certificate.map_or("none", |certificate| &certificate.serial)
+}
+
+/// A rotation that was refused or that failed. Unless it says otherwise, nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
+pub enum RotateError {
+    #[error("there are no CAs in `{}`", path.display())]
+    NoAuthorities { path: PathBuf },
+    #[error("there is no folder `{}` for the certificate of {}", path.display(), party.name())]
+    NoParty { party: Party, path: PathBuf },
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("failed to load the CA that the {} CA is being replaced by", kind.name())]
+    Next {
+        kind: AuthorityKind,
+        source: AuthorityError,
+    },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("the certificate of {} has a name that cannot be kept", party.name())]
+    Name { party: Party, source: NameError },
+    #[error("refused the lifetime `{}`", days(*lifetime))]
+    Lifetime {
+        lifetime: Duration,
+        source: ValidityError,
+    },
+    #[error("the {} CA expired at {}", kind.name(), format_rfc3339_seconds(*at))]
+    Expired { kind: AuthorityKind, at: SystemTime },
+    #[error("the {} CA is not valid before {}", kind.name(), format_rfc3339_seconds(*from))]
+    NotYetValid {
+        kind: AuthorityKind,
+        from: SystemTime,
+    },
+    /// Where no time of the step before was known, it has been noted, and counts from now.
+    #[error(
+        "too early for the step `{step}` of the {} CA: {} left",
+        kind.name(),
+        format_duration(up_to_seconds(*left))
+    )]
+    TooEarly {
+        kind: AuthorityKind,
+        step: RotationStep,
+        left: Duration,
+    },
+    /// The servers have the old CA in memory until they end.
+    #[error(
+        "too early for the step `reissue` of the internode CA: a temporal-server that runs since \
+         before `trust` would refuse the new certificates"
+    )]
+    ServersNotRestarted,
+    #[error("the step `{step}` of the {} CA is out of order: {reason}", kind.name())]
+    OutOfOrder {
+        kind: AuthorityKind,
+        step: RotationStep,
+        reason: &'static str,
+        hint: &'static str,
+    },
+    /// A party would refuse the new leaves.
+    #[error("{} does not trust the new {} CA yet: `{}`", party.name(), kind.name(), path.display())]
+    NotTrusted {
+        kind: AuthorityKind,
+        party: Party,
+        path: PathBuf,
+    },
+    /// A party would be refused.
+    #[error("the certificate of {} is not one of the new {} CA: `{}`", party.name(), kind.name(), path.display())]
+    NotReissued {
+        kind: AuthorityKind,
+        party: Party,
+        path: PathBuf,
+    },
+    /// The files before this one were written, and the next run goes on from there.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("failed to serialize the record of the rotations")]
+    Record(#[source] serde_json::Error),
+}
+
+impl RotateError {
+    /// Whether the same will be in order later.
+    #[must_use]
+    pub fn is_too_early(&self) -> bool {
+        matches!(self, Self::TooEarly { .. } | Self::ServersNotRestarted)
+    }
+
+    /// Whether the caller has to ask for something else, rather than the machine to be mended.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Lifetime { .. }
+            | Self::NoAuthorities { .. }
+            | Self::NoParty { .. }
+            | Self::Next { .. }
+            | Self::File(_) => true,
+            Self::Authority(error) => error.is_of_a_file(),
+            _ => false,
+        }
+    }
+
+    /// What to do about it, where that is known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoAuthorities { .. } => {
+                "`--dir` names the folder that `keyutil pki init` wrote, on the machine with its \
+                 folder `ca`"
+            }
+            Self::NoParty { .. } => {
+                "if the party lives on another machine, copy its folder here and the new files \
+                 back"
+            }
+            Self::Next { .. } => {
+                "bring its files `<name>-next.crt` and `<name>-next.key` back; if nobody has a \
+                 certificate of it yet (`keyutil pki list`), remove these two, and the step `trust` \
+                 begins anew"
+            }
+            Self::Expired { .. } => {
+                "rotate the CA itself: `keyutil pki rotate client-ca`, and so on; where it is the new \
+                 CA of a rotation that was begun, remove `<name>-next.crt` and `<name>-next.key` \
+                 of that CA, and the step `trust` begins anew"
+            }
+            Self::NotYetValid { .. } => {
+                "the clock of this machine is wrong now, or was when the CA was made"
+            }
+            Self::TooEarly { .. } => {
+                "whoever has not seen the step before would fail; without `--step` the command \
+                 waits by itself"
+            }
+            Self::ServersNotRestarted => {
+                "a server reads `rootCaFiles` of internode only when it starts: restart every \
+                 temporal-server process, then run the same command with `--servers-restarted`"
+            }
+            Self::OutOfOrder { hint, .. } => hint,
+            Self::NotTrusted { .. } => "run the step `trust` again: it mends what is missing",
+            Self::NotReissued { .. } => {
+                "rotate that certificate, such as by `keyutil pki rotate worker`, and bring it to \
+                 where it is used"
+            }
+            Self::Write(_) => {
+                "no certificate or key is half written; when the cause is mended, the same \
+                 command goes on where it stopped"
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// Rounded up, so that a run after this time is not too early either.
+fn up_to_seconds(span: Duration) -> Duration {
+    let whole = Duration::from_secs(span.as_secs());
+    if whole == span {
+        whole
+    } else {
+        whole + Duration::from_secs(1)
+    }
+}
+
+impl Diagnose for RotateError {
+    fn diagnosis(&self) -> Diagnosis {
+        let (step, class) = match self {
+            _ if self.is_usage() => (diagnosis::Step::Configuration, Class::Usage),
+            _ if self.is_too_early() => (diagnosis::Step::Files, Class::TooEarly),
+            _ => (diagnosis::Step::Files, Class::Other),
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
+    }
 }

@@ -16,7 +16,10 @@ use x509_parser::{
 };
 
 use super::*;
-use keyutil::x509::certificate::CertificateSummary;
+use keyutil::{
+    diagnosis::{Class, Diagnose},
+    x509::certificate::CertificateSummary,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -357,4 +360,21 @@ fn assert_p256(certificate: &X509Certificate<'_>) {
     );
     let parameters = certificate.public_key().algorithm.parameters.as_ref();
     assert_eq!(parameters.unwrap().as_oid().unwrap(), OID_EC_P256);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_a_usage_error_with_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let made = init(&InitOptions::new(&file)).unwrap_err();
+    let layout = Layout::new(&folder.path().join("missing"));
+    let (options, now) = (AuthorityOptions::default(), SystemTime::now());
+    let listed = list(&layout, &options, now).unwrap_err();
+    let leaf = LeafOptions::default();
+    let rotated = rotate_leaf(&layout, Party::Worker, &leaf, || now).unwrap_err();
+    for diagnosis in [made.diagnosis(), listed.diagnosis(), rotated.diagnosis()] {
+        assert_eq!(diagnosis.class, Class::Usage, "{diagnosis:?}");
+        assert!(diagnosis.hint.is_some(), "{diagnosis:?}");
+    }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Command, FromArgMatches};
 use keyutil::{ConnectArgs, settings::Settings};
 use proptest::prelude::*;
 
-use crate::{
+use super::{
     check::{Secrets, cases, soon_with_files, told},
     mutation::{Input, Sample, inputs},
     samples::{PEM, TOKENS, secrets_of},

@@ -12,7 +12,7 @@ use keyutil_cli::{
 };
 use proptest::prelude::*;
 
-use crate::check::{cases, soon, soon_with_files, told};
+use super::check::{cases, soon, soon_with_files, told};
 
 fn durations() -> impl Strategy<Value = Duration> {
     let usual = [

@@ -11,7 +11,7 @@ use keyutil_cli::keys::{Jwks, verify::verify};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use crate::{
+use super::{
     check::{Secrets, cases, soon, told},
     mutation::inputs,
     samples::{KEY_SETS, PRIVATE_MEMBER, TOKEN_SECRETS, TOKENS},

@@ -10,7 +10,7 @@ use keyutil::{
 use keyutil_cli::pki::Authority;
 use proptest::prelude::*;
 
-use crate::{
+use super::{
     check::{cases, soon, told},
     mutation::inputs,
     samples::{DER, PEM, PEM_SECRETS},

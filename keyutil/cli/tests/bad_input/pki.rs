@@ -13,7 +13,7 @@ use keyutil_cli::pki::{
 };
 use proptest::{prelude::*, sample::Index};
 
-use crate::{
+use super::{
     check::{Files, Secrets, cases, files, soon_with_files, told, write},
     mutation::{Input, Sample, inputs},
     samples::secrets_of,

@@ -4,7 +4,7 @@ use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt, process::Command};
 
 use proptest::prelude::*;
 
-use crate::{
+use super::{
     check::{cases, soon_with_files},
     mutation::inputs,
     samples::{KEY_SETS, PEM, PEM_SECRETS, TOKEN_SECRETS, TOKENS},

@@ -15,10 +15,9 @@ use keyutil_cli::{
 use secrecy::ExposeSecret;
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 
-use crate::{
-    check::Secrets,
+use super::{check::Secrets, mutation::Sample};
+use crate::common::{
     intermediate::root_and_intermediate,
-    mutation::Sample,
     openssl::{openssl, rsa_pkcs1},
 };
 

@@ -1,5 +1,4 @@
 //! A client whose credentials are files of the test's own, and the CAs that issue them.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     fs,

@@ -1,5 +1,4 @@
 //! `keyutil` as a process that goes on: of `jwks serve`, on a free port, and of others.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     cell::RefCell,
@@ -11,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::program::keyutil;
+use crate::common::program::keyutil;
 
 /// `keyutil jwks serve`. Ends with its owner.
 pub struct Endpoint {

@@ -1,5 +1,4 @@
 //! Mutual TLS 1.3 in memory, between two sides that have certificates of `keyutil_cli::pki`.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{fs, io, sync::Arc};
 

@@ -1,12 +1,11 @@
 //! Certificates and keys as the openssl command makes them.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{fs, path::Path};
 
 use keyutil::{chain, credentials::Identity};
 use tempfile::TempDir;
 
-use crate::openssl::{openssl, rsa_pkcs1, try_openssl};
+use crate::common::openssl::{openssl, rsa_pkcs1, try_openssl};
 
 /// A folder with a CA that openssl made.
 pub struct Maker {

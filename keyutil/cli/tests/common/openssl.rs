@@ -1,5 +1,4 @@
 //! What the openssl command makes: OpenSSL's or LibreSSL's.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     path::Path,

@@ -1,6 +1,5 @@
 //! A TLS server of the test's own, with just enough HTTP/2 (RFC 9113) to tell each caller which
 //! certificate it presented. It reads no headers, and has one answer for everything.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     io,

@@ -1,5 +1,4 @@
 //! The binary as a person calls it, with nothing of the caller's environment in it.
-#![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::{
     io::Write,

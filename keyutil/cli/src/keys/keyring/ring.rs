@@ -6,7 +6,7 @@ use jsonwebtoken::jwk::Jwk;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{error::KeyringError, policy::RotationPolicy};
+use super::{KeyringError, RotationPolicy};
 use crate::{
     keys::{Jwks, jwks},
     wall_clock::{ClockRegression, Timestamp},
@@ -60,7 +60,7 @@ pub struct RingKey {
     /// RFC 7638 thumbprint.
     pub kid: String,
     /// Where it is on its way.
-    pub state: State,
+    pub state: KeyState,
     /// Since when it is in the key set.
     pub published: SystemTime,
     /// When it began to sign.
@@ -73,7 +73,7 @@ pub struct RingKey {
 /// Where a key is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum KeyState {
     /// Published, not yet signing.
     Next,
     /// Signs.
@@ -84,7 +84,7 @@ pub enum State {
     Compromised,
 }
 
-impl State {
+impl KeyState {
     /// As in the file.
     pub fn name(self) -> &'static str {
         match self {
@@ -105,14 +105,14 @@ impl Ring {
         let next = found.next.as_ref();
         // Between the two moves of a rotation one key is in both files.
         let in_both = next.is_some() && next.map(SigningKey::kid) == current.map(SigningKey::kid);
-        let current = current.map(|current| key(current, State::Current));
+        let current = current.map(|current| key(current, KeyState::Current));
         let next = next.filter(|_| !in_both);
-        let next = next.map(|next| key(next, State::Next));
+        let next = next.map(|next| key(next, KeyState::Next));
         let known = current.iter().chain(&next).map(|key| &*key.kid);
         let others = sources.others(known.collect())?;
         let (compromised, mut previous): (Vec<_>, Vec<_>) = others
             .into_iter()
-            .partition(|key| key.state == State::Compromised);
+            .partition(|key| key.state == KeyState::Compromised);
         previous.sort_by_key(|key| std::cmp::Reverse(key.retired));
         let record = found.record.as_ref();
         let clock_regression = record.and_then(|record| {
@@ -164,12 +164,12 @@ impl Ring {
 
 impl RingKey {
     /// A key that is in no file yet.
-    pub(super) fn new(key: &SigningKey, state: State, now: SystemTime) -> Self {
+    pub(super) fn new(key: &SigningKey, state: KeyState, now: SystemTime) -> Self {
         Self {
             kid: key.kid().to_owned(),
             state,
             published: now,
-            activated: (state == State::Current).then_some(now),
+            activated: (state == KeyState::Current).then_some(now),
             retired: None,
             public: key.public().clone(),
         }
@@ -181,14 +181,14 @@ impl RingKey {
     }
 
     pub(super) fn signing(mut self, now: SystemTime) -> Self {
-        self.state = State::Current;
+        self.state = KeyState::Current;
         self.activated = Some(now);
         self.retired = None;
         self
     }
 
     pub(super) fn stopped(mut self, now: SystemTime) -> Self {
-        self.state = State::Previous;
+        self.state = KeyState::Previous;
         self.retired = Some(now);
         self
     }
@@ -212,24 +212,24 @@ struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    fn key(&self, kid: &str, public: Jwk, state: State) -> RingKey {
+    fn key(&self, kid: &str, public: Jwk, state: KeyState) -> RingKey {
         let entry = self.entry(kid);
         let activated = entry.and_then(|entry| entry.activated);
         let retired = entry.and_then(|entry| entry.retired);
-        let is_compromised = entry.is_some_and(|entry| entry.state == State::Compromised);
+        let is_compromised = entry.is_some_and(|entry| entry.state == KeyState::Compromised);
         RingKey {
             kid: kid.to_owned(),
             state: match state {
-                State::Current | State::Previous if is_compromised => State::Compromised,
+                KeyState::Current | KeyState::Previous if is_compromised => KeyState::Compromised,
                 state => state,
             },
             published: self.published(kid),
             activated: match state {
-                State::Next => None,
-                State::Current => Some(self.at_most_now(activated)),
-                State::Previous | State::Compromised => activated.map(|time| time.0),
+                KeyState::Next => None,
+                KeyState::Current => Some(self.at_most_now(activated)),
+                KeyState::Previous | KeyState::Compromised => activated.map(|time| time.0),
             },
-            retired: (state == State::Previous).then(|| self.at_most_now(retired)),
+            retired: (state == KeyState::Previous).then(|| self.at_most_now(retired)),
             public,
         }
     }
@@ -250,7 +250,7 @@ impl Sources<'_> {
             };
             // What is neither published nor known cannot be kept.
             let public = published.or_else(|| self.entry(kid)?.public.clone());
-            keys.extend(public.map(|public| self.key(kid, public, State::Previous)));
+            keys.extend(public.map(|public| self.key(kid, public, KeyState::Previous)));
         }
         Ok(keys)
     }
@@ -294,7 +294,7 @@ pub(super) struct Record {
 pub(super) struct Entry {
     pub(super) kid: String,
     /// For a person who looks into the file.
-    pub(super) state: State,
+    pub(super) state: KeyState,
     pub(super) published: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) activated: Option<Timestamp>,

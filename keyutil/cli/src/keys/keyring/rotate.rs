@@ -9,10 +9,8 @@ use std::time::SystemTime;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Keyring,
-    error::KeyringError,
-    policy::RotationPolicy,
-    ring::{KeyringFiles, Ring, RingKey, State, whole_second},
+    Keyring, KeyringError, RotationPolicy,
+    ring::{KeyState, KeyringFiles, Ring, RingKey, whole_second},
 };
 use crate::files::{Change, Operation};
 use keyutil::token::{SigningKey, signing_key};
@@ -81,14 +79,14 @@ pub(super) fn rotate(
 ) -> Result<Plan<Rotated>, KeyringError> {
     let ring = Ring::of(found, now)?;
     let planner = Planner::new(keyring, found, now);
-    let compromised = |key: &RingKey| key.state == State::Compromised;
+    let compromised = |key: &RingKey| key.state == KeyState::Compromised;
     if ring.current.as_ref().is_some_and(compromised) {
         return planner.emergency(ring, true);
     }
     // An emergency may have been interrupted after the next key had begun to sign.
     let was_emergency = found
         .recorded()
-        .any(|entry| entry.state == State::Compromised);
+        .any(|entry| entry.state == KeyState::Compromised);
     match rotation {
         Rotation::InTurn(_) if ring.current.is_none() => Err(KeyringError::NothingSigns {
             path: keyring.current_path(),
@@ -137,14 +135,14 @@ pub(super) fn generate(
     let now = whole_second(now);
     let ((current, current_pem), (next, next_pem)) = (new_key()?, new_key()?);
     let ring = Ring {
-        current: Some(RingKey::new(&current, State::Current, now)),
-        next: Some(RingKey::new(&next, State::Next, now)),
+        current: Some(RingKey::new(&current, KeyState::Current, now)),
+        next: Some(RingKey::new(&next, KeyState::Next, now)),
         previous: Vec::new(),
         interrupted: false,
         clock_regression: None,
     };
     // The key from before signs until it is replaced, and is published until then.
-    let before = before.map(|key| RingKey::new(key, State::Previous, now));
+    let before = before.map(|key| RingKey::new(key, KeyState::Previous, now));
     let mut published = ring.clone();
     published.previous.extend(before);
     let mut operations = vec![
@@ -200,7 +198,7 @@ impl<'a> Planner<'a> {
         let stopped = before.map(|key| key.stopped(self.now));
         ring.previous.splice(0..0, stopped);
         ring.current = Some(next.signing(self.now));
-        ring.next = Some(RingKey::new(&key, State::Next, self.now));
+        ring.next = Some(RingKey::new(&key, KeyState::Next, self.now));
         let operations = vec![
             self.keyring.publish(&ring)?,
             Operation::keep(self.keyring.current_path(), next_pem),
@@ -256,7 +254,7 @@ impl<'a> Planner<'a> {
         let mut pem = None;
         if ring.next.is_none() {
             let (key, made) = new_key()?;
-            ring.next = Some(RingKey::new(&key, State::Next, self.now));
+            ring.next = Some(RingKey::new(&key, KeyState::Next, self.now));
             pem = Some(made);
         }
         ring.interrupted = false;
@@ -278,13 +276,13 @@ impl<'a> Planner<'a> {
         let mut operations = Vec::new();
         if let Some(current) = &mut ring.current {
             // First of all, so that a run after an interruption knows which one it was.
-            current.state = State::Compromised;
+            current.state = KeyState::Compromised;
             let mut marked = ring.clone();
             marked.next = Some(next.clone());
             operations.push(self.keyring.record(&marked)?);
         }
         ring.previous.push(next.clone());
-        ring.next = Some(RingKey::new(&key, State::Next, self.now));
+        ring.next = Some(RingKey::new(&key, KeyState::Next, self.now));
         operations.push(self.keyring.publish(&ring)?);
         operations.push(Operation::keep(self.keyring.current_path(), next_pem));
 
@@ -309,7 +307,7 @@ impl<'a> Planner<'a> {
     /// The key that signed and whose private half is gone.
     fn take_lost(&self, ring: &mut Ring) -> Option<RingKey> {
         let mut entries = self.found.recorded();
-        let signed = entries.find(|entry| entry.state == State::Current)?;
+        let signed = entries.find(|entry| entry.state == KeyState::Current)?;
         let index = ring.previous.iter().position(|key| key.kid == signed.kid)?;
         Some(ring.previous.remove(index))
     }

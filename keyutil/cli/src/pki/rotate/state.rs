@@ -22,7 +22,7 @@ use crate::{
 use keyutil::credentials::{Identity, IdentityError};
 
 /// Everything that a step depends on, beside the time and what was asked for.
-pub(in super::super) struct State {
+pub(in super::super) struct RotationState {
     pub(super) kind: AuthorityKind,
     pub(super) layout: Layout,
     pub(super) stage: Stage,
@@ -81,7 +81,7 @@ struct Entry {
     serial: String,
 }
 
-impl State {
+impl RotationState {
     pub(in super::super) fn read(
         layout: &Layout,
         kind: AuthorityKind,

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     AuthorityOptions, AuthorityRotated, LeafRotated, NextStep, RotateError, RotationStep,
-    state::{Holder, Stage, State, Verifier},
+    state::{Holder, RotationState, Stage, Verifier},
 };
 use crate::{
     files::{Change, Operation},
@@ -27,7 +27,7 @@ use keyutil::x509::certificate::CertificateSummary;
 /// What a step writes, and its result once that is written. A refusal writes nothing, but one that
 /// comes too early may note from when on the wait counts.
 pub(super) fn plan(
-    state: &State,
+    state: &RotationState,
     step: RotationStep,
     options: &AuthorityOptions,
     now: SystemTime,
@@ -52,7 +52,7 @@ type Rotated = Result<AuthorityRotated, RotateError>;
 
 /// A step while it is worked out: operations are added to it, in order.
 struct Draft<'a> {
-    state: &'a State,
+    state: &'a RotationState,
     step: RotationStep,
     options: &'a AuthorityOptions,
     now: SystemTime,

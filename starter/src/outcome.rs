@@ -1,12 +1,73 @@
-//! What the workflows came to.
+//! How workflows ended, and what the results of many have in common.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use crate::load::Outcome;
+use keyutil::{
+    Diagnosis,
+    diagnosis::{Class, Step},
+    program,
+};
+use serde_json::Value;
+
+/// How one workflow, or one call to it, ended.
+pub struct Outcome {
+    pub workflow_id: String,
+    /// `None` where no workflow was started.
+    pub run_id: Option<String>,
+    pub ended: Result<Done, Failure>,
+}
+
+pub struct Done {
+    /// What the result is, for the text output.
+    pub label: &'static str,
+    pub result: Value,
+    /// From the call to its result.
+    pub latency: Duration,
+}
+
+/// Why there is no result.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The error and all its causes.
+    pub message: String,
+    pub diagnosis: Diagnosis,
+    pub lateness: Option<Lateness>,
+}
+
+/// What took too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lateness {
+    NotStarted,
+    NotFinished,
+}
+
+impl Failure {
+    pub fn of(error: &anyhow::Error) -> Self {
+        Self {
+            message: keyutil::chain(error.as_ref()),
+            diagnosis: program::diagnosis(error),
+            lateness: None,
+        }
+    }
+
+    pub fn late(message: String, lateness: Lateness) -> Self {
+        let diagnosis = Diagnosis {
+            step: Step::TaskQueue,
+            class: Class::Other,
+            cause: message.clone(),
+            hint: None,
+        };
+        Self {
+            message,
+            diagnosis,
+            lateness: Some(lateness),
+        }
+    }
+}
 
 /// The results, failures and latencies of a run.
 pub struct Summary {
-    /// How often each result came.
+    /// How often each line came.
     results: BTreeMap<String, usize>,
     latencies: Latencies,
     failures: usize,
@@ -16,7 +77,7 @@ pub struct Summary {
 pub struct Latencies(Vec<Duration>);
 
 impl Latencies {
-    /// Of those that ended well.
+    /// The latencies of the workflows that succeeded.
     pub fn of(outcomes: &[Outcome]) -> Self {
         let done = outcomes
             .iter()
@@ -42,7 +103,7 @@ impl Summary {
         };
         for outcome in outcomes {
             match &outcome.ended {
-                Ok(done) => *report.results.entry(done.result.clone()).or_default() += 1,
+                Ok(done) => *report.results.entry(done.to_string()).or_default() += 1,
                 Err(_) => report.failures += 1,
             }
         }
@@ -53,7 +114,7 @@ impl Summary {
         self.failures + self.latencies.0.len()
     }
 
-    /// Puts before a failure how many there were, where there were several workflows.
+    /// Prefixes a failure with the number of failures, where there were several workflows.
     pub fn counted(&self, failure: &str) -> String {
         match self.all() {
             0 | 1 => failure.to_owned(),
@@ -62,17 +123,27 @@ impl Summary {
     }
 }
 
-/// As it is printed: of a single workflow its result alone.
+/// A label and the result; a text without its quotes.
+impl fmt::Display for Done {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.result.as_str() {
+            Some(text) => write!(f, "{}: {text}", self.label),
+            None => write!(f, "{}: {}", self.label, self.result),
+        }
+    }
+}
+
+/// For one workflow, its result alone.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.all() == 1 {
             return match self.results.keys().next() {
-                Some(result) => write!(f, "Workflow result: {result}"),
+                Some(result) => f.write_str(result),
                 None => Ok(()),
             };
         }
         for (result, count) in &self.results {
-            writeln!(f, "Workflow result: {result} ({count} times)")?;
+            writeln!(f, "{result} ({count} times)")?;
         }
         write!(f, "failed: {}", self.failures)?;
         if self.latencies.0.is_empty() {
@@ -96,13 +167,13 @@ impl fmt::Display for Summary {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Done, FailedRun};
 
     fn done(milliseconds: u64) -> Outcome {
         Outcome {
             workflow_id: "hello".to_owned(),
             run_id: None,
             ended: Ok(Done {
+                label: "Workflow result",
                 result: "Hello!".into(),
                 latency: Duration::from_millis(milliseconds),
             }),
@@ -111,13 +182,13 @@ mod tests {
 
     fn refused() -> Outcome {
         Outcome {
-            ended: Err(FailedRun::of(&anyhow::anyhow!("refused"))),
+            ended: Err(Failure::of(&anyhow::anyhow!("refused"))),
             ..done(1)
         }
     }
 
     #[test]
-    fn quantiles_are_of_what_was_measured() {
+    fn quantiles_are_measured_latencies() {
         let outcomes: Vec<_> = (1..=100).rev().map(done).collect();
         assert_eq!(
             Summary::of(&outcomes).to_string(),
@@ -145,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_workflow_nothing_is_told_but_its_result() {
+    fn one_workflow_is_summarized_by_its_result() {
         let report = Summary::of(&[done(1)]);
         assert_eq!(report.to_string(), "Workflow result: Hello!");
         let report = Summary::of(&[refused()]);

@@ -1,14 +1,21 @@
-//! Certificates, keys and CAs in files: can they be used, for how long, and who may read them.
+//! What needs no connection: where each setting came from, and whether the files can be used.
 
 use std::{
+    ffi::OsStr,
     fs,
     path::Path,
     time::{Duration, SystemTime},
 };
 
+use clap::{ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
+use serde::Serialize;
+
 use super::Report;
 use keyutil::{
-    base::time::when,
+    base::{
+        redact::{self, is_content, without_user},
+        time::when,
+    },
     credentials::{Identity, TrustBundle},
     diagnosis::Step,
     probe::{Connector, Security, TrustSource},
@@ -16,7 +23,122 @@ use keyutil::{
     x509::certificate::{self, CertificateSummary},
 };
 
-pub(super) fn look(
+/// A setting, what it is, and where that came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// The flag, such as `--address`.
+    pub flag: String,
+    /// What it is; nothing of a secret.
+    pub value: String,
+    /// The flag itself, the name of a variable, or `default`.
+    pub from: String,
+}
+
+/// Arguments, and where each came from.
+#[derive(Clone, Debug)]
+pub struct Sourced<A> {
+    /// The arguments.
+    pub args: A,
+    /// Each that has a value.
+    pub origins: Vec<Origin>,
+}
+
+impl<A: Args> Args for Sourced<A> {
+    fn augment_args(command: Command) -> Command {
+        A::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        A::augment_args_for_update(command)
+    }
+}
+
+impl<A: Args> FromArgMatches for Sourced<A> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self {
+            origins: origins::<A>(matches),
+            args: A::from_arg_matches(matches)?,
+        })
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
+        // They are taken out of it when they are read.
+        let origins = origins::<A>(matches);
+        let args = A::from_arg_matches_mut(matches)?;
+        Ok(Self { args, origins })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.origins = origins::<A>(matches);
+        self.args.update_from_arg_matches(matches)
+    }
+}
+
+fn origins<A: Args>(matches: &ArgMatches) -> Vec<Origin> {
+    let command = A::augment_args(Command::new("arguments"));
+    let origin = |argument: &clap::Arg| {
+        let id = argument.get_id().as_str();
+        let source = matches.value_source(id)?;
+        let raw = matches.get_raw(id)?.next()?;
+        if raw.is_empty() {
+            return None;
+        }
+        let from = match source {
+            ValueSource::CommandLine => "flag".to_owned(),
+            ValueSource::EnvVariable => argument.get_env().map(text)?,
+            _ => "default".to_owned(),
+        };
+        Some(Origin {
+            flag: format!("--{}", argument.get_long()?),
+            // Some paste a key or a token where its file should be named.
+            value: if argument.is_hide_env_values_set() || is_content(Path::new(raw)) {
+                "not shown".to_owned()
+            } else {
+                shown(&text(raw))
+            },
+            from,
+        })
+    };
+    command.get_arguments().filter_map(origin).collect()
+}
+
+/// Without a password, in addresses and URLs.
+fn shown(value: &str) -> String {
+    if value.contains("://") {
+        redact::source(value)
+    } else {
+        without_user(value)
+    }
+}
+
+fn text(text: &OsStr) -> String {
+    text.to_string_lossy().escape_debug().to_string()
+}
+
+pub(super) fn check_configuration(
+    report: &mut Report,
+    origins: &[Origin],
+    problems: &SettingsErrors,
+) {
+    for problem in problems.all() {
+        if problem.step == Step::Configuration {
+            report.fail(problem.clone());
+        }
+    }
+    let non_empty = origins.iter().filter(|origin| origin.from != "default");
+    let seen = format!(
+        "{} settings given, {} left as they are by default",
+        non_empty.clone().count(),
+        origins.len() - non_empty.count()
+    );
+    let shown = |origin: &Origin| format!("{:<18} {} ({})", origin.flag, origin.value, origin.from);
+    if !report.has_failed_at(Step::Configuration) {
+        report.ok(Step::Configuration, seen);
+    }
+    report.detail(origins.iter().map(shown));
+}
+
+pub(super) fn check_files(
     report: &mut Report,
     args: &ConnectArgs,
     connector: Option<&Connector>,

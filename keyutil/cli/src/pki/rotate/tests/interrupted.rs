@@ -1,13 +1,131 @@
-//! Files that are missing, half or garbage; parties on other machines; several runs at once.
+//! Each step of each CA, and each leaf, ended after each of its operations; files that are missing, half
+//! or garbage; several runs at once; and any sequence of all that.
 
-use std::{collections::HashSet, fs, thread};
+use std::{collections::HashSet, fs, thread, time::Duration};
 
-use super::world::{STEPS, World};
-use crate::pki::{
-    AuthorityKind, Layout, LeafOptions, Party, RotateError, RotationStep, list, rotate_authority,
-    rotate_leaf,
+use proptest::prelude::*;
+
+use super::{Action, STEPS, World};
+use crate::{
+    files::Operation,
+    pki::{
+        AuthorityKind, Existing, InitOptions, Layout, LeafOptions, Party, RotateError,
+        RotationStep, bundle::Bundle, init, list, next_step, rotate_authority, rotate_leaf,
+    },
 };
 use keyutil::base::chain;
+
+fn ends_well_wherever_it_was_interrupted(kind: AuthorityKind) {
+    let mut world = World::new();
+    for step in STEPS {
+        let old_key = world.authority_key(kind);
+        let before = (world.files(), world.now);
+        let (change, in_order) = world.plan(Action::Step(kind, step));
+        assert!(in_order, "{step}");
+        for count in 0..=change.operations().len() {
+            world.restore(&before.0);
+            world.now = before.1;
+            let (change, _) = world.plan(Action::Step(kind, step));
+            world.die_after(&change, count);
+            let kept = init(&InitOptions {
+                existing: Existing::Keep,
+                ..InitOptions::new(world.dir())
+            });
+            assert_eq!(kept.unwrap().files, [], "after {count} of {step}");
+
+            world.step(kind, step).unwrap();
+            world.check();
+            if step == RotationStep::Reissue {
+                assert!(!world.is_on_disk(&old_key), "after {count} of {step}");
+            }
+            if step != RotationStep::Retire {
+                world.complete(kind);
+            }
+            world.check_clean(kind);
+        }
+        world.restore(&before.0);
+        world.now = before.1;
+        world.step(kind, step).unwrap();
+        world.wait();
+    }
+    world.check_clean(kind);
+}
+
+#[test]
+fn a_client_ca_ends_well_wherever_it_was_interrupted() {
+    ends_well_wherever_it_was_interrupted(AuthorityKind::Clients);
+}
+
+#[test]
+fn a_frontend_ca_ends_well_wherever_it_was_interrupted() {
+    ends_well_wherever_it_was_interrupted(AuthorityKind::Frontend);
+}
+
+#[test]
+fn an_internode_ca_ends_well_wherever_it_was_interrupted() {
+    ends_well_wherever_it_was_interrupted(AuthorityKind::Internode);
+}
+
+#[test]
+fn the_whole_run_goes_on_wherever_it_was_interrupted() {
+    // Without `--step`, the files alone say which step it was.
+    let kind = AuthorityKind::Clients;
+    let mut world = World::new();
+    for step in STEPS {
+        let before = (world.files(), world.now);
+        let operations = world.plan(Action::Step(kind, step)).0.operations().len();
+        // After the last operation of the last step a new rotation would begin.
+        let last = operations - usize::from(step == RotationStep::Retire);
+        for count in 1..=last {
+            world.restore(&before.0);
+            world.now = before.1;
+            let (change, _) = world.plan(Action::Step(kind, step));
+            world.die_after(&change, count);
+            world.complete(kind);
+            world.check_clean(kind);
+        }
+        world.restore(&before.0);
+        world.now = before.1;
+        world.step(kind, step).unwrap();
+        world.wait();
+    }
+}
+
+#[test]
+fn a_leaf_ends_well_wherever_it_was_interrupted() {
+    for party in Party::ALL {
+        let world = World::new();
+        let (change, in_order) = world.plan(Action::Leaf(party));
+        assert!(in_order && change.operations().len() == 2);
+        world.die_after(&change, 1);
+        let (change, in_order) = world.plan(Action::Leaf(party));
+        assert!(in_order);
+        world.die_after(&change, 2);
+        world.check_clean(party.issued_by());
+    }
+}
+
+#[test]
+fn the_server_sees_another_first_ca_at_each_step() {
+    for kind in AuthorityKind::ALL {
+        let mut world = World::new();
+        let first = |world: &World| -> Vec<_> {
+            let files = kind
+                .verifiers()
+                .map(|party| world.layout.party(party).trust);
+            let bundles = files.map(|path| Bundle::read(&path).unwrap());
+            bundles.map(|bundle| bundle.first().clone()).collect()
+        };
+        for step in STEPS {
+            let before = first(&world);
+            world.step_in_time(kind, step);
+            let pairs = before.into_iter().zip(first(&world));
+            for (before, after) in pairs {
+                assert_ne!(before, after, "{kind:?} {step}");
+            }
+        }
+    }
+}
 
 const KIND: AuthorityKind = AuthorityKind::Clients;
 
@@ -204,4 +322,57 @@ fn what_expires_and_what_is_not_trusted_is_listed() {
 
 fn world_path(name: &str) -> std::path::PathBuf {
     ["ca", name].iter().collect()
+}
+
+/// What is done, after how many seconds, and after how many operations the process dies.
+type Event = (Action, u64, usize);
+
+fn actions() -> impl Strategy<Value = Action> {
+    let party = prop::sample::select(&Party::ALL[..]);
+    let kind = prop::sample::select(&AuthorityKind::ALL[..]);
+    let step = prop::sample::select(&STEPS[..]);
+    prop_oneof![
+        1 => party.prop_map(Action::Leaf),
+        3 => (kind, step).prop_map(|(kind, step)| Action::Step(kind, step)),
+    ]
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    // As many as not are finished; the longest change has 15 operations.
+    let count = prop_oneof![Just(usize::MAX), 0..16_usize];
+    prop::collection::vec((actions(), 0..150_u64, count), 1..24)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_done_and_interrupted_ends_well(events in events()) {
+        let mut world = World::new();
+        for (action, seconds, count) in events {
+            world.now += Duration::from_secs(seconds);
+            let (change, in_order) = world.plan(action);
+            let count = count.min(change.operations().len());
+            world.die_after(&change, count);
+            if !in_order {
+                // A refusal may note a time, and nothing else.
+                let record = world.layout.rotation_record();
+                let is_note = |operation: &Operation| matches!(operation,
+                    Operation::Replace { path, .. } if *path == record);
+                prop_assert!(change.operations().iter().all(is_note));
+            }
+        }
+        for kind in AuthorityKind::ALL {
+            let next = next_step(&world.layout, kind, &world.options, world.now).unwrap();
+            for party in kind.holders() {
+                rotate_leaf(&world.layout, party, &LeafOptions::default(), || world.now).unwrap();
+                world.check();
+            }
+            // A key without a certificate is what the very first operation leaves behind.
+            if next.is_under_way() || world.layout.next_authority(kind).key.exists() {
+                world.complete(kind);
+            }
+            world.check_clean(kind);
+        }
+    }
 }
