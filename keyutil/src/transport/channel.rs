@@ -78,7 +78,6 @@ impl RotatingChannel {
     /// Makes a channel without dialling. Needs a tokio runtime.
     ///
     /// # Errors
-    ///
     /// An error if host and port do not form a URI.
     pub fn new(connector: Connector) -> Result<Self, http::Error> {
         let target = connector.target();
