@@ -6,12 +6,10 @@
 
 use std::time::SystemTime;
 
-use serde_json::Value;
-
 use crate::{
     base::time::rfc3339,
     diagnosis::{Class, Diagnosis, Step},
-    token::{Lifetime, Permission, Role, UnverifiedToken, permission},
+    token::{Lifetime, Permission, PermissionsClaim, Role, UnverifiedToken, permission},
 };
 
 /// A call that was refused, and what is known of both sides.
@@ -256,8 +254,11 @@ impl Refusal<'_> {
         if granted {
             return Vec::new();
         }
-        let held = if entries.is_empty() {
+        let claim = token.permissions_claim();
+        let held = if entries.is_empty() && *claim == PermissionsClaim::default() {
             "no permissions".to_owned()
+        } else if entries.is_empty() {
+            format!("no permissions in the claim `{claim}`")
         } else {
             format!("the permissions `{}`", entries.join("`, `"))
         };
@@ -396,10 +397,12 @@ fn otherwise() -> Diagnosis {
 fn notes(token: &UnverifiedToken, namespace: &str) -> Vec<String> {
     let entries = token.permissions();
     if entries.is_empty() {
-        let ignored = "`permissions` is not an array: the server ignores it";
-        return match &token.claims["permissions"] {
-            Value::Null | Value::Array(_) => Vec::new(),
-            _ => vec![ignored.to_owned()],
+        return match token.malformed_permissions() {
+            true => vec![format!(
+                "`{}` is not an array: the server ignores it",
+                token.permissions_claim()
+            )],
+            false => Vec::new(),
         };
     }
     let (mut known, mut unknown) = (Vec::new(), Vec::new());

@@ -20,6 +20,7 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
 pub(crate) fn template() -> ClaimsTemplate {
     ClaimsTemplate {
         subject: "worker".into(),
+        permissions_claim: Default::default(),
         audience: None,
         permissions: vec![Permission::write("default")],
         lifetime: LIFETIME,

@@ -18,9 +18,9 @@ use crate::{
     credentials::{Identity, Refresh, Token, TokenSource, TrustBundle, token::TokenError},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
     token::{
-        ClaimsTemplate, Permission,
+        ClaimsTemplate, Permission, PermissionsClaim,
         claims::{LONGEST_LIFETIME, SHORTEST_LIFETIME},
-        permission,
+        permission::{self, ReservedClaim},
     },
     transport::{Connector, Security, TrustSource},
 };
@@ -375,14 +375,17 @@ fn token_source(
         return (source, warnings);
     }
     let source = if let Some(path) = non_empty(&args.token_file) {
-        problems.note_error(TokenSource::file(path.clone()))
+        let claim = args.claims.permissions_claim(problems);
+        problems.note_error(TokenSource::file(path.clone(), claim))
     } else if sources.is_empty() {
         None
     } else {
         args.api_key.as_ref().and_then(|key| {
             let parsed = Token::parse_api_key(key.expose_secret(), SystemTime::now());
             let named = parsed.map_err(UnusableApiKey);
-            problems.note_error(named).map(TokenSource::Fixed)
+            let claim = args.claims.permissions_claim(problems);
+            let token = problems.note_error(named)?;
+            Some(TokenSource::Fixed(token.with_permissions_claim(&claim)))
         })
     };
     let warnings = match source.as_ref().and_then(TokenSource::current) {
@@ -437,6 +440,15 @@ impl ClaimsArgs {
         .filter_map(|(name, non_empty)| non_empty.then_some(name))
     }
 
+    /// The claim that holds the permissions, of minted tokens and of those that are read.
+    pub fn permissions_claim(&self, problems: &mut SettingsErrors) -> PermissionsClaim {
+        let parsed = non_empty_text(&self.permissions_claim).map(str::parse);
+        let parsed = parsed.transpose().map_err(|error: ReservedClaim| {
+            format!("`--permissions-claim` (KEYUTIL_PERMISSIONS_CLAIM): {error}")
+        });
+        problems.note(parsed).flatten().unwrap_or_default()
+    }
+
     /// What minted tokens say. Mistakes go to `problems`, with something harmless in their place.
     pub fn template(
         &self,
@@ -467,6 +479,7 @@ impl ClaimsArgs {
             subject: non_empty_text(&self.subject).unwrap_or(program).to_owned(),
             audience: non_empty_text(&self.audience).map(str::to_owned),
             permissions,
+            permissions_claim: self.permissions_claim(problems),
             lifetime,
         }
     }

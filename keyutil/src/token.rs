@@ -15,6 +15,6 @@ pub mod signing_key;
 pub mod unverified;
 
 pub use claims::{Claims, ClaimsTemplate};
-pub use permission::{Permission, Role};
+pub use permission::{Permission, PermissionsClaim, Role};
 pub use signing_key::{KeyError, SigningKey};
 pub use unverified::{Lifetime, MalformedToken, UnverifiedToken};

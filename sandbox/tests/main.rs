@@ -37,5 +37,6 @@ mod startup;
 mod support;
 mod token_agent;
 mod tokens;
+mod traces;
 mod trouble;
 mod up;

@@ -193,6 +193,7 @@ fn signing_key(stack: &Stack) -> SigningKey {
 fn minted(stack: &Stack, key: &SigningKey, time: SystemTime) -> SecretString {
     let claims = ClaimsTemplate {
         subject: "somebody".to_owned(),
+        permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),
         permissions: vec![Permission::write(stack.namespace())],
         lifetime: Duration::from_secs(300),

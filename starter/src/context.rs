@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use keyutil::{Connection, Diagnosis, connect::check, program};
+use keyutil::{Connection, Diagnosis, connect::check, diagnosis::Diagnosed, program};
 use serde_json::Value;
 use temporalio_client::errors::{WorkflowGetResultError, WorkflowStartError};
+use tonic::Status;
 
 use crate::outcome::{Done, Failure, Lateness, Outcome};
 
@@ -75,8 +76,13 @@ impl Context<'_> {
     pub fn failed(&self, error: impl Into<anyhow::Error>, attempted: String) -> Failure {
         let error = self.connection.observer().diagnosed(error.into());
         let mut failure = Failure::of(&error);
-        // The SDK's message repeats the status, which the diagnosis words better.
-        failure.message = format!("{attempted}: {}", failure.diagnosis.cause);
+        let status = error.chain().find_map(|cause| cause.downcast_ref());
+        let cause = match status.map(Status::message) {
+            // The server's answer to this call alone, such as "workflow not found for ID: …".
+            Some(message) if !error.is::<Diagnosed>() => message,
+            _ => &failure.diagnosis.cause,
+        };
+        failure.message = format!("{attempted}: {cause}");
         failure.diagnosis.cause.clone_from(&failure.message);
         failure
     }

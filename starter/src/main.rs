@@ -25,7 +25,9 @@ use keyutil::{
     program::{self, LogArgs, UsageError},
     settings::Settings,
 };
-use temporalio_client::{UntypedWorkflow, WorkflowFetchHistoryOptions};
+use temporalio_client::{
+    UntypedWorkflow, WorkflowExecutionInfo, WorkflowFetchHistoryOptions, WorkflowHandle,
+};
 use worker::DEFAULT_TASK_QUEUE;
 
 use canary::CanaryArgs;
@@ -41,9 +43,6 @@ struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
 
-    #[command(flatten)]
-    canary: CanaryArgs,
-
     /// Task queue that a worker polls
     #[arg(short, long, global = true, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     task_queue: String,
@@ -55,6 +54,9 @@ struct Arguments {
     /// Output format
     #[arg(long, global = true, default_value = "text", value_name = "FORMAT")]
     output: Output,
+
+    #[command(flatten)]
+    canary: CanaryArgs,
 
     #[command(flatten)]
     connect: ConnectArgs,
@@ -71,8 +73,13 @@ enum Command {
 
     /// Print the history of a workflow as JSON, as the replay tests of the worker read it
     History {
+        /// Workflow id
         #[arg(value_name = "WORKFLOW_ID")]
-        workflow_id: String,
+        id: String,
+
+        /// Run id [default: that of the latest run]
+        #[arg(long, value_name = "ID")]
+        run_id: Option<String>,
     },
 }
 
@@ -125,6 +132,7 @@ fn print(
     let text = match (run.text, arguments.output) {
         (Some(history), _) if !arguments.canary.check => history,
         (Some(checked), Output::Text) => checked,
+        (None, Output::Text) if run.outcomes.is_empty() => String::new(),
         (None, Output::Text) => Summary::of(&run.outcomes).to_string(),
         (_, Output::Json) => {
             let about = About {
@@ -177,12 +185,15 @@ impl Run {
             Some(Command::Order(order)) => {
                 let outcome = order.run(&context).await;
                 let failure = outcome.ended.as_ref().err();
-                let failure = failure.map(|failure| failure.diagnosis.clone());
+                let failure = failure.cloned().map(|failure| Diagnosis {
+                    cause: failure.message,
+                    ..failure.diagnosis
+                });
                 self.outcomes = vec![outcome];
                 failure
             }
-            Some(Command::History { workflow_id }) => {
-                self.text = Some(history(&context, workflow_id).await?);
+            Some(Command::History { id, run_id }) => {
+                self.text = Some(history(&context, id, run_id.clone()).await?);
                 None
             }
             None if arguments.canary.check => {
@@ -203,15 +214,26 @@ impl Run {
 }
 
 /// One member per line, so that a change in a recorded history can be reviewed.
-async fn history(context: &Context<'_>, workflow_id: &str) -> anyhow::Result<String> {
+async fn history(
+    context: &Context<'_>,
+    workflow_id: &str,
+    run_id: Option<String>,
+) -> anyhow::Result<String> {
     let client = context.connection.client();
-    let handle = client.get_workflow_handle::<UntypedWorkflow>(workflow_id);
+    let execution = WorkflowExecutionInfo::builder()
+        .namespace(&client.options().namespace)
+        .workflow_id(workflow_id)
+        .maybe_run_id(run_id)
+        .build();
+    let handle = WorkflowHandle::<_, UntypedWorkflow>::new(client.clone(), execution);
     let history = handle.fetch_history(WorkflowFetchHistoryOptions::default());
     let limited = tokio::time::timeout(context.time_left(), history.to_json()).await;
     let json = limited
         .context("reading the history took longer than `--timeout`")?
-        .map_err(|error| context.connection.observer().diagnosed(error.into()))
-        .with_context(|| format!("failed to read the history of workflow `{workflow_id}`"))?;
+        .map_err(|error| {
+            let attempted = format!("failed to read the history of workflow `{workflow_id}`");
+            Diagnosed::from(context.failed(error, attempted).diagnosis)
+        })?;
     let value: serde_json::Value = serde_json::from_slice(&json)?;
     Ok(serde_json::to_string_pretty(&value)?)
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     base::chain,
     status::{CredentialStatus, CredentialsStatus, Failure, MintingStatus},
-    token::{ClaimsTemplate, SigningKey, claims::renew_at},
+    token::{ClaimsTemplate, PermissionsClaim, SigningKey, claims::renew_at},
 };
 
 /// Where tokens come from. Clones share one cache.
@@ -52,9 +52,10 @@ impl TokenSource {
     ///
     /// # Errors
     /// [`LoadError`], for a file that is missing or holds no usable token.
-    pub fn file(path: PathBuf) -> Result<Self, LoadError> {
-        Reloading::load(vec![path], |contents| {
-            Ok(Token::parse_file(&contents[0], SystemTime::now())?)
+    pub fn file(path: PathBuf, permissions_claim: PermissionsClaim) -> Result<Self, LoadError> {
+        Reloading::load(vec![path], move |contents| {
+            let token = Token::parse_file(&contents[0], SystemTime::now())?;
+            Ok(token.with_permissions_claim(&permissions_claim))
         })
         .map(Self::File)
     }
@@ -277,7 +278,8 @@ impl Minter {
 
     fn mint(&self, now: SystemTime, key: Arc<SigningKey>) -> Result<Minted, TokenError> {
         let raw: SecretString = key.mint(&self.template.at(now)).map_err(TokenError::Mint)?;
-        let token = Token::parse(raw.expose_secret(), now)?;
+        let token = Token::parse(raw.expose_secret(), now)?
+            .with_permissions_claim(&self.template.permissions_claim);
         let expires_at = token.expires_at().unwrap_or(now);
         debug!(kid = key.kid(), lifetime = ?self.template.lifetime, "token minted");
         Ok(Minted {
@@ -402,7 +404,7 @@ mod tests {
             format!("Bearer {good}\n"),
         ] {
             fs::write(&path, content).unwrap();
-            let source = TokenSource::file(path.clone()).unwrap();
+            let source = TokenSource::file(path.clone(), PermissionsClaim::default()).unwrap();
             let header = header(&source, now);
             assert_eq!(header.to_str().unwrap(), format!("Bearer {good}"));
         }
@@ -419,7 +421,8 @@ mod tests {
             (raw_token(now - LIFETIME * 2), "expired at"),
         ] {
             fs::write(&path, &content).unwrap();
-            let error = chain(&TokenSource::file(path.clone()).unwrap_err());
+            let error =
+                chain(&TokenSource::file(path.clone(), PermissionsClaim::default()).unwrap_err());
             assert!(error.contains(words), "{words}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
@@ -447,8 +450,11 @@ mod tests {
         let key = signing_key::generate_pem().unwrap();
         let key = key.expose_secret();
         let refused = [
-            TokenSource::file(token.clone().into()),
-            TokenSource::file(format!("Bearer {token}").into()),
+            TokenSource::file(token.clone().into(), PermissionsClaim::default()),
+            TokenSource::file(
+                format!("Bearer {token}").into(),
+                PermissionsClaim::default(),
+            ),
             TokenSource::minted(key.into(), template()),
         ];
         for (refused, secret) in refused.into_iter().zip([&token, &token, key]) {
@@ -465,7 +471,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         fs::write(&path, raw_token(SystemTime::now())).unwrap();
-        let source = TokenSource::file(path.clone()).unwrap();
+        let source = TokenSource::file(path.clone(), PermissionsClaim::default()).unwrap();
         let part = |value: &str| BASE64_URL_SAFE_NO_PAD.encode(value);
         let [header, claims] = [r#"{"alg":"ES256"}"#, r#"{"exp":1800000000000}"#].map(part);
         fs::write(&path, format!("{header}.{claims}.AAAA")).unwrap();

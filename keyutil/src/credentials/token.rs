@@ -12,7 +12,7 @@ use super::reload::Credential;
 use crate::{
     base::{chain, read::without_byte_order_mark},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
-    token::{KeyError, MalformedToken, UnverifiedToken},
+    token::{KeyError, MalformedToken, PermissionsClaim, UnverifiedToken},
     x509::pem::Detected,
 };
 
@@ -79,6 +79,18 @@ impl Token {
         Ok(Self {
             parsed: Arc::new(Parsed { header, content }),
         })
+    }
+
+    /// The same token, with its permissions read from this claim.
+    #[must_use]
+    pub fn with_permissions_claim(&self, name: &PermissionsClaim) -> Self {
+        let content = self.parsed.content.clone();
+        Self {
+            parsed: Arc::new(Parsed {
+                header: self.parsed.header.clone(),
+                content: content.map(|content| content.with_permissions_claim(name.clone())),
+            }),
+        }
     }
 
     /// The value of the header `authorization`, marked as sensitive.

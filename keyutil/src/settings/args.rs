@@ -131,6 +131,16 @@ pub struct ClaimsArgs {
     #[arg(long, global = true, env = "KEYUTIL_PERMISSIONS", value_name = "LIST")]
     pub permissions: Option<String>,
 
+    /// Claim that holds the permissions, as in the server's `permissionsClaimName`; also of a token
+    /// that is read from a file [default: permissions]
+    #[arg(
+        long,
+        global = true,
+        env = "KEYUTIL_PERMISSIONS_CLAIM",
+        value_name = "NAME"
+    )]
+    pub permissions_claim: Option<String>,
+
     /// `aud`, for a server that has an audience configured
     #[arg(long, global = true, env = "KEYUTIL_AUDIENCE", value_name = "NAME")]
     pub audience: Option<String>,

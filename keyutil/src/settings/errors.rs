@@ -116,7 +116,7 @@ pub enum Names {
 }
 
 /// Flag, variable and field of each setting.
-const SETTINGS: [(&str, &str, &str); 15] = [
+const SETTINGS: [(&str, &str, &str); 16] = [
     ("address", "TEMPORAL_ADDRESS", "address"),
     ("namespace", "TEMPORAL_NAMESPACE", "namespace"),
     (
@@ -155,6 +155,11 @@ const SETTINGS: [(&str, &str, &str); 15] = [
         "permissions",
         "KEYUTIL_PERMISSIONS",
         "token.claims.permissions",
+    ),
+    (
+        "permissions-claim",
+        "KEYUTIL_PERMISSIONS_CLAIM",
+        "token.claims.permissions_claim",
     ),
     ("audience", "KEYUTIL_AUDIENCE", "token.claims.audience"),
     ("subject", "KEYUTIL_SUBJECT", "token.claims.subject"),

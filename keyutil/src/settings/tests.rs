@@ -471,3 +471,31 @@ fn settings_that_were_made_in_code_are_named_by_their_fields() {
         "{told}"
     );
 }
+
+#[test]
+fn permissions_can_be_in_another_claim() {
+    let world = World::new();
+    let mut args = world.tls();
+    args.token.signing_key = Some(world.signing_key());
+    args.token.claims.permissions_claim = Some("roles".into());
+    let settings = Settings::new(&args, "test").unwrap();
+    let minted = settings.token.unwrap().token(SystemTime::now()).unwrap();
+    let content = minted.content().unwrap();
+    assert_eq!(content.claims["roles"][0], "default:write");
+    assert!(content.claims.get("permissions").is_none());
+    assert_eq!(content.permissions(), ["default:write"]);
+
+    args.token.signing_key = None;
+    args.token.token_file = Some(world.file("token.jwt"));
+    fs::write(world.file("token.jwt"), minted.text()).unwrap();
+    let settings = Settings::new(&args, "test").unwrap();
+    let read = settings.token.unwrap().current().unwrap();
+    assert_eq!(read.content().unwrap().permissions(), ["default:write"]);
+
+    for reserved in ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"] {
+        args.token.claims.permissions_claim = Some(reserved.into());
+        let refused = Settings::new(&args, "test").unwrap_err().to_string();
+        let named = "`--permissions-claim` (KEYUTIL_PERMISSIONS_CLAIM): the claim";
+        assert!(refused.contains(named), "{refused}");
+    }
+}

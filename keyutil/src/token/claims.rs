@@ -5,9 +5,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::Permission;
+use super::{Permission, permission::PermissionsClaim};
 
 /// How far `iat` and `nbf` lie before the moment of minting: the clock of this machine may be
 /// ahead of the server's by that much.
@@ -20,7 +20,7 @@ pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
 pub const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The claims of RFC 7519 that the server looks at, and `permissions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
     /// Who bears the token. The server refuses a token without it.
     pub sub: String,
@@ -31,10 +31,26 @@ pub struct Claims {
     /// Expires at, in seconds since 1970.
     pub exp: u64,
     /// For whom the token is meant; checked when the server has an audience configured.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub aud: Option<String>,
     /// What the bearer may do: an array of `<namespace>:<role>`.
     pub permissions: Vec<Permission>,
+    /// The name of the claim that holds `permissions`.
+    pub permissions_claim: PermissionsClaim,
+}
+
+impl Serialize for Claims {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut claims = serializer.serialize_map(None)?;
+        claims.serialize_entry("sub", &self.sub)?;
+        claims.serialize_entry("iat", &self.iat)?;
+        claims.serialize_entry("nbf", &self.nbf)?;
+        claims.serialize_entry("exp", &self.exp)?;
+        if let Some(audience) = &self.aud {
+            claims.serialize_entry("aud", audience)?;
+        }
+        claims.serialize_entry(self.permissions_claim.as_str(), &self.permissions)?;
+        claims.end()
+    }
 }
 
 /// Everything about a token that stays the same when it is minted again.
@@ -44,8 +60,10 @@ pub struct ClaimsTemplate {
     pub subject: String,
     /// `aud`, when the server expects one.
     pub audience: Option<String>,
-    /// `permissions`.
+    /// What the bearer may do.
     pub permissions: Vec<Permission>,
+    /// The name of the claim that holds `permissions`.
+    pub permissions_claim: PermissionsClaim,
     /// From minting to `exp`.
     pub lifetime: Duration,
 }
@@ -61,6 +79,7 @@ impl ClaimsTemplate {
             exp: seconds(now + self.lifetime),
             aud: self.audience.clone(),
             permissions: self.permissions.clone(),
+            permissions_claim: self.permissions_claim.clone(),
         }
     }
 }
@@ -97,6 +116,7 @@ mod tests {
             subject: "worker".into(),
             audience: None,
             permissions: vec![Permission::write("default")],
+            permissions_claim: "roles".parse().unwrap(),
             lifetime: Duration::from_secs(300),
         };
         let claims = template.at(at(1_000_000) + Duration::from_millis(999));
@@ -105,7 +125,7 @@ mod tests {
             serde_json::json!({
                 "sub": "worker",
                 "iat": 999_940, "nbf": 999_940, "exp": 1_000_300,
-                "permissions": ["default:write"],
+                "roles": ["default:write"],
             })
         );
     }

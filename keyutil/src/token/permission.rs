@@ -4,10 +4,55 @@
 //! temporal-server 1.31.2. The server drops what it does not understand without a word; here it
 //! is refused, or warned of by [`lint`].
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
 /// The scope whose roles hold for the whole cluster and for every namespace.
 pub const CLUSTER_SCOPE: &str = "temporal-system";
+
+/// The name of the claim that holds the permissions: `permissions`, or what the server's
+/// `global.authorization.permissionsClaimName` says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PermissionsClaim(Cow<'static, str>);
+
+impl PermissionsClaim {
+    /// The name as it is in the token.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for PermissionsClaim {
+    fn default() -> Self {
+        Self(Cow::Borrowed("permissions"))
+    }
+}
+
+impl FromStr for PermissionsClaim {
+    type Err = ReservedClaim;
+
+    /// Any name, except those of RFC 7519 section 4.1.
+    fn from_str(name: &str) -> Result<Self, ReservedClaim> {
+        const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
+        match REGISTERED
+            .into_iter()
+            .find(|registered| *registered == name)
+        {
+            Some(registered) => Err(ReservedClaim(registered)),
+            None => Ok(Self(Cow::Owned(name.to_owned()))),
+        }
+    }
+}
+
+impl fmt::Display for PermissionsClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A claim that has another meaning in every JWT.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the claim `{0}` has a meaning of its own in RFC 7519 and cannot hold permissions")]
+pub struct ReservedClaim(&'static str);
 
 /// One entry of a token's `permissions` claim.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -187,7 +232,7 @@ pub fn lint(permissions: &[Permission], namespace: Option<&str>) -> Vec<String> 
                 "`{near}` is not for namespace `{namespace}`: the server compares upper and lower \
                  case"
             ),
-            None => format!("nothing here is for namespace `{namespace}`"),
+            None => format!("the token grants no permission on namespace `{namespace}`"),
         });
     }
     warnings
@@ -249,7 +294,7 @@ mod tests {
             (
                 vec!["other:write"],
                 Some("default"),
-                Some("nothing here is for"),
+                Some("grants no permission on namespace `default`"),
             ),
             (vec!["temporal-system:read"], Some("default"), None),
         ] {

@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-use super::{Permission, permission};
+use super::{Permission, PermissionsClaim, permission};
 use crate::base::time::{LAST_SECOND, whole_seconds};
 
 /// The two readable parts of a token in the compact form of RFC 7515. The signature is not looked
@@ -19,6 +19,7 @@ pub struct UnverifiedToken {
     pub header: Value,
     /// The claims.
     pub claims: Value,
+    permissions_claim: PermissionsClaim,
 }
 
 impl UnverifiedToken {
@@ -37,7 +38,31 @@ impl UnverifiedToken {
         Ok(Self {
             header: object(header, "header")?,
             claims: object(claims, "claims")?,
+            permissions_claim: PermissionsClaim::default(),
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_parts(header: Value, claims: Value) -> Self {
+        Self {
+            header,
+            claims,
+            permissions_claim: PermissionsClaim::default(),
+        }
+    }
+
+    /// The same token, with its permissions read from another claim than `permissions`.
+    #[must_use]
+    pub fn with_permissions_claim(self, name: PermissionsClaim) -> Self {
+        Self {
+            permissions_claim: name,
+            ..self
+        }
+    }
+
+    /// The name of the claim that the permissions are read from.
+    pub fn permissions_claim(&self) -> &PermissionsClaim {
+        &self.permissions_claim
     }
 
     /// `kid` of the header.
@@ -87,9 +112,9 @@ impl UnverifiedToken {
         value.is_some_and(|value| !value.as_f64().is_some_and(fits))
     }
 
-    /// The entries of `permissions` that are text.
+    /// The entries of the permissions claim that are text.
     pub fn permissions(&self) -> Vec<&str> {
-        let entries = self.claims["permissions"].as_array();
+        let entries = self.claims[self.permissions_claim.as_str()].as_array();
         entries
             .map(|entries| entries.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default()
@@ -148,16 +173,18 @@ impl UnverifiedToken {
         warnings
     }
 
+    /// Whether the permissions claim is there and is no array, which the server ignores.
+    pub fn malformed_permissions(&self) -> bool {
+        let value = self.claims.get(self.permissions_claim.as_str());
+        value.is_some_and(|value| !value.is_array() && !value.is_null())
+    }
+
     fn lint_permissions(&self, namespace: Option<&str>) -> Vec<String> {
-        match &self.claims["permissions"] {
-            Value::Array(_) => {}
-            Value::Null => {}
-            _ => {
-                return vec![
-                    "`permissions` is not an array: the server ignores it, and refuses every call"
-                        .to_owned(),
-                ];
-            }
+        if self.malformed_permissions() {
+            return vec![format!(
+                "`{}` is not an array: the server ignores it, and refuses every call",
+                self.permissions_claim
+            )];
         }
         let mut warnings = Vec::new();
         let mut known = Vec::new();
@@ -254,10 +281,7 @@ mod tests {
             (serde_json::json!({"exp": 1e300}), "`exp` cannot be read"),
             (serde_json::json!({"exp": null}), "`exp` cannot be read"),
         ] {
-            let token = UnverifiedToken {
-                header: serde_json::json!({}),
-                claims,
-            };
+            let token = UnverifiedToken::of_parts(serde_json::json!({}), claims);
             let found = token.lifetime(at(1000)).to_string();
             assert!(found.starts_with(words), "{words}: {found}");
         }
@@ -265,22 +289,39 @@ mod tests {
 
     #[test]
     fn permissions_that_are_no_array_are_named() {
-        let token = UnverifiedToken {
-            header: serde_json::json!({"alg": "HS256"}),
-            claims: serde_json::json!({"permissions": "default:write"}),
-        };
+        let token = UnverifiedToken::of_parts(
+            serde_json::json!({"alg": "HS256"}),
+            serde_json::json!({"permissions": "default:write"}),
+        );
         let warnings = token.lint(None).join("\n");
         for words in ["HS256", "no `kid`", "no `sub`", "not an array"] {
             assert!(warnings.contains(words), "{words}: {warnings}");
         }
     }
 
+    #[test]
+    fn permissions_are_read_from_the_claim_that_the_server_reads() {
+        let token = UnverifiedToken::of_parts(
+            serde_json::json!({"alg": "ES256", "kid": "k"}),
+            serde_json::json!({"sub": "s", "roles": ["default:write"]}),
+        );
+        assert!(token.permissions().is_empty());
+        let warnings = token.lint(Some("default"));
+        assert!(warnings[0].contains("no permissions"), "{warnings:?}");
+
+        let token = token.with_permissions_claim("roles".parse().unwrap());
+        assert_eq!(token.permissions(), ["default:write"]);
+        assert_eq!(token.lint(Some("default")), [""; 0]);
+    }
+
     /// Milliseconds, by mistake: the year 50000, which `humantime` panics on.
     #[test]
     fn times_beyond_the_calendar_are_its_end() {
-        let token = |exp: f64| UnverifiedToken {
-            header: serde_json::json!({}),
-            claims: serde_json::json!({"exp": exp, "nbf": -exp}),
+        let token = |exp: f64| {
+            UnverifiedToken::of_parts(
+                serde_json::json!({}),
+                serde_json::json!({"exp": exp, "nbf": -exp}),
+            )
         };
         for exp in [1.8e12, 9e18] {
             let at = token(exp).expires_at().unwrap();

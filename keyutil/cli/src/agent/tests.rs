@@ -14,6 +14,7 @@ const LIFETIME: Duration = Duration::from_secs(300);
 fn template() -> ClaimsTemplate {
     ClaimsTemplate {
         subject: "worker".into(),
+        permissions_claim: Default::default(),
         audience: None,
         permissions: vec![Permission::write("default")],
         lifetime: LIFETIME,

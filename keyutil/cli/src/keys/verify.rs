@@ -170,6 +170,7 @@ mod tests {
     fn mint(key: &SigningKey, at: SystemTime, audience: Option<&str>) -> String {
         let template = ClaimsTemplate {
             subject: "worker".into(),
+            permissions_claim: Default::default(),
             audience: audience.map(str::to_owned),
             permissions: vec![Permission::write("default")],
             lifetime: Duration::from_secs(300),

@@ -1,10 +1,5 @@
 //! The worker as a person starts it who has no server: what it says, and in which form.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::{
     net::TcpListener,
     process::{Command, Output},
