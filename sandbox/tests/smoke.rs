@@ -127,7 +127,7 @@ async fn nobody_polls_and_that_is_why_it_takes_too_long() {
         assert_eq!(output.status.code(), Some(82), "{args:?}: {said}");
         assert_eq!(support::stdout(&output), "");
         for words in [
-            "nobody polls the task queue `hello`",
+            "nobody polls the task queue `sandbox`",
             "hint: start a worker",
         ] {
             assert!(said.contains(words), "{args:?}: no {words} in {said}");
@@ -179,7 +179,7 @@ async fn a_check_starts_nothing() {
     support::assert_success(&checked);
     assert_eq!(
         support::stdout(&checked),
-        "Check passed: workflows may be started in `default`, and somebody polls `hello`\n"
+        "Check passed: workflows may be started in `default`, and somebody polls `sandbox`\n"
     );
     let refused = support::starter(&stack, &["--check", "--permissions", "default:read"]).await;
     assert_eq!(
