@@ -131,7 +131,7 @@ async fn nobody_polls_and_that_is_why_it_takes_too_long() {
             _ => assert!(printed.starts_with("Workflow id: hello-"), "{printed}"),
         }
         for words in [
-            "nobody polls the task queue `hello`",
+            "nobody polls the task queue `sandbox`",
             "hint: start a worker",
         ] {
             assert!(said.contains(words), "{args:?}: no {words} in {said}");
@@ -183,7 +183,7 @@ async fn a_check_starts_nothing() {
     support::assert_success(&checked);
     assert_eq!(
         support::stdout(&checked),
-        "Check passed: the token permits to start workflows in `default`, and a worker polls `hello`\n"
+        "Check passed: the token permits to start workflows in `default`, and a worker polls `sandbox`\n"
     );
     let refused = support::starter(&stack, &["--check", "--permissions", "default:read"]).await;
     assert_eq!(
