@@ -1,4 +1,4 @@
-//! What every other module stands on: error chains, text, times, bounded reads, redaction.
+//! Foundations of all other modules: error chains, text, times, bounded reads, redaction.
 
 pub mod read;
 pub mod redact;
@@ -9,8 +9,8 @@ use std::error::Error;
 
 use serde_json::error::Category;
 
-/// The error and its sources, joined by `: `. A cause that its effect has quoted already is left
-/// out, because many libraries put the source into their own message.
+/// The error and its sources, joined by `: `. A source that the text already contains is omitted,
+/// because many libraries include the source in their own message.
 pub fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     for cause in causes(error).skip(1) {
@@ -26,15 +26,15 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
 pub fn causes<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    // Copied out of the reference, so that the source lives as long as the error does.
+    // Copying the reference gives the sources the lifetime of the error.
     std::iter::successors(Some(error), |error| {
         let error: &'a (dyn Error + 'static) = *error;
         error.source()
     })
 }
 
-/// JSON that is not what it must be. The library's own words repeat the value that is wrong, and
-/// in a document that was mixed up it may be a secret.
+/// An error in JSON, without values from the document. `serde_json` quotes the wrong value, which
+/// may be a secret.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct JsonError(String);
@@ -42,7 +42,7 @@ pub struct JsonError(String);
 impl From<serde_json::Error> for JsonError {
     fn from(error: serde_json::Error) -> Self {
         let text = error.to_string();
-        // The names of fields are ours.
+        // Field names are not secret.
         let named = ["missing field", "duplicate field"]
             .iter()
             .any(|words| text.starts_with(words));

@@ -1,15 +1,15 @@
-//! From settings to a Temporal client that stays authorized.
+//! Makes a Temporal client whose credentials rotate.
 //!
-//! A successful connect proves nothing, because the server answers `GetSystemInfo` without a
-//! token. So [`connect`] ends with a call that takes permission: `DescribeNamespace` of its own
-//! namespace.
+//! A successful TLS connection does not prove authorization, because the server answers
+//! `GetSystemInfo` without a token. [`connect`] therefore ends with a call that requires a
+//! permission: `DescribeNamespace` of its own namespace.
 //!
 //! | what | file |
 //! |---|---|
-//! | what calls are made with, and what a failed one means | `connect/session.rs` |
-//! | what a starter needs beyond a connection | `connect/check.rs` |
-//! | how a connection is doing | `connect/observer.rs` |
-//! | why there is none | `connect/error.rs` |
+//! | calls in one namespace, and the explanation of failures | `connect/session.rs` |
+//! | checks for permissions and pollers | `connect/check.rs` |
+//! | the status of a connection | `connect/observer.rs` |
+//! | errors and their hints | `connect/error.rs` |
 
 pub mod check;
 mod error;
@@ -46,7 +46,7 @@ pub use error::ConnectError;
 pub use observer::Observer;
 pub use session::{Session, explain_connection};
 
-/// A Temporal client whose credentials are followed for as long as it, or a clone of it, lives.
+/// A Temporal client whose credentials are reloaded as long as it, or a clone of its client, lives.
 pub struct Connection {
     sdk: temporalio_client::Connection,
     client: Client,
@@ -60,27 +60,27 @@ impl Connection {
         &self.client
     }
 
-    /// A client with options of its own over the same connection: another namespace, a data
-    /// converter, interceptors. Minted tokens must permit what it does: see
+    /// A client with other options over the same connection: another namespace, a data converter,
+    /// interceptors. For another namespace, minted tokens need a permission on it: see
     /// [`ClaimsArgs::permissions`](crate::settings::ClaimsArgs).
     ///
     /// # Errors
-    /// [`ConnectError::Sdk`], for options that the SDK refuses.
+    /// [`ConnectError::Sdk`], for options that the SDK rejects.
     pub fn client_with(&self, options: ClientOptions) -> Result<Client, ConnectError> {
         Client::new(self.sdk.clone(), options).map_err(|source| ConnectError::Sdk(Box::new(source)))
     }
 
-    /// What calls below the SDK are made with.
+    /// The session, for calls without the SDK.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// What shows how the connection and its credentials are doing, for as long as it is kept.
+    /// The observer of the connection. It may outlive the connection.
     pub fn observer(&self) -> &Observer {
         &self.observer
     }
 
-    /// How the connection and its credentials are doing now.
+    /// The status of the connection and its credentials.
     pub fn status(&self) -> crate::status::Status {
         self.observer.status()
     }
@@ -95,16 +95,17 @@ impl fmt::Debug for Connection {
 }
 
 /// Connects, and returns when the server has answered an authorized call in the namespace.
-/// `program` is the subject of minted tokens where the arguments name none.
+/// `program` is the default subject of minted tokens.
+///
+/// Attempts are repeated for up to `--connect-timeout` while the server is still starting.
 ///
 /// # Errors
-/// [`ConnectError`]. A server that is still starting is waited for, up to `--connect-timeout`;
-/// what waiting cannot cure ends it at once.
+/// [`ConnectError`]. Errors that a later attempt would repeat are returned at once.
 pub async fn connect(args: &ConnectArgs, program: &str) -> Result<Connection, ConnectError> {
     open(Settings::new(args, program)?)?.connect().await
 }
 
-/// A connection whose credentials are followed, before anything was sent on it.
+/// A connection that is not established yet. Its credential files are being reloaded.
 #[derive(Debug)]
 pub struct PendingConnection {
     session: Session,
@@ -114,11 +115,11 @@ pub struct PendingConnection {
     meter: Option<TemporalMeter>,
 }
 
-/// Prepares a connection. Nothing is dialled before the first call; the credential files are read
-/// again about once a second from now on. Needs a tokio runtime.
+/// Prepares a connection without dialling it, and starts to reload the credential files about once
+/// a second. Needs a tokio runtime.
 ///
 /// # Errors
-/// [`ConnectError::Address`], for a host that makes no URI.
+/// [`ConnectError::Address`], for a host that does not form a URI.
 pub fn open(settings: Settings) -> Result<PendingConnection, ConnectError> {
     for warning in &settings.warnings {
         warn!("{warning}");
@@ -143,24 +144,24 @@ pub fn open(settings: Settings) -> Result<PendingConnection, ConnectError> {
 }
 
 impl PendingConnection {
-    /// What calls are made with.
+    /// The session, for calls without the SDK.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// What shows how the connection is doing, from now on and for as long as it is kept.
+    /// The observer of the connection. It may outlive the connection.
     pub fn observer(&self) -> &Observer {
         &self.observer
     }
 
-    /// Has the SDK's client count its calls with this meter, or not at all.
+    /// Sets the meter of the SDK's client.
     #[must_use]
     pub fn metrics_meter(mut self, meter: Option<TemporalMeter>) -> Self {
         self.meter = meter;
         self
     }
 
-    /// Names this process to the server. The default is `pid@host`, as in the other SDKs.
+    /// Sets the identity of this process. The default is `pid@host`, as in the other SDKs.
     #[must_use]
     pub fn identity(mut self, identity: impl Into<String>) -> Self {
         self.identity = Some(identity.into());
@@ -185,17 +186,21 @@ impl PendingConnection {
 }
 
 impl PendingConnection {
-    /// Asks until the answer is yes, or one that waiting cannot change, or the time is up.
+    /// Repeats an authorized call until it succeeds, up to the connect timeout.
     ///
     /// # Errors
-    /// [`ConnectError`], with the reason of the last attempt.
+    /// [`ConnectError`] of the last attempt. Errors that a later attempt would repeat are returned
+    /// at once.
     pub async fn wait_until_authorized(&self) -> Result<(), ConnectError> {
         self.retry_until_ready(async || self.session.probe().await)
             .await
     }
 
-    /// Repeats an attempt until it succeeds, or fails in a way that waiting cannot cure, or the
-    /// time is up.
+    /// Repeats `attempt` until it succeeds, up to the connect timeout.
+    ///
+    /// # Errors
+    /// [`ConnectError`] of the last attempt. Errors that a later attempt would repeat are returned
+    /// at once.
     pub async fn retry_until_ready<T>(
         &self,
         attempt: impl AsyncFn() -> Result<T, ConnectError>,
@@ -214,7 +219,7 @@ impl PendingConnection {
         let mut announced = false;
         let mut first_missing = None;
         loop {
-            // Whoever dials gives up by itself when the time is up, and knows what it waited for.
+            // The connector has the same limit, and its error says which stage timed out.
             let limit = remaining().saturating_add(Duration::from_millis(250));
             let error = match tokio::time::timeout(limit, attempt()).await {
                 Ok(Ok(done)) => return Ok(done),
@@ -262,8 +267,8 @@ impl PendingConnection {
 }
 
 impl PendingConnection {
-    /// What `ConnectionOptions::service_override` takes, for a caller that makes the SDK's
-    /// connection itself. It follows the credentials for as long as it, or a clone of it, lives.
+    /// The value for `ConnectionOptions::service_override`, for a caller that makes the SDK's
+    /// connection itself. The credentials are reloaded as long as it, or a clone of it, lives.
     pub fn sdk_service(&self) -> CallbackBasedGrpcService {
         let session = self.session.clone();
         let explain = move |status: &Status, namespace: Option<&str>| {
@@ -283,23 +288,23 @@ impl PendingConnection {
         let Self {
             session, observer, ..
         } = self;
-        // The SDK needs a URL and dials none: every call goes to the service.
+        // The SDK requires a URL and does not dial it: every call goes to the service.
         let url = Url::parse(&format!("http://{}", session.target())).map_err(ConnectError::Url)?;
         let options = ConnectionOptions::new(url)
             .identity(self.identity.unwrap_or_else(identity))
             .service_override(service)
             .maybe_metrics_meter(self.meter)
-            // Refused by the SDK together with `service_override`.
+            // The SDK rejects it together with `service_override`.
             .dns_load_balancing(None)
             .retry_options(
-                // The SDK's own limits are 10 attempts and 10 s: less than a server's restart.
+                // The SDK's defaults are 10 attempts and 10 s: less than a restart of the server.
                 RetryOptions::builder()
                     .max_elapsed_time(Some(Duration::from_secs(60)))
                     .max_retries(0)
                     .build(),
             )
             .build();
-        // The SDK makes one call here, and does not retry it.
+        // The SDK makes one call here and does not retry it.
         let sdk = (|| temporalio_client::Connection::connect(options.clone()))
             .retry(ExponentialBuilder::default().with_max_times(5))
             .when(|error| {
@@ -322,10 +327,10 @@ impl PendingConnection {
     }
 }
 
-/// What a failed call of the SDK means for more calls than this one: the message for its status,
-/// and the diagnosis.
+/// Explains a failure that concerns more than this call of the SDK: the message for its status, and
+/// the diagnosis.
 fn explain(session: &Session, status: &Status, namespace: &str) -> Option<(String, Diagnosis)> {
-    // All that workers and starters do takes `write`.
+    // All calls of workers and starters require at most `write`.
     let known = session.explain_shared(status, namespace, Role::Write, TokenVerdict::Unknown);
     let error = known.or_else(|| {
         is_of_the_server(status).then(|| ConnectError::Call {
@@ -343,8 +348,8 @@ fn explain(session: &Session, status: &Status, namespace: &str) -> Option<(Strin
     Some((message, error.diagnosis()))
 }
 
-/// Whether the server, or a proxy before it, says that it is not well. Other answers concern the
-/// one call that got them.
+/// Whether the server, or a proxy in front of it, reports a problem of its own. Other answers
+/// concern only the call.
 fn is_of_the_server(status: &Status) -> bool {
     let unwell = matches!(
         status.code(),
@@ -353,7 +358,7 @@ fn is_of_the_server(status: &Status) -> bool {
     unwell && status.source().is_none()
 }
 
-/// `pid@host`, as the other SDKs have it: what people look for in the Web UI.
+/// `pid@host`, the format of the other SDKs, for the Web UI.
 fn identity() -> String {
     let host = gethostname::gethostname();
     format!("{}@{}", std::process::id(), host.to_string_lossy())

@@ -1,12 +1,12 @@
-//! What this process presents and trusts, always current.
+//! The credentials of this process, reloaded when their files change.
 //!
 //! | what | file |
 //! |---|---|
 //! | the last good value of one or more files | `reload.rs` |
-//! | client certificate chain and key, as a pair | `identity.rs` |
-//! | what the server's certificate is verified with | `trust_bundle.rs` |
-//! | the token: what may be sent | `token.rs` |
-//! | where it comes from: minted here, or read from a file, or fixed | `source.rs` |
+//! | the client certificate chain and its key | `identity.rs` |
+//! | the CAs that verify the server | `trust_bundle.rs` |
+//! | a token that can be sent | `token.rs` |
+//! | the source of tokens: minted, read from a file, or fixed | `source.rs` |
 
 pub mod identity;
 

@@ -1,8 +1,8 @@
-//! Why the server refused a call.
+//! Explains why the server refused a call.
 //!
-//! Every refusal reads `PERMISSION_DENIED: Request unauthorized.`, whatever its cause, so the
-//! explanation has to come from this side: from what the token says, and from what is known of
-//! the server.
+//! Every refusal reads `PERMISSION_DENIED: Request unauthorized.`, whatever its cause. The
+//! explanation is therefore derived on the client's side, from the content of the token and from
+//! what is known about the server.
 
 use std::time::SystemTime;
 
@@ -12,18 +12,18 @@ use crate::{
     token::{Lifetime, Permission, PermissionsClaim, Role, UnverifiedToken, permission},
 };
 
-/// A call that was refused, and what is known of both sides.
+/// A refused call, and what is known about the token and the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal<'a> {
-    /// The token that the call bore.
+    /// The `authorization` header of the call.
     pub token: Sent<'a>,
     /// The namespace of the call.
     pub namespace: &'a str,
-    /// What the call takes, by `common/api/metadata.go` of the server.
+    /// The role that the call requires, by `common/api/metadata.go` of the server.
     pub needed: Role,
-    /// What the key set that the server reads says of the token.
+    /// The result of verifying the token with the server's key set.
     pub key_set: KeySetCheck<'a>,
-    /// Whether the key was put there so lately that the server may not have fetched it.
+    /// Whether the key was published so recently that the server may not have fetched it.
     pub key_is_new: bool,
     /// The audience that the server expects, if it is known.
     pub audience: Option<&'a str>,
@@ -31,43 +31,43 @@ pub struct Refusal<'a> {
     pub verdict: TokenVerdict,
 }
 
-/// Whether the server accepts a token, whatever the token permits.
+/// Whether the server accepts a token, independent of its permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TokenVerdict {
-    /// The server answers a call with the token that takes no permission.
+    /// The server answers a call that requires no permission.
     Accepted,
     /// The server refuses such a call with the token, and answers it without a token.
     Rejected,
-    /// The two cannot be told apart.
+    /// It was not tested, or the test was inconclusive.
     #[default]
     Unknown,
 }
 
-/// What the key set that the server reads says of a token.
+/// The result of verifying a token with the server's key set.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum KeySetCheck<'a> {
-    /// The key set is not at hand.
+    /// The key set is not known.
     #[default]
     Unknown,
-    /// A key of it verifies the token.
+    /// A key in the set verifies the token.
     Verifies,
-    /// No key of it does.
+    /// No key in the set verifies the token.
     Refuses(&'a Diagnosis),
 }
 
-/// What a call had in its `authorization` header.
+/// The content of the `authorization` header of a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Sent<'a> {
-    /// No header at all.
+    /// The call had no such header.
     Nothing,
-    /// Something that cannot be read from outside.
+    /// A token that is not a JWT.
     Opaque,
-    /// A token.
+    /// A JWT.
     Token(&'a UnverifiedToken),
 }
 
 impl<'a> Sent<'a> {
-    /// What is sent with this token: its content, where it is a JWT.
+    /// The header for this token, and its content if it is a JWT.
     pub fn of(token: Option<Option<&'a UnverifiedToken>>) -> Self {
         match token {
             None => Self::Nothing,
@@ -77,12 +77,12 @@ impl<'a> Sent<'a> {
     }
 }
 
-/// What explains a refusal.
+/// The explanation of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explanation {
-    /// Each of these alone is enough.
+    /// Each of these causes alone explains the refusal.
     Certain(Vec<Diagnosis>),
-    /// The token looks right, so it must be one of these, the likeliest first.
+    /// The token looks correct. The cause is one of these, the most likely first.
     Possible(Vec<Diagnosis>),
 }
 
@@ -102,21 +102,21 @@ impl Explanation {
         }
     }
 
-    /// The step of the first cause: of the likeliest.
+    /// The step of the first cause.
     pub fn step(&self) -> Step {
         self.causes()
             .first()
             .map_or(Step::Permission, |cause| cause.step)
     }
 
-    /// For the exit code.
+    /// The class of the first cause.
     pub fn class(&self) -> Class {
         self.causes()
             .first()
             .map_or(Class::Permission, |cause| cause.class)
     }
 
-    /// What to do: about what is certain, or to make certain which it is.
+    /// The hint of the first cause. For possible causes it also says how to tell them apart.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Certain(causes) => causes.iter().find_map(|cause| cause.hint.clone()),
@@ -131,13 +131,13 @@ impl Explanation {
     }
 }
 
-/// `common/authorization/interceptor.go` of the server, and what it calls.
+/// The messages are those of `common/authorization/interceptor.go` of the server and what it calls.
 const LOG: &str = "the server's log says which it is, in the field `error` of `Authorization \
                    error`: `key not found`, `verification error`, `audience mismatch`, `Token is \
                    expired` or `Token is not valid yet`";
 
 impl Refusal<'_> {
-    /// The causes that can be seen from this side at `now`, in sentences.
+    /// The causes of the refusal that can be seen from the client's side at `now`.
     pub fn explain(&self, now: SystemTime) -> Explanation {
         let token = match self.token {
             Sent::Nothing => {
@@ -218,7 +218,7 @@ impl Refusal<'_> {
         vec![of_token(words, hint)]
     }
 
-    /// What the server does not even read.
+    /// Defects for which the server rejects the token before it reads the claims.
     fn form(&self, token: &UnverifiedToken) -> Vec<Diagnosis> {
         let mut causes = Vec::new();
         if !matches!(token.header["alg"].as_str(), Some("ES256" | "RS256")) {
@@ -363,7 +363,7 @@ impl Refusal<'_> {
             suspects.push((Step::Token, Some(hint), words));
         }
         if self.key_set_is_known() && !self.key_is_new {
-            // A key that is in its place, and has been for long, is the less likely cause.
+            // A key that has been published for a long time is the less likely cause.
             suspects.reverse();
         }
         suspects.extend(clocks(token, now).map(|words| (Step::Clock, None, words)));
@@ -377,7 +377,7 @@ impl Refusal<'_> {
     }
 }
 
-/// A token that is good, and permits the call as far as can be seen.
+/// The cause that is left when the token is accepted and seems to grant the permission.
 fn otherwise() -> Diagnosis {
     Diagnosis {
         step: Step::Permission,
@@ -393,7 +393,7 @@ fn otherwise() -> Diagnosis {
     }
 }
 
-/// Why permissions are worth less than they seem.
+/// Notes on permissions that have less effect than they seem to have.
 fn notes(token: &UnverifiedToken, namespace: &str) -> Vec<String> {
     let entries = token.permissions();
     if entries.is_empty() {
@@ -419,7 +419,7 @@ fn notes(token: &UnverifiedToken, namespace: &str) -> Vec<String> {
     }
 }
 
-/// What the server's clock would have to show. To the second, so that a person can compare.
+/// The possible cause that a clock is wrong, with times to compare.
 fn clocks(token: &UnverifiedToken, now: SystemTime) -> Option<String> {
     let until = token.expires_at()?;
     let valid = match token.valid_from() {

@@ -1,5 +1,7 @@
-//! From flags to something that can be dialled: every mistake is found before any socket is
-//! opened, and all of them are reported at once.
+//! The settings of a connection, checked before a socket is opened.
+//!
+//! [`ConnectArgs`] holds the settings as flags, variables or fields. [`Settings::new`] checks them,
+//! loads the files, and reports all errors at once.
 
 mod args;
 mod errors;
@@ -28,49 +30,49 @@ use crate::{
 pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, non_empty, non_empty_text};
 pub use errors::{Names, SettingsErrors};
 
-/// A token's life where none is asked for.
+/// The default of `--token-lifetime`.
 pub const DEFAULT_TOKEN_LIFETIME: Duration = Duration::from_secs(300);
 
-/// A connection that can be dialled: everything is parsed, and every file has been read once.
+/// Checked settings: everything is parsed, and every file has been read once.
 #[derive(Debug)]
 pub struct Settings {
-    /// Where to, and under what protection.
+    /// The server and the TLS credentials.
     pub connector: Connector,
-    /// The namespace to work in.
+    /// The namespace of the calls.
     pub namespace: String,
-    /// Where tokens come from, if any are sent.
+    /// The source of the tokens, if tokens are sent.
     pub token: Option<TokenSource>,
-    /// How messages are compressed, if they are.
+    /// The compression of messages.
     pub compression: Option<CompressionEncoding>,
-    /// How long to wait for a server that is still starting.
+    /// The time limit for connecting to a server that is still starting.
     pub connect_timeout: Duration,
-    /// What is allowed but probably not meant, in sentences.
+    /// Settings that are valid but probably unintended, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// The settings as far as they are usable, and every mistake in them.
+/// The settings as far as they are usable, and the errors in the rest.
 #[derive(Debug)]
 pub struct Checked {
-    /// Where to connect, if all of it is usable.
+    /// The connector, if the address and the TLS settings are usable.
     pub connector: Option<Connector>,
-    /// Where the address is usable, and what it is to be protected with is not.
+    /// A connector without TLS, if the address is usable.
     pub bare: Option<Connector>,
-    /// Where tokens come from.
+    /// The source of the tokens.
     pub token: Option<TokenSource>,
-    /// How messages are compressed.
+    /// The compression of messages.
     pub compression: Option<CompressionEncoding>,
-    /// What is allowed but probably not meant.
+    /// Settings that are valid but probably unintended.
     pub warnings: Vec<String>,
-    /// Every mistake.
+    /// The errors.
     pub problems: SettingsErrors,
 }
 
 impl Settings {
-    /// Checks the arguments, and loads the files that they name. `program` is the subject of
-    /// minted tokens where none is given.
+    /// Checks the arguments and loads the files that they name. `program` is the default subject
+    /// of minted tokens.
     ///
     /// # Errors
-    /// [`SettingsErrors`], with every mistake there is.
+    /// [`SettingsErrors`], with all errors.
     pub fn new(args: &ConnectArgs, program: &str) -> Result<Self, SettingsErrors> {
         let Checked {
             connector,
@@ -94,18 +96,18 @@ impl Settings {
         })
     }
 
-    /// The same, as far as it goes.
+    /// Checks the arguments, and returns the usable part together with the errors.
     pub fn check(args: &ConnectArgs, program: &str) -> Checked {
         let mut problems = SettingsErrors::naming(args.names);
         let address = problems.note(Address::parse(&args.address));
         let namespace = args.namespace.trim();
         if namespace.is_empty() {
-            problems.add("`--namespace` is empty: name the namespace to work in");
+            problems.add("`--namespace` is empty");
         }
         let (token, mut warnings) = token_source(&args.token, namespace, program, &mut problems);
         let security = security(args, address.as_ref(), &mut problems);
         if args.connect_timeout.is_zero() {
-            problems.add("`--connect-timeout` is zero: give the server some time, as in `30s`");
+            problems.add("`--connect-timeout` is zero: set a duration such as `30s`");
         }
         warnings.extend(security.as_ref().and_then(unfit_identity));
         let connector = |security| {
@@ -131,7 +133,7 @@ impl Settings {
         }
     }
 
-    /// The files to look at while the connection is in use.
+    /// The credentials whose files are reloaded while the connection is in use.
     pub fn watched(&self) -> Vec<Box<dyn Refresh>> {
         let mut watched: Vec<Box<dyn Refresh>> = Vec::new();
         if let Security::Tls {
@@ -170,7 +172,7 @@ fn security(
     let asked = match (args.tls, address.and_then(|address| address.tls)) {
         (Some(flag), Some(scheme)) if flag != scheme => {
             problems.add(format!(
-                "`--tls={flag}` contradicts the scheme of `--address`: leave one of them out"
+                "`--tls={flag}` contradicts the scheme of `--address`: remove one of them"
             ));
             Some(flag)
         }
@@ -187,16 +189,27 @@ fn security(
         .filter(|(_, set)| *set)
         .map(|(name, _)| format!("`{name}`"))
         .collect();
+    let switched_off_by = match args.tls {
+        Some(_) => "`--tls=false`",
+        None => "the scheme `http://` of `--address`",
+    };
     if asked == Some(false) && !set.is_empty() {
         problems.add(format!(
-            "TLS is switched off, and {} would have no effect: leave out one or the other",
+            "{switched_off_by} switches TLS off, and {} would have no effect: remove one of them",
             set.join(", ")
         ));
     }
 
     let identity = match (certificate, key) {
         (Some(certificate), Some(key)) => {
-            problems.note_error(Identity::follow(certificate.clone(), key.clone()))
+            let files = [
+                (
+                    "`--tls-cert-path` (TEMPORAL_TLS_CLIENT_CERT_PATH)",
+                    &**certificate,
+                ),
+                ("`--tls-key-path` (TEMPORAL_TLS_CLIENT_KEY_PATH)", &**key),
+            ];
+            problems.note_loaded(&files, Identity::follow(certificate.clone(), key.clone()))
         }
         (Some(_), None) => {
             problems.add("`--tls-cert-path` is set and `--tls-key-path` is not: a client certificate needs both");
@@ -214,12 +227,18 @@ fn security(
         })),
         None => None,
     };
-    let followed = authority.map(|bundle| problems.note_error(TrustBundle::follow(bundle.clone())));
+    let followed = authority.map(|bundle| {
+        let files = [(
+            "`--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH)",
+            &**bundle,
+        )];
+        problems.note_loaded(&files, TrustBundle::follow(bundle.clone()))
+    });
 
     if asked == Some(false) || (asked.is_none() && set.is_empty() && !tokens) {
         if tokens && address.is_some_and(|address| !address.looks_like_loopback()) {
             problems.add(format!(
-                "a token would travel in plaintext to another machine: take away what switches TLS off, or connect to this machine: `{}`",
+                "{switched_off_by} switches TLS off, and the token would travel in plaintext to another machine, `{}`: use TLS, or connect to this machine",
                 args.address
             ));
         }
@@ -238,7 +257,8 @@ fn security(
     })
 }
 
-/// Go's TLS, which the server uses, refuses such a certificate; a proxy in between may not.
+/// A warning and not an error: Go's TLS, which the server uses, rejects such a certificate, but a
+/// proxy in front of the server may accept it.
 fn unfit_identity(security: &Security) -> Option<String> {
     let Security::Tls {
         identity: Some(identity),
@@ -251,19 +271,19 @@ fn unfit_identity(security: &Security) -> Option<String> {
     let leaf = identity.leaf();
     (!leaf.permits_client()).then(|| {
         format!(
-            "the client certificate with serial {} is not for TLS clients: its extended key usage \
-             lacks `clientAuth`, and the server will refuse it",
+            "the client certificate with serial {} is not valid for TLS clients: its extended key \
+             usage lacks `clientAuth`, and the server will reject it",
             leaf.serial
         )
     })
 }
 
-/// `--address`.
+/// A parsed `--address`.
 #[derive(Debug, PartialEq, Eq)]
 struct Address {
     host: String,
     port: u16,
-    /// What the scheme says of TLS, if there is one.
+    /// Whether to use TLS, by the scheme.
     tls: Option<bool>,
 }
 
@@ -272,7 +292,7 @@ impl Address {
         let text = text.trim();
         let refused = |reason: &str| {
             Err(format!(
-                "`--address` must be `host:port`, as in `localhost:7233`, and {reason}: `{}`",
+                "`--address` must be `host:port`, for example `localhost:7233`, but {reason}: `{}`",
                 without_user(text)
             ))
         };
@@ -283,17 +303,17 @@ impl Address {
             None => (None, text),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        // The last colon may be one of the address.
+        // In an IPv6 address without a port, the last colon is part of the address.
         let Some((host, port)) = rest.rsplit_once(':').filter(|_| !rest.ends_with(']')) else {
             return refused("the port is missing");
         };
         let host = match (host.strip_prefix('['), host.contains(':')) {
             (Some(bracketed), _) => match bracketed.strip_suffix(']') {
                 Some(inside) if inside.parse::<std::net::Ipv6Addr>().is_ok() => inside,
-                _ => return refused("there is no IPv6 address in the brackets"),
+                _ => return refused("the brackets do not contain an IPv6 address"),
             },
             (None, true) => {
-                return refused("an IPv6 address is put in brackets, as in `[::1]:7233`");
+                return refused("an IPv6 address needs brackets, for example `[::1]:7233`");
             }
             (None, false) => host,
         };
@@ -301,9 +321,9 @@ impl Address {
             return refused("the host is neither a name nor an IP address");
         }
         match port.parse() {
-            // Rust takes a sign for part of a number.
-            _ if port.starts_with('+') => refused("the port is no number from 1 to 65535"),
-            Ok(0) | Err(_) => refused("the port is no number from 1 to 65535"),
+            // `u16::from_str` accepts a sign.
+            _ if port.starts_with('+') => refused("the port is not a number from 1 to 65535"),
+            Ok(0) | Err(_) => refused("the port is not a number from 1 to 65535"),
             Ok(port) => Ok(Self {
                 host: host.to_owned(),
                 port,
@@ -312,7 +332,7 @@ impl Address {
         }
     }
 
-    /// By its name alone; what the name resolves to is checked again when it is dialled.
+    /// Judges by the name alone. The connector checks the resolved address again.
     fn looks_like_loopback(&self) -> bool {
         match self.host.parse::<std::net::IpAddr>() {
             Ok(address) => address.is_loopback(),
@@ -325,7 +345,7 @@ impl Address {
 }
 
 impl TokenArgs {
-    /// The token sources that are given, by the names of their flags.
+    /// The token sources that are set, by flag and variable.
     pub fn sources(&self) -> impl Iterator<Item = &'static str> {
         let api_key = self
             .api_key
@@ -356,7 +376,7 @@ fn token_source(
     let sources: Vec<_> = args.sources().collect();
     if sources.len() > 1 {
         problems.add(format!(
-            "there is more than one source of tokens: {}: keep one of them",
+            "more than one token source is set: {}: remove all but one",
             sources.join(" and ")
         ));
     }
@@ -364,19 +384,22 @@ fn token_source(
     if signing_key.is_none() {
         for flag in args.claims.non_empty() {
             problems.add(format!(
-                "{flag} shapes tokens that are minted here, and there is no `--signing-key` to mint them with: leave it out, or unset the variable"
+                "{flag} applies to minted tokens, and `--signing-key` is not set: remove it, or unset the variable"
             ));
         }
     }
     if let Some(path) = signing_key {
         let template = args.claims.template(namespace, program, problems);
         let warnings = permission::lint(&template.permissions, Some(namespace));
-        let source = problems.note_error(TokenSource::minted(path.clone(), template));
+        let files = [("`--signing-key` (KEYUTIL_SIGNING_KEY_PATH)", &**path)];
+        let loaded = TokenSource::minted(path.clone(), template);
+        let source = problems.note_loaded(&files, loaded);
         return (source, warnings);
     }
     let source = if let Some(path) = non_empty(&args.token_file) {
         let claim = args.claims.permissions_claim(problems);
-        problems.note_error(TokenSource::file(path.clone(), claim))
+        let files = [("`--token-file` (KEYUTIL_TOKEN_FILE)", &**path)];
+        problems.note_loaded(&files, TokenSource::file(path.clone(), claim))
     } else if sources.is_empty() {
         None
     } else {
@@ -410,13 +433,13 @@ impl Diagnose for UnusableApiKey {
             step: Step::Token,
             class: Class::Token,
             cause: chain(self),
-            hint: Some("`keyutil token mint` makes a new one".to_owned()),
+            hint: Some("mint a new one with `keyutil token mint`".to_owned()),
         }
     }
 }
 
 impl ClaimsArgs {
-    /// The flags that are given, by name.
+    /// The settings of minted tokens that are set, by flag and variable.
     fn non_empty(&self) -> impl Iterator<Item = &'static str> {
         [
             (
@@ -440,7 +463,7 @@ impl ClaimsArgs {
         .filter_map(|(name, non_empty)| non_empty.then_some(name))
     }
 
-    /// The claim that holds the permissions, of minted tokens and of those that are read.
+    /// The name of the claim that holds the permissions. An error goes to `problems`.
     pub fn permissions_claim(&self, problems: &mut SettingsErrors) -> PermissionsClaim {
         let parsed = non_empty_text(&self.permissions_claim).map(str::parse);
         let parsed = parsed.transpose().map_err(|error: ReservedClaim| {
@@ -449,7 +472,7 @@ impl ClaimsArgs {
         problems.note(parsed).flatten().unwrap_or_default()
     }
 
-    /// What minted tokens say. Mistakes go to `problems`, with something harmless in their place.
+    /// The claims of minted tokens. Errors go to `problems`, and a default takes their place.
     pub fn template(
         &self,
         namespace: &str,

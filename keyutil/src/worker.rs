@@ -1,6 +1,6 @@
-//! Runs workers until they are told to stop, and then stops them in order.
+//! Runs workers until shutdown, with limits from flags and with the SDK's metrics.
 //!
-//! The cargo feature `worker`, which is on by default, brings in the SDK's core.
+//! The cargo feature `worker`, which is on by default, adds a dependency on the SDK's core.
 
 use std::{
     future::Future,
@@ -30,60 +30,60 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The limits of a worker, as flags and variables. A limit that is not set keeps the value that
-/// the program's [`WorkerOptions`] have.
+/// The limits of a worker, as flags and variables. A limit that is not set keeps the value in the
+/// program's [`WorkerOptions`].
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Worker limits")]
 pub struct WorkerArgs {
-    /// Workflow tasks that run at a time, at least 2 [default: 100]
+    /// Maximum number of concurrent workflow tasks, at least 2 [default: 100]
     #[arg(long, env = "WORKER_MAX_CONCURRENT_WORKFLOW_TASKS", value_name = "NUMBER", value_parser = at_least::<2>)]
     pub max_concurrent_workflow_tasks: Option<usize>,
 
-    /// Activities that run at a time [default: 100]
+    /// Maximum number of concurrent activities [default: 100]
     #[arg(long, env = "WORKER_MAX_CONCURRENT_ACTIVITIES", value_name = "NUMBER", value_parser = at_least::<1>)]
     pub max_concurrent_activities: Option<usize>,
 
-    /// Local activities that run at a time [default: 100]
+    /// Maximum number of concurrent local activities [default: 100]
     #[arg(long, env = "WORKER_MAX_CONCURRENT_LOCAL_ACTIVITIES", value_name = "NUMBER", value_parser = at_least::<1>)]
     pub max_concurrent_local_activities: Option<usize>,
 
-    /// Workflows kept in memory between their tasks; 0 replays each task from the start of the
-    /// history [default: 1000]
+    /// Maximum number of workflows kept in memory; with 0 each task replays the whole history
+    /// [default: 1000]
     #[arg(long, env = "WORKER_MAX_CACHED_WORKFLOWS", value_name = "NUMBER")]
     pub max_cached_workflows: Option<usize>,
 
-    /// Concurrent polls for workflow tasks, at least 2, or `auto` [default: 5, or `auto` where the
-    /// server asks for it]
+    /// Number of concurrent polls for workflow tasks, at least 2, or `auto` [default: 5, or `auto`
+    /// if the namespace enables it]
     #[arg(long, env = "WORKER_WORKFLOW_TASK_POLLERS", value_name = "NUMBER|auto", value_parser = pollers::<2>)]
     pub workflow_task_pollers: Option<Pollers>,
 
-    /// Concurrent polls for activities, or `auto` [default: 5, or `auto` where the server asks for
-    /// it]
+    /// Number of concurrent polls for activity tasks, or `auto` [default: 5, or `auto` if the
+    /// namespace enables it]
     #[arg(long, env = "WORKER_ACTIVITY_TASK_POLLERS", value_name = "NUMBER|auto", value_parser = pollers::<1>)]
     pub activity_task_pollers: Option<Pollers>,
 
-    /// Activities that this worker starts per second [default: no limit]
+    /// Maximum number of activities that this worker starts per second [default: unlimited]
     #[arg(long, env = "WORKER_MAX_ACTIVITIES_PER_SECOND", value_name = "RATE", value_parser = rate)]
     pub max_activities_per_second: Option<f64>,
 
-    /// Activities that the server dispatches per second to all workers of the task queue; the last
-    /// worker that polls sets it [default: no limit]
+    /// Maximum number of activities that the server dispatches per second to the task queue; the
+    /// last worker to poll sets it [default: unlimited]
     #[arg(long, env = "WORKER_MAX_TASK_QUEUE_ACTIVITIES_PER_SECOND", value_name = "RATE", value_parser = rate)]
     pub max_task_queue_activities_per_second: Option<f64>,
 }
 
-/// How many polls for tasks are open at a time.
+/// The number of concurrent polls for tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pollers {
-    /// This many.
+    /// A fixed maximum.
     Fixed(usize),
-    /// As many as the server's feedback suggests.
+    /// Scaled by the SDK from the server's feedback.
     Auto,
 }
 
 impl WorkerArgs {
-    /// The options with these limits. A limit of concurrent tasks replaces a resource-based tuner
-    /// by the SDK's default, which has a fixed number of slots.
+    /// Applies the limits to `options`. A limit on concurrent tasks replaces a resource-based tuner
+    /// with the SDK's default of fixed slots.
     #[must_use]
     pub fn apply(&self, mut options: WorkerOptions) -> WorkerOptions {
         let limits = [
@@ -130,7 +130,7 @@ impl From<Pollers> for PollerBehavior {
     fn from(pollers: Pollers) -> Self {
         match pollers {
             Pollers::Fixed(number) => Self::SimpleMaximum(number),
-            // The numbers with which the SDK scales by itself where the namespace supports it:
+            // The numbers with which the SDK scales if the namespace enables it:
             // `resolve_effective_behavior` in `worker/mod.rs` of temporalio-sdk-core 0.10.
             Pollers::Auto => Self::Autoscaling(
                 AutoscalingOptions::builder()
@@ -143,8 +143,8 @@ impl From<Pollers> for PollerBehavior {
     }
 }
 
-// The SDK refuses one workflow task or one poller while it caches workflows: the sticky and the
-// normal task queue need one each (`WorkerConfig::build` in temporalio-sdk-core 0.10).
+// While it caches workflows, the SDK refuses a single workflow task slot or poller: the sticky and
+// the normal task queue need one each (`WorkerConfig::build` in temporalio-sdk-core 0.10).
 fn at_least<const MINIMUM: usize>(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number >= MINIMUM => Ok(number),
@@ -161,7 +161,7 @@ fn pollers<const MINIMUM: usize>(text: &str) -> Result<Pollers, String> {
     }
 }
 
-/// The server takes zero for "no limit", and the SDK refuses it and subnormal numbers.
+/// The server treats zero as "no limit", and the SDK refuses zero and subnormal numbers.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if rate.is_normal() && rate.is_sign_positive() => Ok(rate),
@@ -169,13 +169,13 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// How workers run.
+/// Options of [`run`].
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// How long running activities and workflow tasks have after the signal to stop. The default is
-    /// 10 s.
+    /// The time that running activities and workflow tasks have to finish after the shutdown
+    /// signal. The default is 10 s.
     pub shutdown_grace: Duration,
-    /// What the SDK counts with: [`SdkMetrics::meter`], or nothing.
+    /// The meter of the SDK, for example [`SdkMetrics::meter`].
     pub meter: Option<Arc<dyn CoreMeter>>,
 }
 
@@ -188,16 +188,18 @@ impl Default for RunOptions {
     }
 }
 
-/// How long activities have to react to cancellation after the grace has run out.
+/// The time that activities have to react to cancellation after the grace period.
 const CANCELLATION_GRACE: Duration = Duration::from_secs(2);
 
-/// Runs workers until `shutdown` is done and the work in hand is finished. Each polls the task queue
-/// of its options in the namespace of its client; clients of one
+/// Runs workers until `shutdown` completes, then stops them in order.
+///
+/// Each worker polls the task queue of its options in the namespace of its client. Clients of one
 /// [`Connection`](crate::Connection) share its connection. When one worker ends, the others are
-/// stopped, too. Without any worker it returns at once.
+/// stopped too. With no workers it returns at once.
 ///
 /// # Errors
-/// [`RunError`]: a worker could not start or had to give up, or the grace ran out.
+/// [`RunError`], if a worker cannot start or gives up, or if the grace period ends before the
+/// worker has stopped.
 pub async fn run(
     workers: impl IntoIterator<Item = (Client, WorkerOptions)>,
     options: RunOptions,
@@ -239,7 +241,7 @@ pub async fn run(
     }
     let ended = tokio::time::timeout(grace.saturating_add(CANCELLATION_GRACE), running).await;
     let task_queue = task_queues.join(", ");
-    // Why the first one failed is told even where another one has not stopped in time.
+    // The failure of the first worker is more important than a second one that has not stopped.
     first_failure()?;
     match ended {
         Ok(_) => {
@@ -262,22 +264,22 @@ fn runtime(meter: Option<Arc<dyn CoreMeter>>) -> Result<Runtime, RunError> {
     Runtime::from_current_tokio(options).map_err(RunError::Runtime)
 }
 
-/// Why a worker ended otherwise than in order.
+/// The reason why a worker did not end in order.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The SDK refused the runtime options.
+    /// The SDK rejected the runtime options.
     #[error("the Temporal SDK refuses its options: {0}")]
     Options(String),
     /// The SDK's runtime could not be created.
     #[error("failed to set up the Temporal SDK")]
     Runtime(#[source] RuntimeError),
-    /// The options contradict each other.
+    /// The SDK rejected the worker options.
     #[error("failed to create the worker")]
     Create(#[source] WorkerCreateError),
-    /// Polling was refused for too long, or something inside broke.
+    /// Polls were refused for too long, or the SDK failed.
     #[error("the worker had to give up")]
     Run(#[source] WorkerRunError),
-    /// Something did not finish in time.
+    /// Tasks were still running at the end of the grace period.
     #[error(
         "the grace of {} ran out before the worker had stopped: work was in hand, or the server did not answer; what was in hand goes to another worker when it times out",
         humantime::format_duration(*grace)
@@ -288,9 +290,8 @@ pub enum RunError {
     },
 }
 
-/// What the SDK counts, and where that can be read. The SDK offers it at a listener of its own
-/// alone, which is open to this machine, for the health endpoint to read. It ends when this is
-/// dropped.
+/// The SDK's metrics. The SDK exports them only at a listener, which is bound to the loopback
+/// address for the health endpoint to read. Dropping this value closes the listener.
 #[derive(Debug)]
 pub struct SdkMetrics {
     meter: Arc<dyn CoreMeter>,
@@ -299,21 +300,21 @@ pub struct SdkMetrics {
     listening: AbortHandle,
 }
 
-/// There is no listener for the SDK's metrics.
+/// The listener for the SDK's metrics could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to set up the metrics of the Temporal SDK")]
 pub struct MetricsError(#[source] Box<dyn std::error::Error + Send + Sync>);
 
 impl SdkMetrics {
-    /// Starts to count. Needs a tokio runtime.
+    /// Starts the exporter. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`MetricsError`], when this machine has no port left.
+    /// [`MetricsError`], if there is no free port.
     pub fn start() -> Result<Self, MetricsError> {
         let options = PrometheusExporterOptions::builder()
             .socket_addr(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-            // Names and units as the SDK has them: the dashboards of temporalio/dashboards ask for
-            // those.
+            // Names and units are the SDK's defaults: the dashboards of temporalio/dashboards use
+            // them.
             .build();
         let failed = |error: anyhow::Error| MetricsError(error.into_boxed_dyn_error());
         let started = start_prometheus_metric_exporter(options).map_err(failed)?;
@@ -329,17 +330,17 @@ impl SdkMetrics {
         })
     }
 
-    /// What the SDK's worker counts with.
+    /// The meter for the SDK's workers.
     pub fn meter(&self) -> Arc<dyn CoreMeter> {
         self.meter.clone()
     }
 
-    /// What the SDK's client counts with: the same, under the names that the SDK gives to it.
+    /// The meter for the SDK's client. Its metrics have the names that the SDK gives them.
     pub fn client_meter(&self) -> Option<TemporalMeter> {
         self.client_meter.clone()
     }
 
-    /// Where `/metrics` is.
+    /// The address of the exporter's `/metrics`.
     pub fn address(&self) -> SocketAddr {
         self.address
     }

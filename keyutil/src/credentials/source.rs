@@ -1,4 +1,4 @@
-//! Where the token comes from: minted here, read from a file, or fixed.
+//! The source of tokens: minted in this process, read from a file, or fixed.
 
 use std::{
     fmt,
@@ -25,22 +25,22 @@ use crate::{
     token::{ClaimsTemplate, PermissionsClaim, SigningKey, claims::renew_at},
 };
 
-/// Where tokens come from. Clones share one cache.
+/// The source of tokens. Clones share one cache.
 #[derive(Clone, Debug)]
 pub enum TokenSource {
     /// Minted in this process.
     Minted(Arc<Minter>),
-    /// Read from a file that someone else renews.
+    /// Read from a file that another process renews.
     File(Reloading<Token>),
-    /// Given once.
+    /// A fixed token.
     Fixed(Token),
 }
 
 impl TokenSource {
-    /// Mints with the key of this file, and follows the file.
+    /// Mints tokens with the key in this file, which is reloaded.
     ///
     /// # Errors
-    /// [`LoadError`], for a file that is missing or holds no usable key.
+    /// [`LoadError`], if the file is missing or contains no usable key.
     pub fn minted(signing_key: PathBuf, template: ClaimsTemplate) -> Result<Self, LoadError> {
         let key = Reloading::load(vec![signing_key], |contents| {
             Ok(SigningKey::from_pem(&contents[0])?)
@@ -48,10 +48,10 @@ impl TokenSource {
         Ok(Self::Minted(Arc::new(Minter::new(key, template))))
     }
 
-    /// Reads this file, and follows it.
+    /// Reads the token from this file, which is reloaded.
     ///
     /// # Errors
-    /// [`LoadError`], for a file that is missing or holds no usable token.
+    /// [`LoadError`], if the file is missing or contains no usable token.
     pub fn file(path: PathBuf, permissions_claim: PermissionsClaim) -> Result<Self, LoadError> {
         Reloading::load(vec![path], move |contents| {
             let token = Token::parse_file(&contents[0], SystemTime::now())?;
@@ -63,7 +63,7 @@ impl TokenSource {
     /// The token for a call that is made at `now`. Never an expired one.
     ///
     /// # Errors
-    /// [`TokenError`] says why there is none, and what to do.
+    /// [`TokenError`], if there is no valid token.
     pub fn token(&self, now: SystemTime) -> Result<Token, TokenError> {
         match self {
             Self::Minted(minter) => minter.token(now),
@@ -81,7 +81,7 @@ impl TokenSource {
         }
     }
 
-    /// The token that a call made now would bear, for whoever explains a refusal.
+    /// The current token, even if it has expired.
     pub fn current(&self) -> Option<Token> {
         match self {
             Self::Minted(minter) => minter.current(),
@@ -90,11 +90,11 @@ impl TokenSource {
         }
     }
 
-    /// Adds the token, and the key that signs it, to the status of the credentials.
+    /// Adds the token and the key that signs it to the status.
     pub fn add_status(&self, status: &mut CredentialsStatus) {
         match self {
             Self::Minted(minter) => {
-                // That a token is minted again is no reload.
+                // A new minted token does not count as a reload.
                 let minted = CredentialStatus::fixed("minted in this process");
                 status.token = Some(match self.current() {
                     None => minted,
@@ -119,7 +119,7 @@ impl TokenSource {
 }
 
 impl fmt::Display for TokenSource {
-    /// Where tokens come from.
+    /// Displays where the tokens come from.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = |files: &[PathBuf]| {
             let path = files.first().map(|path| path.display().to_string());
@@ -135,13 +135,13 @@ impl fmt::Display for TokenSource {
     }
 }
 
-/// Mints tokens, and keeps the last one for as long as it is fresh.
+/// Mints tokens, and keeps the last one until it is due for renewal.
 #[derive(Debug)]
 pub struct Minter {
     key: Reloading<SigningKey>,
     template: ClaimsTemplate,
     cache: ArcSwapOption<Minted>,
-    /// Held by the one caller that mints. The others go on with what there is.
+    /// Held by the caller that mints. Other callers use the cached token.
     minting: Mutex<()>,
     minted: AtomicU64,
     failures: AtomicU64,
@@ -158,8 +158,9 @@ struct Minted {
 }
 
 impl Minted {
-    /// By the wall clock, because a monotonic one stands still while a laptop sleeps; and a clock
-    /// that was set back makes a token from the future, which the server would refuse.
+    /// Judged by the wall clock, because a monotonic clock stands still while a laptop sleeps.
+    /// After the clock was set back, the cached token would be from the future, and the server
+    /// would reject it.
     fn fresh(&self, now: SystemTime, key: &Arc<SigningKey>) -> bool {
         now < self.renew_at
             && now + TOLERATED_STEP_BACK > self.minted_at
@@ -171,12 +172,12 @@ impl Minted {
     }
 }
 
-/// How far the clock may be set back before the cached token is minted again: less than tokens
-/// are dated back, so that it is valid all along.
+/// How far the clock may be set back before a new token is minted. Less than
+/// [`BACKDATED`](crate::token::claims::BACKDATED), so the token stays valid.
 const TOLERATED_STEP_BACK: Duration = Duration::from_secs(30);
 
 impl Minter {
-    /// Mints with this key what the template says.
+    /// Mints tokens with this key and these claims.
     pub fn new(key: Reloading<SigningKey>, template: ClaimsTemplate) -> Self {
         Self {
             key,
@@ -189,12 +190,12 @@ impl Minter {
         }
     }
 
-    /// The key that signs, for whoever watches its file.
+    /// The key that signs, for the file watcher.
     pub fn key(&self) -> &Reloading<SigningKey> {
         &self.key
     }
 
-    /// What its tokens say.
+    /// The claims of the tokens.
     pub fn template(&self) -> &ClaimsTemplate {
         &self.template
     }
@@ -208,7 +209,7 @@ impl Minter {
         self.renew(now)
     }
 
-    /// The token in use, if any was minted yet.
+    /// The token in use, if one was minted.
     fn current(&self) -> Option<Token> {
         self.cache
             .load()
@@ -216,12 +217,12 @@ impl Minter {
             .map(|minted| minted.token.clone())
     }
 
-    /// When the token in use was minted, if any was yet.
+    /// The time at which the token in use was minted.
     pub fn minted_at(&self) -> Option<SystemTime> {
         self.cache.load().as_ref().map(|minted| minted.minted_at)
     }
 
-    /// How minting has gone.
+    /// The number of minted tokens and of failures.
     pub fn status(&self) -> MintingStatus {
         MintingStatus {
             minted: self.minted.load(Ordering::Relaxed),
@@ -240,7 +241,7 @@ impl Minter {
                 {
                     return Ok(minted.token.clone());
                 }
-                // Nothing to go on with: wait for the other one's token.
+                // No usable token: wait until the other caller has minted one.
                 self.minting.lock()
             }
         };
@@ -443,7 +444,7 @@ mod tests {
         assert!(error.to_string().contains("not text"), "{error}");
     }
 
-    /// A message that names the file would print the token, or the key.
+    /// A message with the path would print the token or the key.
     #[test]
     fn what_stands_where_a_name_should_is_not_repeated() {
         let token = raw_token(SystemTime::now());
@@ -465,7 +466,7 @@ mod tests {
         }
     }
 
-    /// Such a token is good, and panicked where it was logged.
+    /// Regression test: such a token is valid, and logging its expiry panicked.
     #[test]
     fn a_newer_token_that_expires_in_milliseconds_is_taken() {
         let folder = tempfile::tempdir().unwrap();
@@ -487,7 +488,7 @@ mod tests {
         let now = SystemTime::now();
         let fixed = TokenSource::Fixed(Token::parse(&raw_token(now), now).unwrap());
         assert!(fixed.token(now).is_ok());
-        // Nor one that would expire on its way to the server.
+        // Nor a token that would expire in transit.
         for late in [LIFETIME, LIFETIME - Duration::from_millis(500)] {
             let error = fixed.token(now + late).unwrap_err().to_string();
             assert!(error.contains("never renewed"), "{error}");

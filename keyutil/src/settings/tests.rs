@@ -123,21 +123,21 @@ fn addresses_that_cannot_be_dialled() {
         ("", "the port is missing"),
         ("localhost", "the port is missing"),
         ("https://temporal.example", "the port is missing"),
-        ("localhost:", "no number from 1 to 65535"),
-        ("localhost:0", "no number from 1 to 65535"),
-        ("localhost:+7233", "no number from 1 to 65535"),
-        ("localhost:65536", "no number from 1 to 65535"),
-        ("localhost:seven", "no number from 1 to 65535"),
-        ("localhost:7233/path", "no number from 1 to 65535"),
+        ("localhost:", "not a number from 1 to 65535"),
+        ("localhost:0", "not a number from 1 to 65535"),
+        ("localhost:+7233", "not a number from 1 to 65535"),
+        ("localhost:65536", "not a number from 1 to 65535"),
+        ("localhost:seven", "not a number from 1 to 65535"),
+        ("localhost:7233/path", "not a number from 1 to 65535"),
         (":7233", "neither a name nor an IP address"),
         ("two words:7233", "neither a name nor an IP address"),
         ("user@host:7233", "neither a name nor an IP address"),
         ("http://:7233", "neither a name nor an IP address"),
-        ("::1:7233", "put in brackets"),
+        ("::1:7233", "needs brackets"),
         ("[::1]", "the port is missing"),
-        ("[::1:7233", "no IPv6 address in the brackets"),
-        ("[localhost]:7233", "no IPv6 address in the brackets"),
-        ("[127.0.0.1]:7233", "no IPv6 address in the brackets"),
+        ("[::1:7233", "do not contain an IPv6 address"),
+        ("[localhost]:7233", "do not contain an IPv6 address"),
+        ("[127.0.0.1]:7233", "do not contain an IPv6 address"),
         ("grpc://localhost:7233", "the only schemes are"),
     ] {
         let refused = Address::parse(text).unwrap_err();
@@ -330,14 +330,15 @@ fn what_contradicts_itself_or_is_incomplete_is_refused() {
                 args.tls = Some(false);
                 args.tls_ca_path = Some(world.file("ca.crt"));
             },
-            "`--tls-ca-path` would have no effect",
+            "`--tls=false` switches TLS off, and `--tls-ca-path` would have no effect",
         ),
         (
             |args, _| {
                 args.address = "http://localhost:7233".into();
                 args.tls_server_name = Some("temporal".into());
             },
-            "`--tls-server-name` would have no effect",
+            "the scheme `http://` of `--address` switches TLS off, and `--tls-server-name` would have \
+             no effect",
         ),
         (
             |args, _| args.tls_server_name = Some("a b".into()),
@@ -352,14 +353,14 @@ fn what_contradicts_itself_or_is_incomplete_is_refused() {
         ),
         (
             |args, _| args.token.claims.permissions = Some("default:write".into()),
-            "`--permissions` (KEYUTIL_PERMISSIONS) shapes tokens that are minted here",
+            "`--permissions` (KEYUTIL_PERMISSIONS) applies to minted tokens",
         ),
         (
             |args, _| {
                 args.token.api_key = Some("key".into());
                 args.token.claims.token_lifetime = Some(Duration::from_secs(60));
             },
-            "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) shapes tokens that are minted here",
+            "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) applies to minted tokens",
         ),
         (
             |args, _| args.token.api_key = Some("two words".into()),
@@ -397,16 +398,20 @@ fn all_mistakes_are_reported_at_once() {
 
     let refused = Settings::new(&args, "test").unwrap_err().to_string();
 
-    assert!(refused.starts_with("there are 9 mistakes"), "{refused}");
+    assert!(
+        refused.starts_with("the settings have 9 errors"),
+        "{refused}"
+    );
     assert_eq!(refused.matches("\n  - ").count(), 9, "{refused}");
     for words in [
         "the port is missing",
         "`--namespace` is empty",
-        "more than one source of tokens",
+        "more than one token source",
         "`default:wirte` is not a permission",
         "`--token-lifetime` must be between 2s and 24h: `1s`",
-        "missing.pem",
-        "missing.crt",
+        "`--signing-key` (KEYUTIL_SIGNING_KEY_PATH): failed to read",
+        "`--tls-cert-path` (TEMPORAL_TLS_CLIENT_CERT_PATH): failed to read",
+        "`--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH): failed to read",
         "missing-ca.crt",
         "`--connect-timeout` is zero",
     ] {
@@ -470,6 +475,12 @@ fn settings_that_were_made_in_code_are_named_by_their_fields() {
         told.contains("`tls_cert_path` is set and `tls_key_path` is not"),
         "{told}"
     );
+    let args = ConnectArgs {
+        tls_ca_path: Some(world.file("missing.crt")),
+        ..ConnectArgs::default()
+    };
+    let told = Settings::new(&args, "test").unwrap_err().to_string();
+    assert!(told.starts_with("`tls_ca_path`: failed to read"), "{told}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! What a token says, and for how long it says it.
+//! The claims of a minted token, and the time at which to renew it.
 //!
 //! The server checks `exp`, `iat` and `nbf` in whole seconds and without leeway (golang-jwt 4.5,
-//! `map_claims.go`), so `iat` and `nbf` are dated back by [`BACKDATED`].
+//! `map_claims.go`). `iat` and `nbf` are therefore back-dated by [`BACKDATED`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,30 +9,30 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use super::{Permission, permission::PermissionsClaim};
 
-/// How far `iat` and `nbf` lie before the moment of minting: the clock of this machine may be
-/// ahead of the server's by that much.
+/// How far `iat` and `nbf` are before the time of minting. The clock of this machine may be ahead
+/// of the server's by that much.
 pub const BACKDATED: Duration = Duration::from_secs(60);
 
-/// The shortest token life that leaves time to renew: `exp` is cut to whole seconds.
+/// The shortest token lifetime that leaves time to renew: `exp` is truncated to whole seconds.
 pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
 
-/// The longest token life that is accepted. A token cannot be revoked, only outlived.
+/// The longest accepted token lifetime. A token cannot be revoked.
 pub const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The claims of RFC 7519 that the server looks at, and `permissions`.
+/// The claims of RFC 7519 that the server checks, and the permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// Who bears the token. The server refuses a token without it.
+    /// The subject. The server rejects a token without it.
     pub sub: String,
-    /// Issued at, in seconds since 1970.
+    /// The time of issue, in seconds since 1970.
     pub iat: u64,
-    /// Not valid before, in seconds since 1970.
+    /// The start of validity, in seconds since 1970.
     pub nbf: u64,
-    /// Expires at, in seconds since 1970.
+    /// The end of validity, in seconds since 1970.
     pub exp: u64,
-    /// For whom the token is meant; checked when the server has an audience configured.
+    /// The audience, which the server checks if it is configured with one.
     pub aud: Option<String>,
-    /// What the bearer may do: an array of `<namespace>:<role>`.
+    /// The permissions: an array of `<namespace>:<role>`.
     pub permissions: Vec<Permission>,
     /// The name of the claim that holds `permissions`.
     pub permissions_claim: PermissionsClaim,
@@ -53,18 +53,18 @@ impl Serialize for Claims {
     }
 }
 
-/// Everything about a token that stays the same when it is minted again.
+/// The claims that stay the same when a token is minted again.
 #[derive(Clone, Debug)]
 pub struct ClaimsTemplate {
     /// `sub`.
     pub subject: String,
-    /// `aud`, when the server expects one.
+    /// `aud`, if the server expects one.
     pub audience: Option<String>,
-    /// What the bearer may do.
+    /// The permissions.
     pub permissions: Vec<Permission>,
     /// The name of the claim that holds `permissions`.
     pub permissions_claim: PermissionsClaim,
-    /// From minting to `exp`.
+    /// The time from minting to `exp`.
     pub lifetime: Duration,
 }
 
@@ -84,16 +84,16 @@ impl ClaimsTemplate {
     }
 }
 
-/// When to renew something that is valid until `expires_at`: at two thirds of the life that is
-/// left, so that a failed attempt leaves a third of it to try again.
+/// The time at which to renew something that is valid until `expires_at`: after two thirds of the
+/// remaining time. A failed attempt leaves a third for retries.
 ///
-/// What has expired already is due now.
+/// Something expired is due now.
 pub fn renew_at(now: SystemTime, expires_at: SystemTime) -> SystemTime {
     let left = expires_at.duration_since(now).unwrap_or_default();
     now + left * 2 / 3
 }
 
-/// Seconds since 1970, cut; 0 for anything before.
+/// Whole seconds since 1970; 0 for earlier times.
 pub fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .unwrap_or_default()

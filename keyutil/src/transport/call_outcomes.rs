@@ -1,4 +1,8 @@
-//! What has become of the calls, counted without a lock on the path of those that go well.
+//! The outcomes of the SDK's calls: counters, and a log of the failures that last.
+//!
+//! A successful call takes no lock. The SDK retries failed calls, and a refused poll for a while,
+//! so one cause makes many failures. The log reports a cause when it begins, at growing intervals
+//! while it lasts, and when it ends.
 
 use std::{
     collections::BTreeMap,
@@ -19,60 +23,60 @@ use crate::{
     status::{CallsStatus, Outcomes, RefusalStatus},
 };
 
-/// What has become of the calls so far. One that the caller gives up on is not counted.
+/// The outcomes of all calls so far. A call that the caller abandons is not counted.
 #[derive(Debug, Default)]
 pub struct CallOutcomes {
     begun: AtomicU64,
     polls: Counts,
     others: Counts,
-    /// Whether there are failures to be cleared, so that a call which goes well takes no lock.
+    /// Whether a failure is ongoing. If not, a successful call takes no lock.
     failing: AtomicBool,
     failures: Mutex<Failures>,
 }
 
-/// Calls of one kind.
+/// Counters for one kind of call.
 #[derive(Debug, Default)]
 struct Counts {
-    /// By the number of their gRPC code.
+    /// Indexed by gRPC code.
     by_code: [AtomicU64; CODES],
     /// In microseconds since 1970; 0 is never.
     last_success: AtomicU64,
 }
 
-/// The long polls for tasks. Not `PollWorkflowExecutionUpdate`, which waits for something that was
-/// started.
+/// The long polls for tasks. `PollWorkflowExecutionUpdate` is not one of them: it waits for an
+/// update that a client has started.
 const POLLS: [&str; 3] = [
     "PollWorkflowTaskQueue",
     "PollActivityTaskQueue",
     "PollNexusTaskQueue",
 ];
 
-/// From `Ok`, 0, to `Unauthenticated`, 16.
+/// The gRPC codes, from `Ok`, 0, to `Unauthenticated`, 16.
 const CODES: usize = 17;
 
-/// Far longer than a refusal takes.
+/// A poll that is open for longer was not refused: a refusal comes at once.
 const AUTHORIZED_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 struct Failures {
     log: FailureLog,
     refusals: RefusalStatus,
-    /// How many calls had begun when the last one failed.
+    /// The number of calls that had begun when the last one failed.
     begun: u64,
 }
 
-/// A call under way.
+/// A call in progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     number: u64,
-    /// Of which kind, if it is a poll for tasks.
+    /// The index in `POLLS`, for a poll.
     poll: Option<usize>,
-    /// The server answers it without looking for permissions.
+    /// Whether the server answers it without a permission.
     open: bool,
 }
 
 impl CallOutcomes {
-    /// A call of this method begins.
+    /// Registers a call of this method.
     pub(super) fn begin(&self, rpc: &str) -> Call {
         Call {
             number: self.begun.fetch_add(1, Ordering::Relaxed) + 1,
@@ -81,9 +85,9 @@ impl CallOutcomes {
         }
     }
 
-    /// Waits for the answer to a call. A refusal comes at once, and the answer to a poll after a
-    /// minute where there is nothing to do: a poll that is still open after a while was let in,
-    /// unless it waits for a connection, which has failed before: `connected` says so.
+    /// Waits for the answer to a call. A refusal comes at once, and an idle poll is answered after
+    /// a minute. A poll that is still open after [`AUTHORIZED_AFTER`] was therefore accepted,
+    /// unless it waits for a connection, which `connected` tells.
     pub(super) async fn watch<F: Future>(
         &self,
         call: Call,
@@ -114,7 +118,8 @@ impl CallOutcomes {
         }
     }
 
-    /// The diagnosis is of what keeps more calls than this one from going well.
+    /// Counts a failure. The `diagnosis`, if there is one, is of a cause that affects other calls
+    /// too.
     pub(super) fn failed(&self, call: Call, status: &Status, diagnosis: Option<Diagnosis>) {
         self.counts(call).count(status.code());
         if let Some(diagnosis) = diagnosis {
@@ -122,8 +127,8 @@ impl CallOutcomes {
         }
     }
 
-    /// A call that had begun before the last failure proves nothing: a long poll that was let in
-    /// with the token before goes on for a minute.
+    /// A call that began before the last failure proves nothing: a long poll that was accepted with
+    /// an earlier token stays open for a minute.
     #[cold]
     fn accepted(&self, call: Call) {
         let mut failures = self.failures.lock();
@@ -165,7 +170,7 @@ impl CallOutcomes {
         self.failing.store(true, Ordering::Release);
     }
 
-    /// What has become of them so far.
+    /// The counters, as plain values.
     pub fn status(&self) -> CallsStatus {
         CallsStatus {
             polls: self.polls.outcomes(),
@@ -174,7 +179,7 @@ impl CallOutcomes {
         }
     }
 
-    /// What keeps calls from going well at this time.
+    /// The cause of the failures that are ongoing.
     pub fn ongoing(&self) -> Option<Diagnosis> {
         let failures = self.failures.lock();
         failures.log.latest().cloned()
@@ -188,7 +193,7 @@ impl CallOutcomes {
     }
 }
 
-/// Whether the server has refused a call for what the caller may do, or for who it is.
+/// Whether the server has refused a call for lack of authentication or permission.
 pub fn is_refusal(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -224,43 +229,43 @@ fn micros(time: SystemTime) -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// From the first time that it is told to the second; twice as long after each.
+/// Pause between the first and the second log line about a cause, doubled after each line.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
-/// A cause that comes back sooner than this goes on where it was: it is not told at each relapse.
+/// A cause that returns sooner continues where it was, and is not logged at each return.
 const RELAPSE: Duration = Duration::from_secs(60);
 
-/// For how long the SDK repeats a poll that is refused; then its worker ends
-/// (`LONG_POLL_FATAL_GRACE` in `retry.rs` of temporalio-client 1.1).
+/// How long the SDK repeats a refused poll before its worker ends (`LONG_POLL_FATAL_GRACE` in
+/// `retry.rs` of temporalio-client 1.1).
 const SDK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The causes that stand, and those that are over.
+/// The causes that are ongoing, and those that have ended.
 #[derive(Debug, Default)]
 struct FailureLog {
     known: Vec<LoggedFailure>,
-    /// Since when polls of each kind are refused.
+    /// When polls of each kind began to be refused.
     refused_polls: [Option<SystemTime>; POLLS.len()],
 }
 
-/// A cause, known by its step and class.
+/// A cause, identified by its step and class.
 #[derive(Debug)]
 struct LoggedFailure {
     diagnosis: Diagnosis,
-    /// Whether it is that the server refuses calls.
+    /// Whether the server refuses the calls.
     refusal: bool,
     begun: Instant,
     noted: Instant,
     logged_at: Instant,
     pause: Duration,
     stands: bool,
-    /// Whether it was told since it was last said to be over.
+    /// Whether a line was logged since the cause last ended.
     announced: bool,
 }
 
 impl FailureLog {
-    /// A cause begins, or goes on. `refused` is of a call that the server has refused, `poll` the
-    /// kind of the poll that it was.
+    /// Records a failure. `refused` says whether the server refused the call, and `poll` the kind
+    /// of poll.
     fn note(&mut self, diagnosis: Diagnosis, refused: bool, poll: Option<usize>) {
         if let Some(since) = poll.and_then(|kind| self.refused_polls.get_mut(kind))
             && refused
@@ -303,13 +308,14 @@ impl FailureLog {
         }
     }
 
-    /// A call has gone well, so nothing stands any more; but refusals do, unless it `takes` a
-    /// permission that they were for.
+    /// Ends the causes after a successful call. Refusals continue unless the call `takes` a
+    /// permission.
     fn mark_succeeded(&mut self, takes: bool, poll: Option<usize>) {
         self.end(|ongoing| takes || !ongoing.refusal, poll.filter(|_| takes));
     }
 
-    /// A poll stays open: it was let in. Without a connection that says nothing of others.
+    /// Ends the refusals after a poll that was accepted. Other causes end only if it is
+    /// `connected`.
     fn mark_authorized(&mut self, poll: Option<usize>, connected: bool) {
         self.end(|ongoing| connected || ongoing.refusal, poll);
     }
@@ -328,18 +334,18 @@ impl FailureLog {
             }
         }
         if let Some(lasted) = over {
-            info!(lasted = whole_seconds(lasted), "calls go well again");
+            info!(lasted = whole_seconds(lasted), "calls recovered");
         }
     }
 
-    /// The one that was noted last of those that stand.
+    /// The ongoing cause that was recorded last.
     fn latest(&self) -> Option<&Diagnosis> {
         let standing = self.known.iter().filter(|ongoing| ongoing.stands);
         let latest = standing.max_by_key(|ongoing| ongoing.noted)?;
         Some(&latest.diagnosis)
     }
 
-    /// When the SDK will have had enough of the first kind of refused polls.
+    /// When the SDK will end the worker, if polls stay refused.
     fn worker_ends_at(&self) -> Option<SystemTime> {
         let first = self.refused_polls.iter().flatten().min()?;
         Some(*first + SDK_PATIENCE)
@@ -357,7 +363,7 @@ impl LoggedFailure {
             hint,
             lasted = lasted.map(whole_seconds),
             the_worker_ends_at = ends_at.filter(|_| self.refusal).map(rfc3339),
-            "calls fail"
+            "calls are failing"
         );
     }
 }
@@ -412,7 +418,7 @@ mod tests {
         let since = calls.status().refusals.refusing_since;
         assert!(since.is_some());
 
-        // Let in with the token before, and one that everybody may make.
+        // Accepted with an earlier token, and a call that requires no permission.
         calls.succeeded(long_poll);
         calls.succeeded(calls.begin("GetSystemInfo"));
         deny(&calls, POLL, "who?");
@@ -461,8 +467,8 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
     }
 
-    /// When the causes were told, in seconds from the beginning, each noted once a second, and
-    /// after every `relief`th second all is well once.
+    /// The seconds at which the causes are logged. Each is recorded once a second, and a call
+    /// succeeds after every `relief`th second.
     async fn logged_at(steps: &[Step], seconds: u64, relief: u64) -> Vec<u64> {
         let mut log = FailureLog::default();
         let begun = Instant::now();
@@ -536,7 +542,7 @@ mod tests {
         log.note(diagnosis(Step::Jwks), true, Some(1));
         let first = log.worker_ends_at();
         assert!(first > Some(SystemTime::now() + SDK_PATIENCE / 2));
-        // Another kind that goes well does not put it off, nor one that is refused later.
+        // Success or later refusal of another kind of poll does not delay it.
         log.mark_succeeded(true, Some(0));
         log.note(diagnosis(Step::Jwks), true, Some(2));
         assert_eq!(log.worker_ends_at(), first);

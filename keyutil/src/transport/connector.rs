@@ -1,4 +1,4 @@
-//! Name, TCP and TLS: one connection.
+//! Makes one connection: name resolution, TCP and TLS.
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -26,13 +26,13 @@ use crate::{
     transport::peer::{Secured, handshake},
 };
 
-/// For name, TCP and TLS together, at most.
+/// Limit for name resolution, TCP and TLS together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For each address of a name, so that one which swallows packets leaves time for the next.
+/// Limit for each address of a name: an address that drops packets leaves time for the next.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Where the server is, and how to speak to it.
+/// The address of the server, and how connections to it are secured.
 #[derive(Debug)]
 pub struct Connector {
     host: String,
@@ -43,7 +43,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Will connect to this host, a name or an address without brackets.
+    /// Makes a connector to this host: a name, or an IP address without brackets.
     pub fn new(host: impl Into<String>, port: u16, security: Security) -> Self {
         Self {
             host: host.into(),
@@ -54,7 +54,7 @@ impl Connector {
         }
     }
 
-    /// Gives up sooner than after 10 s, where `limit` is shorter.
+    /// Limits a connection attempt to `limit`, if that is shorter than 10 s.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = self.limit.min(limit);
@@ -70,23 +70,23 @@ impl Connector {
         }
     }
 
-    /// The host alone.
+    /// The host, without the port.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// What protects the connection.
+    /// How connections are secured.
     pub fn security(&self) -> &Security {
         &self.security
     }
 
-    /// What happened to the last connection.
+    /// The log of the connections.
     pub fn log(&self) -> &ConnectionLog {
         &self.log
     }
 
-    /// With a `result` it is a trial: whatever comes of it is said there, and a failure is not
-    /// one of the connection that calls are on.
+    /// Connects. With a `result` the attempt is a trial: `result` reports its outcome, and a
+    /// failure is not recorded as one of the connection in use.
     pub(super) async fn connect(
         &self,
         credentials: &TlsCredentials,
@@ -107,7 +107,7 @@ impl Connector {
                 debug!(
                     target = self.target(),
                     error = chain(&error),
-                    "connecting failed"
+                    "connection attempt failed"
                 );
                 match result {
                     Some(result) => result.refused(error.clone()),
@@ -134,7 +134,7 @@ impl Connector {
         }
     }
 
-    /// The limit for name, TCP and TLS together, from now on.
+    /// The deadline of an attempt that starts now.
     pub fn deadline(&self) -> Deadline {
         Deadline {
             at: Instant::now() + self.limit,
@@ -142,7 +142,7 @@ impl Connector {
         }
     }
 
-    /// What the name stands for.
+    /// Resolves the host.
     pub async fn resolve(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, ConnectorError> {
         let failed = |source| ConnectorError::Resolve {
             host: self.host.clone(),
@@ -157,7 +157,7 @@ impl Connector {
         Ok(addresses)
     }
 
-    /// A connection to the first of the addresses that takes one.
+    /// Connects to the first address that accepts.
     pub async fn tcp(
         &self,
         addresses: &[SocketAddr],
@@ -181,7 +181,7 @@ impl Connector {
                 .wait(ConnectStage::Tcp, connecting)
                 .await?
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            // Small frames, and a person who waits for each.
+            // gRPC frames are small, and a caller waits for each.
             let connected = connected.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp));
             match connected {
                 Ok(tcp) => return Ok(tcp),
@@ -196,7 +196,7 @@ impl Connector {
         Err(last)
     }
 
-    /// The handshake. With TLS 1.3 the server may refuse our certificate after it.
+    /// Performs the TLS handshake. With TLS 1.3 the server may reject the client certificate later.
     pub async fn tls(
         &self,
         tcp: TcpStream,
@@ -212,7 +212,7 @@ impl Connector {
             return Err(ConnectorError::PlaintextClosed);
         };
         let identity = credentials.identity.as_deref();
-        // They are of this same `Security`, and so have it.
+        // Credentials of the same `Security` always have a trust bundle.
         let trust = credentials.trust.clone();
         let trust = trust.unwrap_or_else(|| trust_source.current());
         let peer = Arc::new(PeerInfo::default());
@@ -233,7 +233,7 @@ impl Connector {
     }
 }
 
-/// The one limit for name, TCP and TLS.
+/// The deadline for name resolution, TCP and TLS together.
 #[derive(Clone, Copy)]
 pub struct Deadline {
     at: Instant,
@@ -254,8 +254,8 @@ impl Deadline {
     }
 }
 
-/// The config of one connection. Resumption is off: a resumed session would show the server the
-/// client certificate of the session before, and hide that it was replaced.
+/// The rustls config of one connection. Resumption is disabled: a resumed session would present the
+/// client certificate of the earlier session, and hide that it was replaced.
 fn client_config(
     identity: Option<&Identity>,
     trust: &TrustBundle,
@@ -269,7 +269,7 @@ fn client_config(
         .with_safe_default_protocol_versions()
         .expect("aws-lc-rs knows TLS 1.2 and 1.3");
     let mut config = builder
-        // It leaves the verifying to rustls.
+        // The verifier delegates to rustls.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(RecordingVerifier {
             verifier,
@@ -286,37 +286,37 @@ fn client_config(
 
 const HTTP2: &[u8] = b"h2";
 
-/// What protects the connection.
+/// How a connection is secured.
 #[derive(Clone, Debug)]
 pub enum Security {
-    /// Nothing. With `loopback_only` the connection is made to this machine alone, because tokens
-    /// travel on it.
+    /// Plaintext. With `loopback_only` the connector refuses other machines, because calls have
+    /// tokens.
     Plaintext {
-        /// Whether tokens travel on it.
+        /// Whether calls have tokens.
         loopback_only: bool,
     },
-    /// TLS, and mutual TLS where there is an identity.
+    /// TLS, or mutual TLS if there is an identity.
     Tls {
-        /// The name that the server's certificate must be for.
+        /// The name that the server's certificate must contain.
         server_name: ServerName<'static>,
-        /// What we present.
+        /// The client certificate.
         identity: Option<Reloading<Identity>>,
-        /// What we verify the server with.
+        /// The CAs that verify the server.
         trust: TrustSource,
     },
 }
 
-/// A bundle that is followed, or the machine's own CAs.
+/// The source of the trusted CAs.
 #[derive(Clone, Debug)]
 pub enum TrustSource {
-    /// A file of the user's.
+    /// A file, which is reloaded.
     File(Reloading<TrustBundle>),
-    /// The machine's.
+    /// The CAs of the operating system.
     System(Arc<TrustBundle>),
 }
 
 impl TrustSource {
-    /// What is trusted now.
+    /// The CAs that are trusted now.
     pub fn current(&self) -> Arc<TrustBundle> {
         match self {
             Self::File(trust) => trust.current(),
@@ -325,18 +325,17 @@ impl TrustSource {
     }
 }
 
-/// What one connection is made with: identity and trust as they were at one moment. In plaintext
-/// there is neither.
+/// The TLS credentials of one connection. In plaintext there are none.
 #[derive(Clone, Debug, Default)]
 pub struct TlsCredentials {
-    /// What we present.
+    /// The client certificate.
     pub identity: Option<Arc<Identity>>,
-    /// What we verify the server with.
+    /// The CAs that verify the server.
     pub trust: Option<Arc<TrustBundle>>,
 }
 
 impl TlsCredentials {
-    /// As the files have them now.
+    /// The current credentials.
     pub fn now(security: &Security) -> Self {
         match security {
             Security::Plaintext { .. } => Self::default(),
@@ -349,8 +348,8 @@ impl TlsCredentials {
         }
     }
 
-    /// One new and the other as it was: what is left to try where both are new and do not do. A bad
-    /// certificate must not keep a good CA bundle from use, nor the other way round.
+    /// The combinations with only one new credential, to try when both together were rejected. A
+    /// bad certificate must not prevent the use of a good CA bundle, or the reverse.
     pub(super) fn partial_updates(&self, new: &Self) -> Vec<Self> {
         let partial_updates = [
             Self {
@@ -377,7 +376,8 @@ impl TlsCredentials {
             && one(self.trust.as_ref(), other.trust.as_ref())
     }
 
-    /// Whether they still are. On the path of every call, so no reference is counted.
+    /// Whether the files still hold these credentials. On the path of every call: compares pointers
+    /// without counting a reference.
     pub(super) fn is_current(&self, security: &Security) -> bool {
         let Security::Tls {
             identity, trust, ..

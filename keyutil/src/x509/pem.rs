@@ -1,8 +1,8 @@
-//! PEM that somebody else wrote, and what is wrong with it in words.
+//! PEM files, and errors that say what a file contains instead.
 //!
-//! The parser's own errors quote the line that they stumble over, as a list of bytes. In a key
-//! file that lost its line ends, the line is the key. So nothing here holds a part of a file,
-//! except the labels of blocks that are known.
+//! The parser's own errors quote the line at which they fail, as a list of bytes. In a key file
+//! that lost its line ends, that line is the key. Nothing in this module therefore holds a part of
+//! a file, except the labels of known blocks.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ use crate::{
     x509::certificate::CertificateSummary,
 };
 
-/// Every certificate of a file, of which there is at least one.
+/// All certificates of a file, at least one.
 pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
     let text = without_byte_order_mark(text);
     let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
@@ -27,7 +27,7 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
     Ok(found)
 }
 
-/// The first private key of a file: PKCS#8, PKCS#1 or SEC1, without a passphrase.
+/// The first private key of a file: PKCS#8, PKCS#1 or SEC1, not encrypted.
 pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     let text = without_byte_order_mark(text);
     PrivateKeyDer::from_pem_slice(text).map_err(|error| {
@@ -39,42 +39,42 @@ pub fn private_key(text: &[u8]) -> Result<PrivateKeyDer<'static>, PemError> {
     })
 }
 
-/// How many private keys there are that can be read.
+/// The number of private keys that can be parsed.
 pub fn count_private_keys(text: &[u8]) -> usize {
     PrivateKeyDer::pem_slice_iter(without_byte_order_mark(text))
         .filter(Result::is_ok)
         .count()
 }
 
-/// What is wrong with a PEM file. Never holds a part of it.
+/// An error in a PEM file. Never contains a part of it.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
-    /// No block of the kind that was looked for.
+    /// The file has no block of the expected kind.
     #[error("{found}, and {expected} in PEM is needed{}", found.remedy(*expected))]
     NoBlock { expected: Expected, found: Detected },
-    /// A private key that takes a passphrase.
+    /// The private key is encrypted.
     #[error("the private key is encrypted")]
     Encrypted,
-    /// A block without an end.
+    /// A block has no end.
     #[error(
         "a block has no `-----END …-----` line of its own: the file may be cut short, or have lost its line ends"
     )]
     NoEnd,
-    /// A line that begins like a block and does not go on like one.
+    /// A `BEGIN` line is malformed.
     #[error("a `-----BEGIN …-----` line is malformed: the file may have lost its line ends")]
     Begin,
-    /// Something else than base64 in a block.
+    /// The content of a block is not base64.
     #[error("the text of a block is not base64")]
     Base64,
-    /// Something else.
+    /// Any other error.
     #[error("the file is malformed")]
     Other,
 }
 
 impl PemError {
     fn of(error: pem::Error, text: &[u8], expected: Expected) -> Self {
-        // A block that is broken is of no interest where it is of another kind.
+        // A malformed block of another kind does not matter.
         let named = matches!(Detected::of(text), Detected::Block(_));
         let elsewhere = named && !begins(text, expected);
         match error {
@@ -95,7 +95,7 @@ impl PemError {
     }
 }
 
-/// What a file should hold.
+/// The expected content of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
     /// At least one certificate.
@@ -113,16 +113,16 @@ impl fmt::Display for Expected {
     }
 }
 
-/// What a file holds, as far as it can be told without repeating any of it.
+/// The content of a file, as far as it can be told without repeating a part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Detected {
     /// Nothing, or white space.
     Nothing,
-    /// A PEM block with one of the usual labels.
+    /// A PEM block with a known label.
     Block(&'static str),
     /// A PEM block with another label.
     OtherBlock,
-    /// `-----BEGIN ` is there, and not at the start of a line.
+    /// A `-----BEGIN ` that is not at the start of a line.
     Indented,
     /// A certificate in DER.
     DerCertificate,
@@ -132,7 +132,7 @@ pub enum Detected {
     Der,
     /// PKCS#12: `.p12`, `.pfx`.
     Pkcs12,
-    /// Text of two bytes each, as PowerShell writes it.
+    /// UTF-16 text, as PowerShell writes it.
     Utf16,
     /// A token in the compact form of RFC 7515.
     Token,
@@ -143,7 +143,7 @@ pub enum Detected {
 }
 
 impl Detected {
-    /// Looks at a file.
+    /// Detects the content of a file.
     pub fn of(text: &[u8]) -> Self {
         let text = without_byte_order_mark(text);
         let trimmed = text.trim_ascii();
@@ -169,7 +169,7 @@ impl Detected {
         }
     }
 
-    /// How to make of it what is wanted, if that can be done.
+    /// A command that converts the content to the expected kind, if there is one.
     fn remedy(self, expected: Expected) -> &'static str {
         match (self, expected) {
             (Self::DerCertificate, Expected::Certificate) => {
@@ -227,8 +227,8 @@ impl fmt::Display for Detected {
     }
 }
 
-/// Labels that people meet. Others are not repeated: in a file that lost its line ends, all of the
-/// file stands where a label should.
+/// Known labels. Other labels are not repeated: in a file that lost its line ends, the whole file
+/// is in the place of a label.
 const LABELS: [&str; 20] = [
     "CERTIFICATE",
     "TRUSTED CERTIFICATE",
@@ -252,7 +252,7 @@ const LABELS: [&str; 20] = [
     "EC PARAMETERS",
 ];
 
-/// The first block, unless it is the parameters that may stand before a key.
+/// The first block, unless it contains the parameters that may precede a key.
 fn block(text: &[u8]) -> Option<Detected> {
     let mut blocks = blocks(text).peekable();
     let first = blocks.peek().copied();
@@ -272,7 +272,7 @@ fn blocks(text: &[u8]) -> impl Iterator<Item = Detected> {
     })
 }
 
-/// Whether a block of this kind begins somewhere.
+/// Whether the file has a block of this kind.
 fn begins(text: &[u8], expected: Expected) -> bool {
     let labels: &[&str] = match expected {
         Expected::Certificate => &["CERTIFICATE"],
@@ -281,7 +281,7 @@ fn begins(text: &[u8], expected: Expected) -> bool {
     blocks(text).any(|block| matches!(block, Detected::Block(label) if labels.contains(&label)))
 }
 
-/// PKCS#8; or the older form, which says so below its first line.
+/// PKCS#8, or the older form with a header below its first line.
 fn is_encrypted(text: &[u8]) -> bool {
     lines(text).any(|line| {
         line.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY")
@@ -293,7 +293,7 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| matches!(byte, b'\n' | b'\r'))
 }
 
-/// With its mark, or ASCII with a zero in every other place.
+/// With a byte order mark, or ASCII with a zero in every other byte.
 fn is_utf16(text: &[u8]) -> bool {
     let zeros = |offset: usize| {
         let pairs = text.chunks_exact(2).take(16);
@@ -302,13 +302,13 @@ fn is_utf16(text: &[u8]) -> bool {
     text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") || zeros(0) || zeros(1)
 }
 
-/// What is in one SEQUENCE, if that is all there is.
+/// The content of a SEQUENCE that spans all bytes.
 fn sequence(bytes: &[u8]) -> Option<&[u8]> {
     let [0x30, length, rest @ ..] = bytes else {
         return None;
     };
     let (body, length) = match length {
-        // Said at the end, as some PKCS#12 archives do.
+        // Indefinite length, as in some PKCS#12 archives.
         0x80 => (rest, rest.len()),
         ..0x80 => (rest, usize::from(*length)),
         0x81..=0x84 => {
@@ -322,7 +322,7 @@ fn sequence(bytes: &[u8]) -> Option<&[u8]> {
 }
 
 fn der(bytes: &[u8], body: &[u8]) -> Detected {
-    // The version of PKCS#12 is 3, and it is followed by a SEQUENCE.
+    // The version of PKCS#12 is 3, followed by a SEQUENCE.
     if body.starts_with(&[2, 1, 3, 0x30]) {
         Detected::Pkcs12
     } else if CertificateSummary::from_der(bytes).is_ok() {
@@ -340,23 +340,23 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
         .any(|window| window == needle)
 }
 
-/// A kind of private key, in words.
+/// The kind of a private key, for messages. Object identifiers are not secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyKind(&'static str);
 
 impl KeyKind {
-    /// RSA, with any padding but PSS.
+    /// RSA, except RSA-PSS.
     pub const RSA: Self = Self("RSA");
     /// The curve P-256.
     pub const P256: Self = Self("P-256");
 
-    /// The kind of this key.
+    /// Detects the kind of a key.
     pub fn of(key: &PrivateKeyDer<'_>) -> Self {
         let der = match key {
             PrivateKeyDer::Pkcs1(_) => return Self::RSA,
-            // The curve stands behind the key.
+            // The curve follows the key.
             PrivateKeyDer::Sec1(key) => key.secret_sec1_der(),
-            // The algorithm stands before the key.
+            // The algorithm precedes the key.
             PrivateKeyDer::Pkcs8(key) => {
                 let der = key.secret_pkcs8_der();
                 &der[..der.len().min(ALGORITHM_WITHIN)]
@@ -378,13 +378,13 @@ impl fmt::Display for KeyKind {
     }
 }
 
-/// Of the first bytes of PKCS#8: room for two identifiers.
+/// In the first bytes of PKCS#8: room for two identifiers.
 const ALGORITHM_WITHIN: usize = 48;
 
-/// The tag in DER.
+/// The DER tag.
 const OBJECT_IDENTIFIER: u8 = 6;
 
-/// The curves before the algorithm that has them.
+/// Curves first, then the algorithms that have them.
 const KINDS: [(&[u8], KeyKind); 14] = [
     (b"\x2a\x86\x48\xce\x3d\x03\x01\x07", KeyKind::P256),
     (b"\x2b\x81\x04\x00\x21", KeyKind("P-224")),

@@ -7,7 +7,6 @@ mod observed;
 pub mod process;
 mod program;
 pub mod rotation;
-pub mod signals;
 
 use std::{
     path::{Path, PathBuf},

@@ -167,3 +167,34 @@ async fn looking_goes_on_until_the_owner_lets_go() {
         tokio::task::yield_now().await;
     }
 }
+
+#[test]
+fn a_renewal_of_the_same_credential_is_no_news() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "1", "1");
+    let value = load(folder.path()).unwrap();
+    let logged = |a: &str| {
+        let log = folder.path().join("log");
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(Arc::new(fs::File::create(&log).unwrap()))
+            .with_ansi(false)
+            .finish();
+        write(folder.path(), a, a);
+        tracing::subscriber::with_default(subscriber, || {
+            value.refresh();
+            value.refresh();
+        });
+        fs::read_to_string(log).unwrap()
+    };
+    let renewed = logged("1\n");
+    assert!(renewed.contains("DEBUG"), "{renewed}");
+    assert!(!renewed.contains("replaced"), "{renewed}");
+    let replaced = logged("2");
+    assert!(replaced.contains("INFO"), "{replaced}");
+    assert!(replaced.contains(r#"before="1" now="2""#), "{replaced}");
+    assert!(logged("broken").contains("WARN"));
+    let recovered = logged("2\n");
+    assert!(recovered.contains("INFO"), "{recovered}");
+    assert!(!recovered.contains("before"), "{recovered}");
+}
