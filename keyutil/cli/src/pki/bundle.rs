@@ -151,7 +151,6 @@ pub enum FileError {
 
 impl FileError {
     /// Returns whether the file does not exist.
-    #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
