@@ -267,7 +267,7 @@ impl Minter {
                     Some(minted) if minted.usable(now) => {
                         warn!(
                             error = chain(&error),
-                            "minting failed: kept the token in use"
+                            "failed to mint a token: kept the one in use"
                         );
                         Ok(minted.token.clone())
                     }

@@ -34,14 +34,14 @@ fn each_cause_is_seen() {
         claims
     };
     for (header, claims, words) in [
-        (header.clone(), good.clone(), "the token looks right"),
+        (header.clone(), good.clone(), "the token looks correct"),
         (header.clone(), good.clone(), "does not know the key `k`"),
         (
             header.clone(),
             with("exp", json!(900)),
             "expired 1m 40s ago",
         ),
-        (header.clone(), with("nbf", json!(1100)), "not valid yet"),
+        (header.clone(), with("nbf", json!(1100)), "not valid for another"),
         (
             header.clone(),
             with("nbf", json!(900)),
@@ -56,7 +56,7 @@ fn each_cause_is_seen() {
         (
             header.clone(),
             with("permissions", json!(["other:write"])),
-            "takes `default:read`",
+            "requires `default:read`",
         ),
         (
             header.clone(),
@@ -96,31 +96,31 @@ fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
             &good,
             TokenVerdict::Accepted,
             Class::Permission,
-            "by the token's",
+            "although the token grants",
         ),
         (
             &good,
             TokenVerdict::Rejected,
             Class::Token,
-            "the token looks right",
+            "the token looks correct",
         ),
         (
             &small,
             TokenVerdict::Accepted,
             Class::Permission,
-            "takes `default:read`",
+            "requires `default:read`",
         ),
         (
             &small,
             TokenVerdict::Rejected,
             Class::Token,
-            "the token looks right",
+            "the token looks correct",
         ),
         (
             &small,
             TokenVerdict::Unknown,
             Class::Permission,
-            "takes `default:read`",
+            "requires `default:read`",
         ),
     ] {
         let token = UnverifiedToken::of_parts(header.clone(), claims.clone());

@@ -458,7 +458,7 @@ fn what_is_allowed_and_probably_not_meant_is_a_warning() {
 
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     let warnings = warnings.join("\n");
-    assert!(warnings.contains("alone allows nothing"), "{warnings}");
+    assert!(warnings.contains("alone grants nothing"), "{warnings}");
     assert!(warnings.contains("lacks `clientAuth`"), "{warnings}");
 }
 

@@ -186,7 +186,7 @@ async fn send(
         .map(str::to_owned);
     let path: Result<PathAndQuery, _> = format!("/{}/{}", request.service, request.rpc).parse();
     let Ok(path) = path else {
-        let status = Status::internal("the SDK named a method that makes no path");
+        let status = Status::internal("the SDK named a method that does not form a path");
         return Err(Failed { status, namespace });
     };
     let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
@@ -229,7 +229,7 @@ const NAMESPACE: &str = "temporal-namespace";
 /// refusal. It retries this status, and the next attempt has a newer token.
 fn expired_on_the_way(refused: &Status, expired_at: SystemTime) -> Status {
     LocalCause::TokenExpiredOnTheWay.mark(Status::unavailable(format!(
-        "the token of this call expired at {}, before the server looked at it: {}",
+        "the token of this call expired at {}, before the server checked it: {}",
         rfc3339(expired_at),
         refused.message()
     )))
