@@ -313,7 +313,10 @@ impl PendingConnection {
             })
             .await
             .map_err(|source| ConnectError::Sdk(Box::new(source)))?;
-        let client = Client::new(sdk.clone(), ClientOptions::new(session.namespace()).build())
+        let options = ClientOptions::new(session.namespace());
+        #[cfg(feature = "otel")]
+        let options = options.plugins(crate::traces::plugin());
+        let client = Client::new(sdk.clone(), options.build())
             .map_err(|source| ConnectError::Sdk(Box::new(source)))?;
         Ok(Connection {
             sdk,

@@ -59,9 +59,25 @@ pub async fn main<A: Parser>(
     work: impl AsyncFnOnce(A) -> anyhow::Result<()>,
 ) -> ExitCode {
     match arguments() {
-        Ok(arguments) => run(name, work(arguments)).await,
+        Ok(arguments) => run(name, with_traces(name, work(arguments))).await,
         Err(code) => code,
     }
+}
+
+/// Exports traces while the work goes on, where the feature is compiled in and the environment asks
+/// for it.
+async fn with_traces(
+    name: &str,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    #[cfg(feature = "otel")]
+    crate::traces::start(name).map_err(|error| UsageError(crate::chain(&error)))?;
+    #[cfg(not(feature = "otel"))]
+    let _ = name;
+    let ended = work.await;
+    #[cfg(feature = "otel")]
+    crate::traces::stop().await;
+    ended
 }
 
 /// Parses the arguments of the process. Prints the help, the version or the error that clap

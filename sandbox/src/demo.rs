@@ -25,7 +25,7 @@ use crate::{
 const TOKEN_LIFETIME: Duration = Duration::from_secs(6);
 
 /// How many workflows are in flight while credentials rotate.
-const CONCURRENCY: usize = 10;
+const CONCURRENCY: u32 = 10;
 
 /// Runs it, and says on standard output what happens.
 ///
@@ -115,7 +115,7 @@ async fn rotate_all(stack: &Stack, worker: &WorkerProcess) -> anyhow::Result<()>
     let stop = CancellationToken::new();
     let working = tokio::spawn({
         let (load, stop) = (load.clone(), stop.clone());
-        async move { load.run(CONCURRENCY, stop).await }
+        async move { load.run(CONCURRENCY, Duration::ZERO, stop).await }
     });
     print_line(format!(
         "workflows run, {CONCURRENCY} at a time, while every credential is replaced"

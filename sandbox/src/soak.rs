@@ -119,10 +119,10 @@ async fn soak(
     let begun = Instant::now();
     let load = Load::new(connection.client().clone(), begun);
     let (stop_load, stop_rotations) = (CancellationToken::new(), CancellationToken::new());
-    let concurrency = usize::from(options.concurrency);
+    let concurrency = u32::from(options.concurrency);
     let working = tokio::spawn({
         let (load, stop) = (load.clone(), stop_load.clone());
-        async move { load.run(concurrency, stop).await }
+        async move { load.run(concurrency, Duration::ZERO, stop).await }
     });
     let view = View::new(options.duration, load.clone());
     let rotations = Rotations::new(stack, &worker, &connection, options.token_lifetime, begun);

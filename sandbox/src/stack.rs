@@ -78,6 +78,10 @@ pub fn connection_age(age: Duration) -> BTreeMap<String, Value> {
 /// `aud` of every token that the server of a stack accepts.
 pub const AUDIENCE: &str = "temporal-sandbox";
 
+/// The task queue of every program of a stack. It is not the default of the worker, which a copier
+/// changes.
+pub const TASK_QUEUE: &str = "sandbox";
+
 /// How often the server fetches the key set and looks for new certificate files. Far shorter than
 /// anybody's in production, so that a change is seen while a person looks on.
 pub const REFRESH: Duration = Duration::from_secs(1);
@@ -280,7 +284,6 @@ impl Stack {
         vec![
             ("TEMPORAL_ADDRESS", self.address().into()),
             ("TEMPORAL_NAMESPACE", self.options.namespace.clone().into()),
-            ("TEMPORAL_TASK_QUEUE", worker::DEFAULT_TASK_QUEUE.into()),
             ("TEMPORAL_TLS_CLIENT_CERT_PATH", files.certificate.into()),
             ("TEMPORAL_TLS_CLIENT_KEY_PATH", files.key.into()),
             ("TEMPORAL_TLS_SERVER_CA_CERT_PATH", files.trust.into()),
@@ -307,7 +310,9 @@ impl Stack {
             }
         }
         command.env_remove("RUST_LOG");
-        command.envs(self.environment(party));
+        command
+            .env("TEMPORAL_TASK_QUEUE", TASK_QUEUE)
+            .envs(self.environment(party));
         self.guard.adopt_async(&mut command);
         command
     }

@@ -131,8 +131,10 @@ async fn a_worker_with_a_key_that_nobody_published_is_not_ready_until_it_has_the
     files::replace(&file, &right, Mode::Private).unwrap();
     let mut command = support::worker_command(&stack).await;
     command.env("KEYUTIL_SIGNING_KEY_PATH", &file);
-    let worker = Observed::start(&mut command).await;
+    let mut worker = Observed::start(&mut command).await;
     worker.becomes_ready().await;
+    // The SDK asks for the namespace once more before it polls, and ends if that is refused.
+    worker.program.wait_for("worker started", LIMIT).await;
 
     let wrong = signing_key::generate_pem().unwrap();
     let wrong = wrong.expose_secret().as_bytes();

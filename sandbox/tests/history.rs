@@ -10,8 +10,9 @@ use serde_json::Value;
 use temporalio_client::{
     WorkflowFetchHistoryOptions, WorkflowGetResultOptions, WorkflowStartOptions,
 };
+use temporalio_sdk::WorkerOptions;
 use tokio::sync::oneshot;
-use worker::canary::HelloWorkflow;
+use worker::canary::{Greetings, HelloWorkflow};
 
 use keyutil::worker::{RunOptions, run};
 
@@ -38,7 +39,11 @@ async fn record(stack: &sandbox::Stack) -> String {
         .await
         .unwrap();
     let client = connection.client().clone();
-    let options = worker::options(TASK_QUEUE).unwrap();
+    let options = WorkerOptions::new(TASK_QUEUE)
+        .register_workflow::<HelloWorkflow>()
+        .unwrap()
+        .register_activities(Greetings)
+        .build();
     let (stop, stopped) = oneshot::channel::<()>();
     let shutdown = async {
         let _ = stopped.await;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::support::{self, LIMIT};
+use crate::support::{self, InFlight, LIMIT};
 use keyutil::token::SigningKey;
 use keyutil_cli::{
     keys::keyring::{
@@ -17,12 +17,12 @@ use keyutil_cli::{
 use sandbox::{Stack, StackOptions, rotations::accepts_token_of, stack::REFRESH};
 
 /// What worker and starter are told, so that an old key can be seen to be removed.
-const TOKEN_LIFETIME: &str = "4s";
+const TOKEN_LIFETIME: Duration = Duration::from_secs(4);
 
 fn policy() -> RotationPolicy {
     let times = RotationTimes {
         refresh_interval: REFRESH,
-        token_lifetime: Duration::from_secs(4),
+        token_lifetime: TOKEN_LIFETIME,
         clock_skew: Duration::from_secs(1),
         // Endpoint and signers look once a second.
         propagation: Duration::from_secs(2),
@@ -36,7 +36,7 @@ async fn in_turn_nothing_fails_and_the_old_key_is_refused_afterwards() {
     let ring = stack.keyring();
     let old = read_signing_key(&ring.current_path()).unwrap();
     let mut command = support::worker_command(&stack).await;
-    command.env("KEYUTIL_TOKEN_LIFETIME", TOKEN_LIFETIME);
+    command.env("KEYUTIL_TOKEN_LIFETIME", format!("{TOKEN_LIFETIME:?}"));
     let mut worker = support::polling(&mut command).await;
 
     // While both are valid.
@@ -118,11 +118,11 @@ fn write_beside(stack: &Stack, key: &[u8]) -> std::path::PathBuf {
 
 /// Does it while workflows are in flight, of which none may fail.
 async fn under_load<T>(stack: &Stack, meanwhile: impl Future<Output = T>) -> T {
-    let mut command = support::starter_command(stack).await;
-    command.env("KEYUTIL_TOKEN_LIFETIME", TOKEN_LIFETIME);
-    command.args(["--count", "300", "--concurrency", "10"]);
-    let (output, done) = tokio::join!(support::run(&mut command), meanwhile);
-    support::assert_all_greeted(&output, 300);
+    let mut args = stack.connect_args(Party::Starter);
+    args.token.claims.token_lifetime = Some(TOKEN_LIFETIME);
+    let load = InFlight::start(&args).await;
+    let done = meanwhile.await;
+    load.stop().await;
     done
 }
 

@@ -12,7 +12,11 @@ use keyutil_cli::{
         RotateError, RotationStep,
     },
 };
-use sandbox::{Stack, StackOptions, guard::Signal, stack::REFRESH};
+use sandbox::{
+    Stack, StackOptions,
+    guard::Signal,
+    stack::{REFRESH, TASK_QUEUE},
+};
 use secrecy::ExposeSecret;
 use temporalio_client::WorkflowStartOptions;
 use worker::canary::HelloWorkflow;
@@ -158,7 +162,7 @@ async fn credentials_are_followed_as_long_as_a_clone_of_the_client_lives() {
     while begun.elapsed() < lifetime * 2 {
         renew().unwrap();
         number += 1;
-        let options = WorkflowStartOptions::new(worker::DEFAULT_TASK_QUEUE, format!("w{number}"));
+        let options = WorkflowStartOptions::new(TASK_QUEUE, format!("w{number}"));
         let handle = client
             .start_workflow(HelloWorkflow::run, "you".to_owned(), options.build())
             .await

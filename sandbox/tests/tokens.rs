@@ -23,22 +23,16 @@ async fn minted_tokens_are_renewed_before_they_expire() {
     let mut command = support::worker_command(&stack).await;
     command.env("KEYUTIL_TOKEN_LIFETIME", "3s");
     command.env("RUST_LOG", "info,keyutil=debug");
-    let worker = support::polling(&mut command).await;
-
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_secs(10) {
-        let mut starter = support::starter_command(&stack).await;
-        starter.env("KEYUTIL_TOKEN_LIFETIME", "3s");
-        starter.args(["--count", "50", "--concurrency", "5"]);
-        support::assert_all_greeted(&support::run(&mut starter).await, 50);
-    }
+    let mut worker = support::polling(&mut command).await;
+    let mut args = stack.connect_args(Party::Starter);
+    args.token.claims.token_lifetime = Some(Duration::from_secs(3));
+    let load = InFlight::start(&args).await;
 
     // Due after two seconds each.
-    assert!(
-        worker.lines_with("token minted").len() >= 4,
-        "{}",
-        worker.log()
-    );
+    for _ in 0..4 {
+        worker.wait_for("token minted", LIMIT).await;
+    }
+    load.stop().await;
     worker.stop().await;
 }
 
@@ -222,16 +216,12 @@ async fn a_replaced_signing_key_signs_from_then_on() {
     let next = read_signing_key(&keyring.next_path()).unwrap();
     let mut worker = support::worker(&stack).await;
 
-    let mut command = support::starter_command(&stack).await;
-    let load = support::run(command.args(["--count", "300", "--concurrency", "10"]));
-    let replacement = async {
-        let pem = fs::read(keyring.next_path()).unwrap();
-        files::replace(&keyring.current_path(), &pem, Mode::Private).unwrap();
-        worker.wait_for("credential replaced", LIMIT).await
-    };
-    let (output, line) = tokio::join!(load, replacement);
+    let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
+    let pem = fs::read(keyring.next_path()).unwrap();
+    files::replace(&keyring.current_path(), &pem, Mode::Private).unwrap();
+    let line = worker.wait_for("credential replaced", LIMIT).await;
+    load.stop().await;
 
-    support::assert_all_greeted(&output, 300);
     let (_, now) = line.split_once("now=").unwrap();
     assert!(now.contains(next.kid()), "{line}");
     support::assert_greeted(&support::starter(&stack, &[]).await);

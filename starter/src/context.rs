@@ -124,8 +124,8 @@ impl Context<'_> {
                 format!("workflow `{workflow_id}` was not started within {limit} (`--timeout`)")
             }
             Lateness::NotFinished => format!(
-                "stopped waiting for workflow `{workflow_id}` after {limit} (`--timeout`); it \
-                 goes on running"
+                "stopped waiting for workflow `{workflow_id}`, which is still running, after \
+                 {limit} (`--timeout`)"
             ),
         };
         Failure::late(message, lateness)

@@ -1,7 +1,9 @@
-//! A token file that is kept current: the other end of [`TokenSource::file`].
+//! Keeps a token file current: the counterpart of [`TokenSource::file`].
 //!
-//! For a process that must not hold the signing key, which can sign for every namespace: this one
-//! holds it, and gives the other a file with a short-lived token for one role.
+//! The signing key can sign for every namespace. The agent holds it on behalf of processes that
+//! must not, and gives each a file with a short-lived token for one role.
+//!
+//! One process at a time writes a token file; a lock beside the file enforces it.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -39,17 +41,17 @@ use keyutil::{
     token::ClaimsTemplate,
 };
 
-/// The shortest token life that suits a file. A third of it is left when a token is renewed: in
-/// that time the new one has to be written, and found by readers that look once a second.
+/// The shortest token lifetime accepted for a file. A token is renewed when a third of it is left:
+/// in that time the new token must be written, and found by readers that check once a second.
 pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(15);
 
-/// How long ago the last look may be. More means that a file system hangs.
-const LOOK_LIMIT: Duration = Duration::from_secs(30);
+/// The longest accepted time since the last check. More than that means that the file system hangs.
+const CHECK_LIMIT: Duration = Duration::from_secs(30);
 
-/// How often a failure that stands is told again. Whoever wants to know at once asks `/readyz`.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// How often a persistent failure is logged again. `/readyz` reports it at once.
+const LOG_AGAIN: Duration = Duration::from_secs(60);
 
-/// Keeps the token of one file current. Clones share one file.
+/// Keeps the token of one file current. Clones share the file.
 #[derive(Clone, Debug)]
 pub struct Renewal {
     shared: Arc<Shared>,
@@ -62,37 +64,37 @@ struct Shared {
     state: Mutex<Progress>,
 }
 
-/// How renewing has gone.
+/// Counters and the last failure of a [`Renewal`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RenewalStatus {
-    /// How often the file was written.
+    /// Number of times the file was written.
     pub writes: u64,
-    /// How many looks have ended without a current token in the file.
+    /// Number of checks that ended without a current token in the file.
     pub failures: u64,
-    /// Why, if the last look did.
+    /// Why the last check failed, if it did.
     pub last_failure: Option<Failure>,
-    /// When the token in the file expires, as far as it was written by this process.
+    /// When the token in the file expires, if this process wrote it.
     pub valid_until: Option<SystemTime>,
 }
 
 #[derive(Debug)]
 struct Progress {
     status: RenewalStatus,
-    /// By a clock that nobody sets.
-    looked_at: Instant,
-    /// When a failure was last told.
-    told_at: Option<Instant>,
+    /// When the file was last checked, on the monotonic clock.
+    checked_at: Instant,
+    /// When a failure was last logged.
+    logged_at: Option<Instant>,
 }
 
 impl Renewal {
-    /// Mints with the key of `signing_key`, and writes the first token to `output`, for its owner
-    /// alone. Readers see the old token or the new one, never half of either.
+    /// Mints a token with the key in `signing_key` and writes it to `output`, readable by the owner
+    /// alone. Readers see either the old token or the new one.
     ///
-    /// Then [`Refresh::refresh`] does the rest: it renews the token at two thirds of its life, at once when
-    /// the key changes, and whenever the file holds something else.
+    /// [`Refresh::refresh`] then renews the token at two thirds of its lifetime, when the key
+    /// changes, and when the file no longer holds it.
     ///
     /// # Errors
-    /// [`RenewalError`]. `output` is then as it was.
+    /// [`RenewalError`]. `output` is left unchanged.
     pub fn start(
         signing_key: PathBuf,
         template: ClaimsTemplate,
@@ -111,8 +113,8 @@ impl Renewal {
                 output,
                 state: Mutex::new(Progress {
                     status: RenewalStatus::default(),
-                    looked_at: Instant::now(),
-                    told_at: None,
+                    checked_at: Instant::now(),
+                    logged_at: None,
                 }),
             }),
         };
@@ -120,12 +122,12 @@ impl Renewal {
         Ok(renewal)
     }
 
-    /// How renewing has gone.
+    /// Returns counters and the last failure.
     pub fn status(&self) -> RenewalStatus {
         self.shared.state.lock().status.clone()
     }
 
-    /// The token and the key that signs it.
+    /// Returns the state of the token and of the signing key.
     pub fn credentials(&self) -> CredentialsStatus {
         {
             let mut status = CredentialsStatus::default();
@@ -134,10 +136,10 @@ impl Renewal {
         }
     }
 
-    /// Whether readers of the file have a current token, and will have the next one.
+    /// Checks that the file holds a current token and that renewal works.
     ///
     /// # Errors
-    /// Every reason why not, in words.
+    /// Returns every reason why it is not ready.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
         self.readiness_at(Instant::now())
     }
@@ -147,18 +149,18 @@ impl Renewal {
         let mut reasons = Vec::new();
         if let Some(failure) = &state.status.last_failure {
             let until = state.status.valid_until.map_or_else(String::new, |until| {
-                format!("; the token before expires at {}", rfc3339(until))
+                format!("; the token in the file expires at {}", rfc3339(until))
             });
             reasons.push(format!(
-                "no token was written since {}: {}{until}",
+                "no token has been written since {}: {}{until}",
                 rfc3339(failure.since),
                 failure.reason
             ));
         }
-        let silent = now.saturating_duration_since(state.looked_at);
-        if silent > LOOK_LIMIT {
+        let silent = now.saturating_duration_since(state.checked_at);
+        if silent > CHECK_LIMIT {
             reasons.push(format!(
-                "nobody has looked at the file for {} s: its file system hangs",
+                "the token file has not been checked for {} s: its file system hangs",
                 silent.as_secs()
             ));
         }
@@ -169,26 +171,24 @@ impl Renewal {
         }
     }
 
-    /// One look: writes the token that is current at `now`, unless the file holds it.
-    fn look_at(&self, now: SystemTime) {
+    /// Checks the file once: writes the token that is current at `now`, unless the file already
+    /// holds it.
+    fn check_at(&self, now: SystemTime) {
         if let TokenSource::Minted(minter) = &self.shared.source {
             minter.key().refresh();
         }
         if let Err(failure) = self.renew(now) {
             let reason = chain(&failure);
             let mut state = self.shared.state.lock();
-            let told = state.told_at.is_some_and(|at| at.elapsed() < TELL_AGAIN);
-            if !told || state.status.last_failure.is_none() {
-                error!(
-                    error = reason,
-                    "the token could not be renewed: trying again"
-                );
-                state.told_at = Some(Instant::now());
+            let logged = state.logged_at.is_some_and(|at| at.elapsed() < LOG_AGAIN);
+            if !logged || state.status.last_failure.is_none() {
+                error!(error = reason, "failed to renew the token, retrying");
+                state.logged_at = Some(Instant::now());
             }
             state.status.failures += 1;
             Failure::note(&mut state.status.last_failure, reason, now);
         }
-        self.shared.state.lock().looked_at = Instant::now();
+        self.shared.state.lock().checked_at = Instant::now();
     }
 
     fn renew(&self, now: SystemTime) -> Result<(), RenewalError> {
@@ -216,55 +216,50 @@ impl Renewal {
 
 impl Refresh for Renewal {
     fn refresh(&self) {
-        self.look_at(SystemTime::now());
+        self.check_at(SystemTime::now());
     }
 }
 
-/// There is no token in the file, or no current one. Never holds a part of one.
+/// The file has no current token. Never holds a part of a token.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum RenewalError {
-    /// The first load of the key.
+    /// The signing key could not be loaded.
     #[error("no token can be minted")]
     SigningKey(#[source] LoadError),
-    /// A token or key in place of the name of a file, or no name at all.
-    #[error("`--output` is not the name of a file")]
+    /// `--output` is empty, or a token or key instead of a path.
+    #[error("`--output` is not a file path")]
     NotAPath,
-    /// Something else than a token would be lost.
+    /// Overwriting the file would destroy something other than a token.
     #[error(
-        "refused to write a token over `{}`, which holds something else: name another file, or remove that one",
+        "refused to overwrite `{}`, which does not hold a token: name another file, or remove it",
         path.display()
     )]
     NotAToken { path: PathBuf },
-    /// A rename would put a file in its place, and whoever reads its target would not see that.
+    /// A rename would replace the link, and readers of its target would not see the new token.
     #[error(
-        "refused to write a token over the symbolic link `{}`: name the file that it points to",
+        "refused to replace the symbolic link `{}`: name the file that it points to",
         path.display()
     )]
     Link { path: PathBuf },
-    /// What is there cannot be looked at.
-    #[error("failed to read what is at `{}` before a token is written there", path.display())]
+    #[error("failed to read `{}` before writing a token to it", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// Another process is at it.
-    #[error("another process renews `{}`: end that one, or name another file", path.display())]
+    #[error("another process renews `{}`: stop it, or name another file", path.display())]
     Taken { path: PathBuf },
-    /// The lock could not be had for another reason.
     #[error(transparent)]
     Lock(LockError),
-    /// No token.
     #[error("failed to mint a token")]
     Mint(#[source] TokenError),
-    /// A token, and it could not be written.
     #[error(transparent)]
     Write(WriteError),
 }
 
 impl RenewalError {
-    /// Whether the caller has to ask for something else, rather than the machine to be mended.
+    /// Returns whether the arguments are at fault, rather than the machine.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(
@@ -274,10 +269,11 @@ impl RenewalError {
     }
 }
 
-/// How long ago what a killed agent has left was written, at least: another one may be writing.
+/// The minimum age of an unfinished file before it is removed: another agent may still be writing
+/// it.
 const STALE: Duration = Duration::from_secs(60);
 
-/// The file, and the lock that keeps a second agent from it.
+/// The token file, and the lock that keeps a second agent from it.
 #[derive(Debug)]
 struct Output {
     path: PathBuf,
@@ -285,11 +281,11 @@ struct Output {
 }
 
 impl Output {
-    /// For this process alone, as long as it holds it.
+    /// Takes the lock of the file for this process.
     fn take(path: PathBuf) -> Result<Self, RenewalError> {
-        refuse_what_is_no_token(&path)?;
+        refuse_to_overwrite(&path)?;
         let lock = OutputLock::of(&path)?;
-        // Tokens of an agent that was killed while it wrote one. Those that stay expire.
+        // Tokens that a killed agent left half written. A failure is harmless: they expire.
         let _ = sweep(folder_of(&path), STALE);
         let lock = Mutex::new(lock);
         Ok(Self { path, lock })
@@ -299,7 +295,7 @@ impl Output {
         &self.path
     }
 
-    /// Whoever cleans the folder up takes the lock away, and would make room for a second agent.
+    /// Takes the lock again if its file was deleted; otherwise a second agent could start.
     fn keep(&self) -> Result<(), RenewalError> {
         let mut lock = self.lock.lock();
         if !lock.is_in_place() {
@@ -308,7 +304,7 @@ impl Output {
         Ok(())
     }
 
-    /// Whether it has this content, and not for everybody.
+    /// Returns whether the file has this content and is not readable by everyone.
     fn holds(&self, content: &SecretString) -> bool {
         let expected = content.expose_secret().as_bytes();
         let found = read_regular(&self.path, MAX_FILE_SIZE);
@@ -321,8 +317,8 @@ impl Output {
     }
 }
 
-/// Whoever mixes up two flags must not lose a key by it.
-fn refuse_what_is_no_token(output: &Path) -> Result<(), RenewalError> {
+/// Mixed-up flags must not overwrite a key.
+fn refuse_to_overwrite(output: &Path) -> Result<(), RenewalError> {
     let path = || output.to_owned();
     if output.is_symlink() {
         return Err(RenewalError::Link { path: path() });
@@ -338,7 +334,7 @@ fn refuse_what_is_no_token(output: &Path) -> Result<(), RenewalError> {
     }
 }
 
-/// An empty file is what `touch` leaves, and expired tokens are what another run has left.
+/// An empty file comes from `touch`, an expired token from an earlier run.
 fn is_token(content: &[u8]) -> bool {
     content.trim_ascii().is_empty() || Token::parse_file(content, UNIX_EPOCH).is_ok()
 }
@@ -354,7 +350,7 @@ fn is_open_to_all(_: &Path) -> bool {
     false
 }
 
-/// Two that write one file would write over each other's token again and again.
+/// The lock of a token file. Two agents on one file would overwrite each other's token forever.
 #[derive(Debug)]
 struct OutputLock {
     path: PathBuf,
@@ -372,7 +368,7 @@ impl OutputLock {
             })
         };
         create_folder(folder_of(output)).map_err(failed)?;
-        // Opening a pipe would hang.
+        // Opening a FIFO would block.
         if fs::metadata(&path).is_ok_and(|found| !found.is_file()) {
             return Err(failed(io::Error::other("not a regular file")));
         }
@@ -386,7 +382,7 @@ impl OutputLock {
         }
     }
 
-    /// Whether the next one would find this lock, and not make one of its own.
+    /// Returns whether the lock file on disk is still the one that is locked.
     #[cfg(unix)]
     fn is_in_place(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
@@ -403,8 +399,8 @@ impl OutputLock {
     }
 }
 
-/// Others could keep the next agent away by a lock of their own. Never removed: two callers must
-/// lock one and the same file.
+/// Opens the lock file. It is private, so that other users cannot block the agent with a lock of
+/// their own, and never deleted, because all callers must lock the same file.
 fn private() -> fs::OpenOptions {
     let mut options = File::options();
     options.append(true).create(true);
@@ -413,7 +409,7 @@ fn private() -> fs::OpenOptions {
     options
 }
 
-/// The routes of an agent: `/healthz`, `/readyz` and `/metrics`.
+/// The routes of the agent: `/healthz`, `/readyz` and `/metrics`.
 pub fn router(renewal: Renewal) -> Router {
     Router::new()
         .route("/healthz", get(alive))
@@ -443,12 +439,12 @@ fn render(renewal: &Renewal, ready: bool) -> prometheus::Result<String> {
     numbers.credentials(&renewal.credentials())?;
     numbers.count(
         "token_writes_total",
-        "How often the token file was written",
+        "Number of times the token file was written",
         status.writes,
     )?;
     numbers.count(
         "token_write_failures_total",
-        "Looks at the token file that have ended without a current token in it",
+        "Number of checks that ended without a current token in the file",
         status.failures,
     )?;
     numbers.text()

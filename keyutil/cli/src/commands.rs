@@ -24,7 +24,7 @@ use keyutil::{
 };
 use tracing::info;
 
-/// Print a script that makes a shell complete subcommands and flags
+/// Print a completion script for a shell
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -33,20 +33,20 @@ Examples:
   keyutil completions fish > ~/.config/fish/completions/keyutil.fish
   source <(keyutil completions bash)")]
 pub struct Completions {
-    /// Shell that the script is for
+    /// The shell to complete in
     shell: Shell,
 }
 
 pub fn print_completions(arguments: Completions, mut tool: Command) -> anyhow::Result<()> {
     let name = tool.get_name().to_owned();
-    // Not to standard output at once: clap_complete would panic where nobody reads it.
+    // clap_complete panics when it writes to a closed standard output.
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut tool, name, &mut script);
     program::print_line(String::from_utf8_lossy(&script).trim_end())?;
     Ok(())
 }
 
-/// Arguments, or a file that they name, that cannot be used.
+/// Returns the error for arguments, or files named by them, that cannot be used.
 fn unusable(cause: String, hint: Option<&str>) -> Diagnosed {
     Diagnosed::from(Diagnosis {
         step: Step::Configuration,
@@ -56,17 +56,19 @@ fn unusable(cause: String, hint: Option<&str>) -> Diagnosed {
     })
 }
 
-/// An address at which nothing can listen.
+/// Returns the error for an address that cannot be bound.
 fn cannot_listen(address: SocketAddr, flag: &str, error: &io::Error) -> Diagnosed {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("another process listens there: end it, or name another port with `{flag}`")
+            format!("another process uses the port: stop it, or name another port with `{flag}`")
         }
         io::ErrorKind::AddrNotAvailable => {
-            format!("no network interface of this machine has the address: see `{flag}`")
+            format!(
+                "no network interface of this machine has this address: name another with `{flag}`"
+            )
         }
         io::ErrorKind::PermissionDenied => {
-            format!("ports below 1024 take a privilege: name another port with `{flag}`")
+            format!("ports below 1024 require a privilege: name another port with `{flag}`")
         }
         _ => format!("name another address with `{flag}`"),
     };
@@ -78,10 +80,11 @@ fn cannot_listen(address: SocketAddr, flag: &str, error: &io::Error) -> Diagnose
     })
 }
 
-/// Waits until `left` has passed on the wall clock, also if the machine sleeps meanwhile, and
-/// counts down on a terminal. Where there is none, one line in the log says what is waited for.
+/// Waits until `left` has passed on the wall clock, even if the machine is suspended meanwhile.
+///
+/// A terminal shows a countdown; otherwise one log line says what the program waits for.
 async fn wait_until(what: &str, left: Duration) {
-    // Times of rotations are whole seconds.
+    // Rotation times are whole seconds.
     let until = SystemTime::now() + left + Duration::from_millis(50);
     let bar = ProgressBar::new_spinner();
     if bar.is_hidden() {

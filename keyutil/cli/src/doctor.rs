@@ -1,8 +1,8 @@
-//! `keyutil doctor`: walks the way of a call, looks at each step on its own, and goes on as far as
-//! it can.
+//! `keyutil doctor`: checks each step of a call on its own, and continues after a failure as far as
+//! possible.
 //!
-//! What it says of a failure is what worker and starter say of it: both have it from
-//! [`diagnosis`](keyutil::diagnosis). Nothing on the server is changed, and nothing is written.
+//! A failure is reported in the same words as by worker and starter: both use
+//! [`diagnosis`](keyutil::diagnosis). Nothing is written, and nothing on the server is changed.
 //!
 //! | step | file |
 //! |---|---|
@@ -36,37 +36,37 @@ use keyutil::{
     settings::{Checked, ConnectArgs, Settings},
 };
 
-/// What to look at.
+/// What to check.
 #[derive(Debug)]
 pub struct Examination<'a> {
-    /// The connection. Each step that waits for somebody waits for 5 s, or for
+    /// The connection. Each step that waits for an answer is limited to 5 s, or to
     /// `--connect-timeout` where that is shorter.
     pub connect: &'a ConnectArgs,
-    /// Where each setting came from.
+    /// The source of each setting.
     pub origins: &'a [Origin],
-    /// The program whose permissions are looked for.
+    /// The program whose permissions are checked.
     pub program: Option<Program>,
-    /// The task queue to look for pollers of.
+    /// The task queue whose pollers are checked.
     pub task_queue: Option<&'a str>,
     /// The key set that the server reads: a URL, or a file.
     pub jwks: Option<&'a str>,
     /// `jwtKeyProvider.refreshInterval` of the server.
     pub jwks_refresh: Duration,
-    /// `aud` that the server expects, if it is known.
+    /// The `aud` that the server expects, if known.
     pub audience: Option<&'a str>,
 }
 
 impl Examination<'_> {
-    /// For each step that waits for somebody.
+    /// Returns the time limit of one step.
     fn limit(&self) -> Duration {
         self.connect.connect_timeout.min(LIMIT)
     }
 }
 
-/// For each step that waits for somebody, at most.
+/// The longest time limit of one step.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Walks the way. Needs a tokio runtime.
+/// Checks all steps. Needs a tokio runtime.
 pub async fn examine(examination: &Examination<'_>) -> Report {
     let args = examination.connect;
     let limit = examination.limit();
@@ -90,7 +90,7 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
     let channel = connector.filter(|_| connected).map(RotatingChannel::new);
     let Some(Ok(channel)) = channel else {
         for step in [Step::Grpc, Step::Permission, Step::TaskQueue] {
-            report.skip(step, "there is no connection to make calls on");
+            report.skip(step, "no connection");
         }
         let key_set = check_key_set(&mut report, examination, token, TokenVerdict::Unknown).await;
         check_token(&mut report, examination, token, &problems, None);
@@ -120,19 +120,22 @@ pub async fn examine(examination: &Examination<'_>) -> Report {
     if check_permission(&session, &mut report, program, probe, why.as_ref()).await {
         match examination.task_queue {
             Some(name) => check_task_queue(&session, &mut report, program, name).await,
-            None => report.skip(Step::TaskQueue, "none is named: give `--task-queue`"),
+            None => report.skip(
+                Step::TaskQueue,
+                "no task queue given: name one with `--task-queue`",
+            ),
         }
     } else {
         report.skip(
             Step::TaskQueue,
-            "not known: the call that shows it is not permitted",
+            "unknown: the call that lists pollers is not permitted",
         );
     }
     report.sort();
     report
 }
 
-/// Why the server refuses the token, with all that can be found out about it.
+/// Explains why the server refuses the token, with everything that can be found out about it.
 async fn why(
     session: &Session,
     examination: &Examination<'_>,
@@ -157,7 +160,7 @@ async fn why(
     };
     match measure_clock(session, minter).await {
         Some(seconds_ahead) => Explanation::Certain(vec![clock_cause(seconds_ahead)]),
-        // The server takes no token of this key, whatever its times are.
+        // The server refuses every token of this key, whatever its times are.
         None => Explanation::Possible(
             suspects
                 .into_iter()
@@ -167,29 +170,29 @@ async fn why(
     }
 }
 
-/// What was found, in the order of the way.
+/// The findings, in the order of the steps.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     findings: Vec<Finding>,
 }
 
-/// What was found at one step; a step may have several.
+/// One result of a step; a step may have several.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The step.
+    /// The step that was checked.
     pub step: Step,
-    /// How it is.
+    /// The result.
     pub outcome: Outcome,
-    /// More of it, a line each.
+    /// Further lines about it.
     pub details: Vec<String>,
 }
 
-/// How a step is.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// What was seen is in order.
+    /// The step works. Says what was seen.
     Ok(String),
-    /// It works, and is probably not meant, or will cease to work.
+    /// The step works, but is probably misconfigured or will stop working.
     Warning {
         /// What was seen.
         seen: String,
@@ -198,12 +201,12 @@ pub enum Outcome {
     },
     /// Calls fail because of it.
     Failed(Diagnosis),
-    /// Why it could not be looked at, or that there is nothing to look at.
+    /// The step was not checked. Says why.
     Skipped(String),
 }
 
 impl Finding {
-    /// The outcome in one word.
+    /// Returns the outcome in one word, as in the JSON output.
     pub fn mark(&self) -> &'static str {
         match self.outcome {
             Outcome::Ok(_) => "ok",
@@ -213,7 +216,7 @@ impl Finding {
         }
     }
 
-    /// What was seen, in one line; for a failure the cause.
+    /// Returns what was seen, in one line; for a failure its cause.
     pub fn seen(&self) -> &str {
         match &self.outcome {
             Outcome::Ok(seen) | Outcome::Warning { seen, .. } | Outcome::Skipped(seen) => seen,
@@ -221,7 +224,7 @@ impl Finding {
         }
     }
 
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn hint(&self) -> Option<&str> {
         match &self.outcome {
             Outcome::Warning { hint, .. } => Some(hint),
@@ -230,7 +233,7 @@ impl Finding {
         }
     }
 
-    /// Why it failed, if it did.
+    /// Returns the diagnosis of a failure.
     pub fn failure(&self) -> Option<&Diagnosis> {
         match &self.outcome {
             Outcome::Failed(diagnosis) => Some(diagnosis),
@@ -240,17 +243,17 @@ impl Finding {
 }
 
 impl Report {
-    /// Everything, in order.
+    /// Returns all findings, in order.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// The first failure on the way, which as a rule is the cause of those after it.
+    /// Returns the first failure. Later failures are usually its consequences.
     pub fn failure(&self) -> Option<&Diagnosis> {
         self.findings.iter().find_map(Finding::failure)
     }
 
-    /// The exit code: that of the first failure.
+    /// Returns the exit code of the first failure, or 0.
     pub fn exit_code(&self) -> u8 {
         self.failure().map_or(0, |first| first.class.exit_code())
     }
@@ -283,7 +286,7 @@ impl Report {
         self.add(failure.step, Outcome::Failed(failure));
     }
 
-    /// Adds to what was found last.
+    /// Adds lines to the last finding.
     fn detail(&mut self, details: impl IntoIterator<Item = String>) {
         if let Some(last) = self.findings.last_mut() {
             let details = details.into_iter().map(|detail| fit(&detail));
@@ -291,7 +294,7 @@ impl Report {
         }
     }
 
-    /// By the order of the way; within a step as they were found.
+    /// Sorts by step; the findings of one step keep their order.
     fn sort(&mut self) {
         self.findings.sort_by_key(|finding| finding.step);
     }

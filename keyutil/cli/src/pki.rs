@@ -1,15 +1,15 @@
-//! Development certificates: three CAs and a leaf for each party.
+//! Development certificates: three CAs, and a leaf certificate for each party.
 //!
-//! For a single machine and for tests: the private keys of the CAs lie beside everything else. In
-//! production cert-manager, Vault or a company's CA writes the same files.
+//! For one machine and for tests only: the private keys of the CAs are stored beside everything
+//! else. In production cert-manager, Vault or a company CA writes the same files.
 //!
 //! | what | where |
 //! |---|---|
-//! | `keyutil pki init`: all of them, new, on disk | `init.rs` |
-//! | `keyutil pki rotate`: a new leaf, or a CA in three steps | `rotate.rs` |
-//! | `keyutil pki list`: what is there, and what is wrong with it | `list.rs` |
-//! | who holds which certificate, and in which file | `layout.rs` |
-//! | a CA, the certificates and keys that it makes, and what it is asked for | `authority.rs` |
+//! | `keyutil pki init`: creates all certificates | `init.rs` |
+//! | `keyutil pki rotate`: replaces a leaf, or a CA in three steps | `rotate.rs` |
+//! | `keyutil pki list`: shows all certificates and problems | `list.rs` |
+//! | the parties, and the path of each file | `layout.rs` |
+//! | a CA, the certificates it issues, and the requests for them | `authority.rs` |
 //! | a PEM file of certificates | `bundle.rs` |
 
 mod authority;

@@ -12,9 +12,13 @@ use tokio_util::sync::CancellationToken;
 use worker::canary::HelloWorkflow;
 
 use super::record::Sample;
+use crate::stack::TASK_QUEUE;
 
 /// What a workflow may take before the server ends it, and it counts as failed.
 const WORKFLOW_LIMIT: Duration = Duration::from_secs(60);
+
+/// The least pause after a workflow that failed.
+const AFTER_FAILURE: Duration = Duration::from_millis(200);
 
 /// Starts workflows, and remembers how each of them ended. Clones share what they remember.
 #[derive(Clone)]
@@ -34,18 +38,27 @@ impl Load {
         }
     }
 
-    /// Starts a workflow whenever another has ended, until `stop`; then waits for those in flight.
-    pub async fn run(&self, concurrency: usize, stop: CancellationToken) {
+    /// Keeps this many workflows in flight until `stop`, and then waits for the last of them. Each
+    /// of them is followed by the next after `pause`.
+    pub async fn run(&self, concurrency: u32, pause: Duration, stop: CancellationToken) {
         let mut tasks = JoinSet::new();
-        for _ in 0..concurrency {
+        for number in 0..concurrency {
             let (load, stop) = (self.clone(), stop.clone());
             tasks.spawn(async move {
-                while !stop.is_cancelled() {
-                    let failed = load.run_one().await;
-                    if failed {
-                        // A server that is gone must not be asked a thousand times a second.
-                        tokio::time::sleep(Duration::from_millis(200)).await;
+                // Evenly over the pause, so that at any moment one of them makes a call.
+                let mut pause_before = pause * number / concurrency;
+                loop {
+                    let paused = stop.run_until_cancelled(tokio::time::sleep(pause_before));
+                    if paused.await.is_none() {
+                        return;
                     }
+                    let failed = load.run_one().await;
+                    // A server that is gone must not be asked a thousand times a second.
+                    pause_before = if failed {
+                        pause.max(AFTER_FAILURE)
+                    } else {
+                        pause
+                    };
                 }
             });
         }
@@ -67,7 +80,7 @@ impl Load {
 
     async fn greet(&self) -> anyhow::Result<()> {
         let id = format!("soak-{}", uuid::Uuid::new_v4());
-        let options = WorkflowStartOptions::new(worker::DEFAULT_TASK_QUEUE, id.as_str())
+        let options = WorkflowStartOptions::new(TASK_QUEUE, id.as_str())
             .execution_timeout(WORKFLOW_LIMIT)
             .build();
         let started = self

@@ -32,7 +32,7 @@ pub struct Summary {
     #[serde(serialize_with = "seconds")]
     pub duration: Duration,
     /// How many workflows were in flight at a time.
-    pub concurrency: usize,
+    pub concurrency: u32,
     /// How many ended well.
     pub workflows: usize,
     /// How many did not.

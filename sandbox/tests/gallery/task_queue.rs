@@ -13,6 +13,8 @@ use super::{
     },
     world::World,
 };
+use sandbox::stack::TASK_QUEUE;
+
 use crate::support::{self, Program};
 
 pub const ROWS: &[Row] = &[
@@ -68,7 +70,7 @@ async fn elsewhere(world: &World, attempt: Attempt) -> Attempt {
     };
     attempt
         .holding(worker)
-        .asking(["--as", "starter", "--task-queue", "hello"])
+        .asking(["--as", "starter", "--task-queue", TASK_QUEUE])
 }
 
 async fn ended(world: &World, attempt: Attempt) -> Attempt {

@@ -7,6 +7,10 @@ use sandbox::soak::load::Load;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 
+/// Between the end of a workflow and the start of the next in its place. Without a pause, the load of
+/// one test takes all that two cores can do, and eight tests run at a time.
+const PAUSE: Duration = Duration::from_millis(250);
+
 /// A starter within the test's own process.
 pub struct InFlight {
     pub connection: Connection,
@@ -23,7 +27,7 @@ impl InFlight {
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (load, stop) = (load.clone(), stop.clone());
-            async move { load.run(10, stop).await }
+            async move { load.run(10, PAUSE, stop).await }
         });
         let started = Self {
             connection,

@@ -103,6 +103,22 @@ impl Program {
         ended.unwrap_or_else(|_| panic!("it has not ended within {limit:?}:\n{}", self.log()))
     }
 
+    /// Sends a signal every second until the program has ended.
+    pub async fn ended_by(&mut self, signal: Signal, limit: Duration) -> ExitStatus {
+        let id = self.id();
+        let again = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                // An error means that the program has ended.
+                let _ = guard::send_signal(id, signal);
+            }
+        };
+        tokio::select! {
+            status = self.ended(limit) => status,
+            never = again => never,
+        }
+    }
+
     /// Asks it to end, as a person or an orchestrator does, and asserts that it does so in order
     /// and has had nothing to complain about.
     pub async fn stop(mut self) {

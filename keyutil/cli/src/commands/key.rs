@@ -26,7 +26,7 @@ Examples:
   keyutil key list
   keyutil key rotate --wait")]
 pub enum Key {
-    /// Make a new pair of keys: one that signs, and one that is published and waits to be next
+    /// Create two keys: one that signs, and one that is published and will sign next
     Generate(Generate),
     Rotate(Rotate),
     Retire(Retire),
@@ -42,12 +42,12 @@ pub struct Generate {
     #[command(flatten)]
     folder: Folder,
 
-    /// Replace the keys that are there: every token they signed becomes worthless
+    /// Replace existing keys; every token that they signed becomes invalid
     #[arg(long)]
     force: bool,
 }
 
-/// Where the ring is.
+/// The folder of the key ring.
 #[derive(Args)]
 pub struct Folder {
     /// Folder of the signing keys
@@ -61,7 +61,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// The ring there.
+    /// Returns the key ring in the folder.
     pub fn ring(self) -> Keyring {
         Keyring::at(self.dir)
     }
@@ -90,21 +90,23 @@ fn generate(Generate { folder, force }: Generate) -> anyhow::Result<()> {
         ring.next_path().display()
     ))?;
     program::print_line(format_args!(
-        "to publish   both  {}",
+        "key set            {}",
         ring.jwks_path().display()
     ))?;
     Ok(())
 }
 
-/// Let the next key sign, and publish a new next one
+/// Make the next key sign, and publish a new next key
 ///
-/// next → current → previous. The server fetches the key set at intervals and never because of an
-/// unknown key, so the next key signs only after it has been published for propagation + refresh
-/// interval + clock skew: before that some server would refuse its tokens. A key that has stopped
-/// signing stays published until all tokens that it signed have expired, and is removed by a later
-/// `rotate` or `retire`.
+/// A key is next, then current, then previous:
 ///
-/// A run that was interrupted is finished by the next one. Two at once wait for each other.
+/// - The next key signs once it has been published for propagation + refresh interval + clock skew.
+///   Servers fetch the key set only at intervals; before that, some would refuse its tokens.
+///
+/// - A previous key stays published until every token that it signed has expired. A later `rotate`
+///   or `retire` removes it.
+///
+/// The next run finishes an interrupted one. Concurrent runs wait for each other.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -119,24 +121,27 @@ pub struct Rotate {
     #[command(flatten)]
     times: Times,
 
-    /// Wait until the next key may sign, instead of failing with exit code 75
+    /// Wait until the next key may sign, instead of exiting with code 75
     #[arg(long)]
     wait: bool,
 
-    /// The key that signs is in the wrong hands: let the next one sign at once, and drop the other
+    /// The current key is compromised: make the next key sign at once, and drop the current one
     ///
-    /// What it costs: tokens of the dropped key that are still held somewhere, in token files and
-    /// caches, are refused as soon as a server has fetched the key set, and until then the stolen
-    /// key still works. If the next key was published less than a refresh interval ago, its tokens
-    /// are refused by each server until that server has fetched it.
+    /// This has a cost:
+    ///
+    /// - Tokens of the dropped key in token files and caches are refused as soon as a server
+    ///   fetches the key set. Until then the compromised key still works.
+    ///
+    /// - If the next key was published less than a refresh interval ago, each server refuses its
+    ///   tokens until it fetches the key set.
     #[arg(long, conflicts_with = "wait")]
     emergency: bool,
 }
 
-/// Take keys out of the key set that no live token needs any more
+/// Remove keys from the key set that no valid token needs
 ///
-/// A key is removed when propagation + token lifetime + clock skew + refresh interval have passed
-/// since it stopped signing. `rotate` does this, too.
+/// A key is removed once propagation + token lifetime + clock skew + refresh interval have passed
+/// since it stopped signing. `rotate` removes such keys too.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -150,35 +155,35 @@ pub struct Retire {
     times: Times,
 }
 
-/// What the waits are made of.
+/// The durations that the waits consist of.
 #[derive(Args)]
-#[command(next_help_heading = "What the waits are made of")]
+#[command(next_help_heading = "Durations that the waits consist of")]
 pub struct Times {
-    /// How often servers fetch the key set: their `jwtKeyProvider.refreshInterval`
+    /// How often servers fetch the key set: `jwtKeyProvider.refreshInterval` of the server
     #[arg(long, env = "KEYUTIL_JWKS_REFRESH_INTERVAL", default_value = "1m", value_name = "DURATION", value_parser = parse_duration)]
     refresh_interval: Duration,
 
-    /// The longest life of any token that these keys sign
+    /// Longest lifetime of any token that these keys sign
     #[arg(long, env = "KEYUTIL_TOKEN_LIFETIME", default_value = "5m", value_name = "DURATION", value_parser = parse_duration)]
     token_lifetime: Duration,
 
-    /// How far the clocks of signers and servers may be apart
+    /// Largest difference between the clocks of signers and servers
     #[arg(long, env = "KEYUTIL_CLOCK_SKEW", default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
     clock_skew: Duration,
 
-    /// From a file replaced to everybody having read it; for mounted Kubernetes secrets allow three
-    /// minutes
+    /// How long a replaced file takes to reach all of its readers; three minutes for mounted
+    /// Kubernetes secrets
     #[arg(long, env = "KEYUTIL_PROPAGATION", default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     propagation: Duration,
 
-    /// How long a key stays published after it has stopped signing [default: the sum of all four,
-    /// and no less is accepted]
+    /// How long a key stays published after it stopped signing; must not be less than the default
+    /// [default: the sum of the four durations above]
     #[arg(long, env = "KEYUTIL_RETIRE_AFTER", value_name = "DURATION", value_parser = parse_duration)]
     retire_after: Option<Duration>,
 }
 
 impl Times {
-    /// The waits.
+    /// Returns the waits that result from the durations.
     pub fn policy(&self) -> Result<RotationPolicy, UsageError> {
         let times = RotationTimes {
             refresh_interval: self.refresh_interval,
@@ -190,7 +195,7 @@ impl Times {
     }
 }
 
-/// Durations that contradict each other are wrong arguments.
+/// Returns the usage error for contradictory durations.
 pub fn usage(error: PolicyError) -> UsageError {
     UsageError(error.to_string())
 }
@@ -233,7 +238,7 @@ async fn wait_and_rotate(
     loop {
         wait_until(what, left).await;
         match ring.rotate(policy, SystemTime::now) {
-            // Another process has rotated meanwhile, or the clock was set back.
+            // Another process has rotated in the meantime, or the clock was set back.
             Err(KeyringError::TooEarly { left: more, .. }) => left = more,
             done => return done,
         }
@@ -242,7 +247,7 @@ async fn wait_and_rotate(
 
 fn print(rotated: &Rotated) -> anyhow::Result<()> {
     if rotated.finished {
-        program::print_line("finished a run that had been interrupted")?;
+        program::print_line("finished an interrupted rotation")?;
     }
     let before = rotated.before.as_deref().unwrap_or("none");
     program::print_line(format_args!("signed before  {before}"))?;
@@ -258,22 +263,22 @@ fn print_cost(rotated: &Rotated, refresh_interval: Duration) -> anyhow::Result<(
     let refresh = format_duration(refresh_interval);
     program::print_line("")?;
     program::print_line(format_args!(
-        "within {refresh}, when each server has fetched the key set, tokens of the dropped key are \
-         refused; until then they are accepted, those of a thief too"
+        "tokens of the dropped key are accepted until each server has fetched the key set, for up to \
+         {refresh}"
     ))?;
     program::print_line(
-        "programs that read their token from a file need a new one now; those that mint have it",
+        "token files need a new token now; programs that mint their tokens have one",
     )?;
     let published = SystemTime::now().duration_since(rotated.published);
     if published.unwrap_or_default() < refresh_interval {
         program::print_line(format_args!(
-            "the key that signs now was published less than {refresh} ago: servers refuse its \
-             tokens until they have fetched the key set"
+            "the current key was published less than {refresh} ago: each server refuses its tokens \
+             until it has fetched the key set"
         ))?;
     }
     program::print_line(
-        "if the whole folder is in the wrong hands, the next key is, too: `keyutil key generate \
-         --force`",
+        "if the whole folder is compromised, so is the next key: replace all keys with `keyutil key \
+         generate --force`",
     )?;
     Ok(())
 }
@@ -290,7 +295,7 @@ fn retire(arguments: Retire) -> anyhow::Result<()> {
         let due = ring.look(now).diagnosed()?.removal_due(&policy);
         program::print_line(match due {
             Some(due) => format!(
-                "nothing to remove yet: the next key is due in {}",
+                "nothing to remove yet: the next removal is due in {}",
                 format_duration(whole(due.duration_since(now).unwrap_or_default()))
             ),
             None => "nothing to remove: no key has stopped signing".to_owned(),
@@ -303,7 +308,7 @@ fn whole(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs())
 }
 
-/// Show the keys: which one signs, since when, and when each one's next step is due
+/// List the keys: which one signs, since when, and when the next step of each is due
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -348,8 +353,8 @@ fn row(key: &RingKey, policy: &RotationPolicy, now: SystemTime) -> String {
         None => "-".to_owned(),
     };
     let step = match key.state {
-        KeyState::Current => "stops when the next one signs".to_owned(),
-        KeyState::Compromised => "to be dropped: run `keyutil key rotate`".to_owned(),
+        KeyState::Current => "stops signing at the next rotation".to_owned(),
+        KeyState::Compromised => "`keyutil key rotate` drops it".to_owned(),
         KeyState::Next => due("may sign", key.published + policy.publish_before(), now),
         KeyState::Previous => due("is removed", key.removable(policy), now),
     };
@@ -366,7 +371,7 @@ fn row(key: &RingKey, policy: &RotationPolicy, now: SystemTime) -> String {
 fn problems(ring: &Ring) -> Vec<&'static str> {
     let mut problems = Vec::new();
     if ring.current.is_none() {
-        problems.push("nothing signs: `current.pem` is missing");
+        problems.push("no key signs: `current.pem` is missing");
     }
     if ring.next.is_none() {
         problems.push("there is no next key: `keyutil key rotate` publishes one");
@@ -377,11 +382,11 @@ fn problems(ring: &Ring) -> Vec<&'static str> {
 fn due(what: &str, at: SystemTime, now: SystemTime) -> String {
     match at.duration_since(now) {
         Ok(left) if left >= Duration::from_secs(1) => format!("{what} in {}", Rough(left)),
-        _ => format!("{what} with the next run"),
+        _ => format!("{what} at the next run"),
     }
 }
 
-/// A duration in its two largest units: the seconds of a month do not matter.
+/// Displays the two largest units of a duration: the seconds of a month do not matter.
 struct Rough(Duration);
 
 impl fmt::Display for Rough {

@@ -1,4 +1,4 @@
-//! `keyutil pki`: development certificates. The work is done in `keyutil_cli::pki`.
+//! `keyutil pki`: development certificates. `keyutil_cli::pki` does the work.
 
 use std::{
     fmt,
@@ -20,7 +20,7 @@ use keyutil_cli::pki::{
 
 use super::wait_until;
 
-/// Certificates for development and tests: CAs and a certificate for each party.
+/// Manage certificates for development and tests
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -34,22 +34,21 @@ pub struct PkiArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Make three CAs (clients, frontend, internode) and a certificate for each party.
+    /// Create three CAs (clients, frontend, internode) and a certificate for each party
     ///
-    /// Nothing is written if any of the files is there already, unless `--force` or
-    /// `--if-missing` is given.
+    /// Nothing is written if any of the files exists, unless `--force` or `--if-missing` is given.
     Init(InitArgs),
-    /// Replace a certificate and its key, or a CA in three steps, while everything runs
+    /// Replace a certificate and its key, or a CA in three steps, without downtime
     #[command(subcommand)]
     Rotate(Rotate),
-    /// Show all CAs and certificates, how far each rotation is, and what is wrong
+    /// List all CAs and certificates, the progress of each rotation, and problems
     List(ListArgs),
 }
 
-/// Where `keyutil pki init` writes to, and the others find it.
+/// The folder of the certificates.
 #[derive(Args, Clone, Debug)]
 struct Folder {
-    /// Folder of the certificates.
+    /// Folder of the certificates
     #[arg(
         long,
         env = "KEYUTIL_CERTS_DIR",
@@ -59,20 +58,21 @@ struct Folder {
     dir: PathBuf,
 }
 
-/// How long a step of a CA rotation waits, so that the step before has been seen everywhere: the sum
-/// of the two.
+/// How long a step of a CA rotation waits for the step before to take effect everywhere: the sum of
+/// the two durations.
 #[derive(Args, Clone, Copy, Debug)]
 struct Waits {
-    /// How often the server looks for new certificate files: its `global.tls.refreshInterval`.
+    /// How often the server checks for new certificate files: its `global.tls.refreshInterval`
     ///
-    /// The server's own default is 0, which means never: then no rotation reaches it before its
-    /// next restart.
+    /// The default of the server is 0, which means never: the server then needs a restart after
+    /// each step.
     #[arg(long, env = "KEYUTIL_TLS_REFRESH_INTERVAL", value_name = "DURATION", default_value = "1m", value_parser = parse_duration)]
     refresh_interval: Duration,
 
-    /// How long a replaced file takes to reach whoever reads it, and to be picked up.
+    /// How long a replaced file takes to be picked up by all of its readers
     ///
-    /// Worker and starter look once a second. For mounted Kubernetes secrets allow three minutes.
+    /// Worker and starter check their files once a second. Allow three minutes for mounted
+    /// Kubernetes secrets.
     #[arg(long, env = "KEYUTIL_PROPAGATION", value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
     propagation: Duration,
 }
@@ -85,14 +85,14 @@ pub async fn run(args: PkiArgs) -> anyhow::Result<()> {
     }
 }
 
-/// A title and rows of the same length in columns, for people. The fields hold no tabs, so `column`
-/// and `awk` can read them, too.
+/// A table with a title row and aligned columns. No field has tabs, so `column` and `awk` can parse
+/// it.
 struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
-    /// Only the title.
+    /// Creates a table with a title row.
     fn new(title: [&str; N]) -> Self {
         Self {
             rows: vec![title.map(str::to_owned)],
@@ -104,7 +104,7 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// Without a line end after the last row.
+/// Has no line break after the last row.
 impl<const N: usize> fmt::Display for Table<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = |column: usize| {
@@ -127,7 +127,7 @@ impl<const N: usize> fmt::Display for Table<N> {
     }
 }
 
-/// RFC 3339, or a dash where there is none.
+/// Formats a time as RFC 3339, or as a dash.
 fn time(time: Option<SystemTime>) -> String {
     time.map_or_else(
         || "-".to_owned(),
@@ -135,7 +135,7 @@ fn time(time: Option<SystemTime>) -> String {
     )
 }
 
-/// The text, or a dash where there is none.
+/// Returns the text, or a dash.
 fn or_dash(text: Option<&str>) -> String {
     text.filter(|text| !text.is_empty())
         .unwrap_or("-")
@@ -153,35 +153,37 @@ struct InitArgs {
     #[command(flatten)]
     folder: Folder,
 
-    /// One more DNS name or IP address of the server, as clients dial it; can be repeated.
+    /// Additional DNS name or IP address that clients dial; can be repeated
     ///
-    /// Always there: `localhost`, `127.0.0.1`, `::1` and `frontend.temporal.local`. A DNS name may
-    /// start with `*.`.
+    /// `localhost`, `127.0.0.1`, `::1` and `frontend.temporal.local` are always included. A DNS
+    /// name may start with `*.`.
     #[arg(long, value_name = "NAME")]
     frontend_san: Vec<String>,
 
-    /// One more name by which members of the cluster know each other; can be repeated.
+    /// Additional name of the internode certificate; can be repeated
     ///
-    /// Always there: `internode.temporal.local`.
+    /// `internode.temporal.local` is always included.
     #[arg(long, value_name = "NAME")]
     internode_san: Vec<String>,
 
-    /// How long the CAs are valid, such as `1year`.
+    /// Lifetime of the CAs, such as `1year`
     #[arg(long, value_name = "DURATION", default_value = "3650days", value_parser = parse_duration)]
     ca_lifetime: Duration,
 
-    /// How long the other certificates are valid, such as `12h`; at most as long as the CAs.
+    /// Lifetime of the other certificates, such as `12h`; at most that of the CAs
     #[arg(long, value_name = "DURATION", default_value = "90days", value_parser = parse_duration)]
     leaf_lifetime: Duration,
 
-    /// Replace everything that is there, the CAs too.
+    /// Replace all files, including the CAs
     ///
-    /// This is no rotation: who holds an old certificate is refused from then on.
+    /// This is not a rotation: a party that still presents an old certificate is refused from then
+    /// on.
     #[arg(long)]
     force: bool,
 
-    /// Leave a set that is there as it is, and succeed; what is wrong with it is told. What an
-    /// interrupted run has left is made anew. Any other part of a set is still an error.
+    /// Leave an existing set unchanged, warn of problems in it, and succeed
+    ///
+    /// What an interrupted run left is created again. Any other incomplete set is an error.
     #[arg(long, conflicts_with = "force")]
     if_missing: bool,
 }
@@ -204,7 +206,7 @@ fn init(args: InitArgs) -> anyhow::Result<()> {
     })
     .diagnosed()?;
     if initialized.files.is_empty() {
-        program::print_line(format_args!("left as it is: `{}`", dir.display()))?;
+        program::print_line(format_args!("left unchanged: `{}`", dir.display()))?;
         return warn_of_what_is_there(&Layout::new(&dir), &asked_names);
     }
     let mut table = Table::new(["FILE", "EXPIRES", "WHAT"]);
@@ -219,7 +221,7 @@ fn init(args: InitArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It is not changed, and may be of no use.
+/// Warns of problems of the set that is left unchanged.
 fn warn_of_what_is_there(layout: &Layout, asked_names: &[String]) -> anyhow::Result<()> {
     let listing = pki::list(layout, &AuthorityOptions::default(), SystemTime::now()).diagnosed()?;
     for problem in &listing.problems {
@@ -232,7 +234,7 @@ fn warn_of_what_is_there(layout: &Layout, asked_names: &[String]) -> anyhow::Res
         for name in asked_names {
             if !names.iter().any(|known| known.eq_ignore_ascii_case(name)) {
                 program::print_warning(format!(
-                    "the certificate of the frontend is not for `{name}`: `--force` makes one that is, and replaces everything else, too"
+                    "the certificate of the frontend does not include the name `{name}`: `--force` creates one that does, and replaces all other files too"
                 ));
             }
         }
@@ -247,34 +249,34 @@ Examples:
   keyutil pki rotate frontend --lifetime 12h
   keyutil pki rotate client-ca")]
 enum Rotate {
-    /// A new certificate and key for the worker
+    /// Renew the certificate and key of the worker
     #[command(after_help = leaf_examples("worker"))]
     Worker(Leaf),
-    /// A new certificate and key for the starter
+    /// Renew the certificate and key of the starter
     #[command(after_help = leaf_examples("starter"))]
     Starter(Leaf),
-    /// A new certificate and key for people and health checks
+    /// Renew the certificate and key of people and health checks
     #[command(after_help = leaf_examples("admin"))]
     Admin(Leaf),
-    /// A new certificate and key for the Web UI
+    /// Renew the certificate and key of the Web UI
     #[command(after_help = leaf_examples("ui"))]
     Ui(Leaf),
-    /// A new certificate and key for the server, towards its clients
+    /// Renew the certificate and key that the server presents to its clients
     #[command(after_help = leaf_examples("frontend"))]
     Frontend(Leaf),
-    /// A new certificate and key for the server, towards itself
+    /// Renew the certificate and key that cluster members present to each other
     #[command(after_help = leaf_examples("internode"))]
     Internode(Leaf),
-    #[command(about = "A new CA for the certificates of worker, starter, admin and Web UI", long_about = about(
-        "A new CA for the certificates of worker, starter, admin and Web UI"
+    #[command(about = "Rotate the CA of the certificates of worker, starter, admin and Web UI", long_about = about(
+        "Rotate the CA of the certificates of worker, starter, admin and Web UI"
     ), after_help = authority_examples("client-ca"))]
     ClientCa(Authority),
-    #[command(about = "A new CA for the certificate of the frontend", long_about = about(
-        "A new CA for the certificate of the frontend"
+    #[command(about = "Rotate the CA of the certificate of the frontend", long_about = about(
+        "Rotate the CA of the certificate of the frontend"
     ), after_help = authority_examples("frontend-ca"))]
     FrontendCa(Authority),
-    #[command(about = "A new CA for the certificate of the members of the cluster", long_about = about(
-        "A new CA for the certificate of the members of the cluster"
+    #[command(about = "Rotate the CA of the certificates of the cluster members", long_about = about(
+        "Rotate the CA of the certificates of the cluster members"
     ), after_help = "\
 Examples:
   keyutil pki rotate internode-ca --step trust
@@ -283,45 +285,40 @@ Examples:
     InternodeCa(Internode),
 }
 
-/// One text for all parties.
 fn leaf_examples(party: &str) -> String {
     let call = format!("keyutil pki rotate {party}");
     format!("Examples:\n  {call}\n  {call} --lifetime 12h")
 }
 
-/// One text for the two CAs that need no more than time.
 fn authority_examples(authority: &str) -> String {
     let call = format!("keyutil pki rotate {authority}");
     format!("Examples:\n  {call}\n  {call} --step trust --lifetime 1year\n  {call} --step retire")
 }
 
-/// One text for the three CAs.
 fn about(what: &str) -> String {
     format!("{what}, in three steps.\n\n{STEPS}")
 }
 
 const STEPS: &str = "\
-trust: the new CA is made, and whoever checks certificates of this CA trusts the old one and the \
-new one. Before `reissue` there is a wait: who has not read the new CA yet would refuse the new \
-certificates.
+trust: creates the new CA; every verifier trusts the old and the new one. `reissue` then waits: a party \
+that has not read the new CA yet would refuse the new certificates.
 
-reissue: all certificates of this CA are made anew under the new one, and the private key of the \
-old one is destroyed. Before `retire` there is a wait: who has not read its new certificate yet \
-still shows the old one.
+reissue: renews all certificates of the CA under the new one, and destroys the private key of the old \
+one. `retire` then waits: a party that has not read its new certificate yet still presents the old one.
 
-retire: the new CA alone is trusted. An old certificate is refused from then on.
+retire: only the new CA is trusted. Old certificates are refused from then on.
 
-Without `--step` the rotation goes on from where it is to its end, and waits between the steps. It \
-can be interrupted at any time: the same command goes on. How far it is, the certificate files \
-say, and since when, `ca/rotation.json`; where that does not tell, the wait counts from now.";
+Without `--step` the command does all remaining steps, and waits between them. It can be interrupted \
+at any time: the same command continues. The certificate files record the progress, \
+`ca/rotation.json` the time of the last step; without that time the wait counts from now.";
 
 #[derive(Args, Debug)]
 struct Leaf {
     #[command(flatten)]
     folder: Folder,
 
-    /// How long it is valid, such as `12h`; at most as long as its CA [default: as the one in
-    /// place].
+    /// Lifetime of the certificate, such as `12h`; at most that of its CA [default: that of the
+    /// certificate it replaces]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     lifetime: Option<Duration>,
 }
@@ -331,14 +328,14 @@ struct Authority {
     #[command(flatten)]
     folder: Folder,
 
-    /// Do this step alone, and fail with exit code 75 if it is too early.
+    /// Do only this step, and exit with code 75 if it is too early
     #[arg(long, value_enum)]
     step: Option<RotationStep>,
 
     #[command(flatten)]
     waits: Waits,
 
-    /// How long the new CA is valid, such as `1year`; only `trust` makes one.
+    /// Lifetime of the new CA, such as `1year`; used by the step `trust`
     #[arg(long, value_name = "DURATION", default_value = "3650days", value_parser = parse_duration)]
     lifetime: Duration,
 }
@@ -348,10 +345,11 @@ struct Internode {
     #[command(flatten)]
     authority: Authority,
 
-    /// Every temporal-server process was restarted since the step `trust`; `reissue` needs that.
+    /// Confirm that every temporal-server process was restarted since the step `trust`; required by
+    /// `reissue`
     ///
-    /// A server reads `rootCaFiles` of internode once, when it first calls another one, and keeps
-    /// them for its life: one that runs since before `trust` would refuse the new certificates.
+    /// A server reads `rootCaFiles` of internode once, at its first internode connection. A process
+    /// started before `trust` would refuse the new certificates.
     #[arg(long)]
     servers_restarted: bool,
 }
@@ -402,9 +400,9 @@ async fn rotate_authority(
     let mut step = pki::next_step(&layout, kind, &options, SystemTime::now())
         .diagnosed()?
         .step;
-    // Not yet true of a CA that this run makes.
+    // No server can have been restarted since a `trust` that this run does.
     options.servers_restarted &= step != RotationStep::Trust;
-    // The reader of the output may go away; the rotation is finished all the same.
+    // A closed standard output must not interrupt the rotation.
     let mut printed = Ok(());
     loop {
         match pki::rotate_authority(&layout, kind, step, &options, SystemTime::now) {
@@ -417,8 +415,8 @@ async fn rotate_authority(
             }
             Err(RotateError::TooEarly { left, .. }) => {
                 let what = match step {
-                    RotationStep::Retire => "everybody shows a new certificate",
-                    _ => "everybody trusts the new CA",
+                    RotationStep::Retire => "every party presents a new certificate",
+                    _ => "every party trusts the new CA",
                 };
                 wait_until(what, left).await;
             }
@@ -437,7 +435,7 @@ fn print_leaf(rotated: &LeafRotated) -> anyhow::Result<()> {
 fn print_authority(rotated: &AuthorityRotated) -> anyhow::Result<()> {
     let (name, step) = (rotated.kind.name(), rotated.step);
     if rotated.already {
-        program::print_line(format_args!("{step}: was done before"))?;
+        program::print_line(format_args!("{step}: already done"))?;
     } else {
         let mut table = Table::new(TITLE);
         table.push([
@@ -460,10 +458,7 @@ fn print_authority(rotated: &AuthorityRotated) -> anyhow::Result<()> {
         program::print_line(format_args!("written: `{}`", path.display()))?;
     }
     for party in &rotated.absent {
-        program::print_line(format_args!(
-            "left out, as it has no folder here: {}",
-            party.name()
-        ))?;
+        program::print_line(format_args!("skipped, no folder here: {}", party.name()))?;
     }
     match rotated.next {
         Some(next) => {
@@ -471,9 +466,9 @@ fn print_authority(rotated: &AuthorityRotated) -> anyhow::Result<()> {
             program::print_line(format_args!("next: `{}`, not before {due}\n", next.step))?;
         }
         None if rotated.kind == AuthorityKind::Internode => program::print_line(
-            "a temporal-server that runs keeps the old CA in its memory until its next restart: \
-             it would accept old certificates that are still valid, but no new ones can be made, \
-             as the key is destroyed",
+            "a running temporal-server keeps the old CA in memory until its next restart: it still \
+             accepts old certificates that have not expired; the key of the old CA is destroyed, so \
+             no new ones can be issued",
         )?,
         None => {}
     }
@@ -484,14 +479,13 @@ fn print_notes(leaf: &LeafRotated) -> anyhow::Result<()> {
     let party = leaf.party.name();
     if leaf.capped {
         program::print_line(format_args!(
-            "{party}: cut short at the end of its CA: {}",
+            "{party}: expires with its CA, earlier than requested: {}",
             format_rfc3339_seconds(leaf.new.not_after)
         ))?;
     }
     if leaf.old.is_none() {
         program::print_line(format_args!(
-            "{party}: there was no certificate to take names and lifetime from; the defaults were \
-             taken"
+            "{party}: no readable certificate to take names and lifetime from; the defaults are used"
         ))?;
     }
     Ok(())
@@ -579,7 +573,7 @@ fn name(authority: &ListedAuthority) -> String {
     }
 }
 
-/// The step before that one.
+/// The step that was done last.
 fn done(next: NextStep) -> Option<&'static str> {
     match next.step {
         RotationStep::Trust => None,

@@ -34,9 +34,9 @@ Examples:
   keyutil token mint | keyutil token inspect
   keyutil token renew --output /run/token/worker")]
 pub enum Token {
-    /// Mint a token and print it, and nothing else
+    /// Mint a token and print it, without anything else
     Mint(Mint),
-    /// Show what a token says, and whether it would be accepted
+    /// Show the content of a token, and check whether a server would accept it
     Inspect(Inspect),
     Renew(Renew),
 }
@@ -51,7 +51,7 @@ pub struct Mint {
     #[command(flatten)]
     minting: Minting,
 
-    /// Print a line for the shell that sets TEMPORAL_API_KEY, which the Temporal CLI reads
+    /// Print an `export` of TEMPORAL_API_KEY, which the Temporal CLI reads, for a shell to evaluate
     #[arg(long)]
     export: bool,
 }
@@ -64,33 +64,33 @@ Examples:
   keyutil token inspect --file token.jwt \\
       --jwks http://127.0.0.1:8090/.well-known/jwks.json --audience temporal")]
 pub struct Inspect {
-    /// The token itself; `-` or nothing reads it from standard input. Others can read the
-    /// arguments of a process
-    // Many, because clap would print what is one too many: `Bearer <token>` without quotes.
+    /// Token; `-` or nothing reads it from standard input. Other users can see the arguments of a
+    /// process
+    // A list, because clap would print the excess argument: `Bearer <token>` without quotes.
     #[arg(conflicts_with = "file")]
     token: Vec<String>,
 
-    /// File with the token
+    /// File that holds the token
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Verify the signature with this key set: a file, or an `http://` or `https://` URL
+    /// Key set to verify the signature with: a file, or an `http://` or `https://` URL
     #[arg(long, value_name = "FILE|URL")]
     jwks: Option<String>,
 
-    /// Verify that the token is for this audience
+    /// Audience that the token must be for
     #[arg(long, value_name = "NAME", requires = "jwks")]
     audience: Option<String>,
 
-    /// Check the permissions against this namespace
+    /// Namespace that the permissions are checked against
     #[arg(short, long)]
     namespace: Option<String>,
 }
 
-/// What a token is minted with, once or again and again.
+/// The flags of commands that mint tokens.
 #[derive(Args)]
 struct Minting {
-    /// Private key to mint with, PEM, P-256 or RSA
+    /// Private key to sign with (PEM, P-256 or RSA)
     #[arg(
         long,
         env = "KEYUTIL_SIGNING_KEY_PATH",
@@ -108,11 +108,11 @@ struct Minting {
 }
 
 impl Minting {
-    /// What the token says. Mistakes go to `problems`.
+    /// Returns the claims of the tokens. Mistakes are added to `problems`.
     fn template(&self, problems: &mut SettingsErrors) -> ClaimsTemplate {
         let namespace = self.namespace.trim();
         let template = self.claims.template(namespace, "keyutil", problems);
-        // What the permissions are made of, where none are asked for.
+        // The default permissions are made from the namespace.
         if self.claims.permissions.is_none()
             && let Err(error) = format!("{namespace}:write").parse::<Permission>()
         {
@@ -126,7 +126,7 @@ impl Minting {
         check_name(path)?;
         read_signing_key(path)
             .diagnosed()
-            .context("no token can be minted")
+            .context("failed to mint a token")
     }
 }
 
@@ -148,7 +148,7 @@ fn mint(arguments: Mint) -> anyhow::Result<()> {
     let key = arguments.minting.read_key()?;
     let token = key.mint(&template.at(SystemTime::now()))?;
     if arguments.export {
-        // A token is base64url and dots: nothing in it that a shell would touch.
+        // A token consists of base64url and dots: no character needs quotes.
         program::print_line(format_args!(
             "export TEMPORAL_API_KEY={}",
             token.expose_secret()
@@ -163,9 +163,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     let text = read_token(&arguments)?;
     let raw = bare(&text);
     if raw.is_empty() {
-        return Err(
-            UsageError("there is no token to inspect: the input is empty".to_owned()).into(),
-        );
+        return Err(UsageError("the input is empty: expected a token".to_owned()).into());
     }
     let token = UnverifiedToken::parse(raw).map_err(|error| refused(&error))?;
     program::print_line(format_args!(
@@ -185,7 +183,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     }
     let Some(source) = &arguments.jwks else {
         program::print_line(format_args!(
-            "signature  not verified: give `--jwks` for that, and do not rely on what stands above"
+            "signature  not verified: do not rely on the content; `--jwks` verifies it"
         ))?;
         return Ok(());
     };
@@ -208,7 +206,7 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     }
 }
 
-/// The token without what surrounds it in files and headers.
+/// Strips byte order mark, white space and the scheme `Bearer`.
 fn bare(text: &str) -> &str {
     let text = text.trim_start_matches('\u{feff}').trim();
     match text.split_once(char::is_whitespace) {
@@ -218,16 +216,16 @@ fn bare(text: &str) -> &str {
     }
 }
 
-/// Refuses a key or token in place of the name of its file, which messages repeat.
+/// Refuses a key or token in the place of a path: messages repeat paths.
 pub(super) fn check_name(path: &Path) -> Result<(), UsageError> {
     if is_content(path) {
-        let problem = "a key or token stands where the name of its file should";
+        let problem = "expected the path of a file, found a key or token";
         return Err(UsageError(problem.to_owned()));
     }
     Ok(())
 }
 
-/// A token that the server would not accept.
+/// Returns the error for a token that a server would not accept.
 fn refused(error: &(dyn std::error::Error + 'static)) -> Diagnosed {
     Diagnosed::from(Diagnosis {
         step: Step::Token,
@@ -256,18 +254,23 @@ fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
 }
 
 fn read_text(from: impl io::Read) -> io::Result<String> {
-    // More than any header may have.
+    // Longer than any header may be.
     let content = read_at_most(from, 1 << 20)?;
-    String::from_utf8(content).map_err(|_| io::Error::other("it is not text (UTF-8)"))
+    String::from_utf8(content).map_err(|_| io::Error::other("not UTF-8"))
 }
 
-/// Keep a token in a file current, for a process that does not hold the signing key
+/// Keep the token in a file current, for a process that does not hold the signing key
 ///
-/// The token is minted anew at two thirds of its life, at once when the key changes, and when the
-/// file holds something else. It is written under another name and renamed, with mode 0600, so readers
-/// see the old token or the new one. This goes on until SIGINT or SIGTERM, and leaves the file: the
-/// token in it lasts for a restart. What fails after the first token is tried again every second,
-/// and told.
+/// - A new token is minted when two thirds of the lifetime have passed, when the key changes, and
+///   when the file no longer holds the token.
+///
+/// - The token is written to a temporary file with mode 0600 and renamed: readers see the old token
+///   or the new one.
+///
+/// - A failure after the first token is logged and retried every second.
+///
+/// - The command runs until SIGINT or SIGTERM, and leaves the file in place for the time of a
+///   restart.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -275,16 +278,16 @@ Examples:
   keyutil token renew --output /run/token/ui --subject ui --permissions temporal-system:read
   keyutil token renew --output /run/token/worker --health-listen 127.0.0.1:9090")]
 pub struct Renew {
-    /// File to write the token to; its folder is made if it is missing. Nothing but a token is
-    /// written over
+    /// File to write the token to; missing folders are created. A file that does not hold a token
+    /// is never overwritten
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
     #[command(flatten)]
     minting: Minting,
 
-    /// Address to answer at for `/healthz`, `/readyz` and `/metrics`; port 0 takes a free one,
-    /// which the log names [default: no such answers]
+    /// Address that serves `/healthz`, `/readyz` and `/metrics`; port 0 picks a free port, which
+    /// the log names [default: disabled]
     #[arg(long, env = "KEYUTIL_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
     health_listen: Option<SocketAddr>,
 }
@@ -294,7 +297,7 @@ async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
     let template = arguments.minting.template(&mut problems);
     if (claims::SHORTEST_LIFETIME..SHORTEST_LIFETIME).contains(&template.lifetime) {
         problems.add(format!(
-            "`--token-lifetime` must be {} or more for a token in a file, or its readers are late: `{}`",
+            "`--token-lifetime` must be {} or more, so that readers of the file find the next token in time: `{}`",
             humantime::format_duration(SHORTEST_LIFETIME),
             humantime::format_duration(template.lifetime),
         ));
@@ -303,11 +306,11 @@ async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
     for warning in permission::lint(&template.permissions, None) {
         program::print_warning(warning);
     }
-    // For the error that says what to do.
+    // Its error has a hint, that of the agent has none.
     arguments.minting.read_key()?;
     let signing_key = arguments.minting.signing_key;
-    let renewal = Renewal::start(signing_key, template, arguments.output).map_err(judged)?;
-    // From here on, and not before: what hangs at the start can be ended.
+    let renewal = Renewal::start(signing_key, template, arguments.output).map_err(classified)?;
+    // A signal is caught from here on: until now it ends the process, even if a file system hangs.
     let interrupted = program::interrupted();
     let health = match arguments.health_listen {
         Some(address) => {
@@ -320,7 +323,7 @@ async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
     };
     let watch = FileWatcher::start(vec![Box::new(renewal)]);
     let reason = interrupted.await;
-    info!(reason, "stopping: the token in the file stays");
+    info!(reason, "stopping; the token file is left in place");
     drop(watch);
     if let Some(health) = health {
         health.stop().await;
@@ -328,7 +331,7 @@ async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn judged(error: RenewalError) -> anyhow::Error {
+fn classified(error: RenewalError) -> anyhow::Error {
     if error.is_usage() {
         UsageError(error.to_string()).into()
     } else {

@@ -1,4 +1,4 @@
-//! What needs no connection: where each setting came from, and whether the files can be used.
+//! The checks that need no connection: the source of each setting, and the files.
 
 use std::{
     ffi::OsStr,
@@ -23,23 +23,23 @@ use keyutil::{
     x509::certificate::{self, CertificateSummary},
 };
 
-/// A setting, what it is, and where that came from.
+/// A setting with its value and source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Origin {
     /// The flag, such as `--address`.
     pub flag: String,
-    /// What it is; nothing of a secret.
+    /// The value; secrets are not shown.
     pub value: String,
-    /// The flag itself, the name of a variable, or `default`.
+    /// `flag`, the name of a variable, or `default`.
     pub from: String,
 }
 
-/// Arguments, and where each came from.
+/// Arguments and the source of each.
 #[derive(Clone, Debug)]
 pub struct Sourced<A> {
     /// The arguments.
     pub args: A,
-    /// Each that has a value.
+    /// The arguments that have a value.
     pub origins: Vec<Origin>,
 }
 
@@ -62,7 +62,7 @@ impl<A: Args> FromArgMatches for Sourced<A> {
     }
 
     fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Self, clap::Error> {
-        // They are taken out of it when they are read.
+        // Reading the arguments removes them from `matches`.
         let origins = origins::<A>(matches);
         let args = A::from_arg_matches_mut(matches)?;
         Ok(Self { args, origins })
@@ -90,7 +90,7 @@ fn origins<A: Args>(matches: &ArgMatches) -> Vec<Origin> {
         };
         Some(Origin {
             flag: format!("--{}", argument.get_long()?),
-            // Some paste a key or a token where its file should be named.
+            // A key or token may have been passed in place of the path of its file.
             value: if argument.is_hide_env_values_set() || is_content(Path::new(raw)) {
                 "not shown".to_owned()
             } else {
@@ -102,7 +102,7 @@ fn origins<A: Args>(matches: &ArgMatches) -> Vec<Origin> {
     command.get_arguments().filter_map(origin).collect()
 }
 
-/// Without a password, in addresses and URLs.
+/// Removes user and password from addresses and URLs.
 fn shown(value: &str) -> String {
     if value.contains("://") {
         redact::source(value)
@@ -127,7 +127,7 @@ pub(super) fn check_configuration(
     }
     let non_empty = origins.iter().filter(|origin| origin.from != "default");
     let seen = format!(
-        "{} settings given, {} left as they are by default",
+        "{} settings given, {} at their defaults",
         non_empty.clone().count(),
         origins.len() - non_empty.count()
     );
@@ -162,7 +162,7 @@ pub(super) fn check_files(
             TrustSource::System(_) => {
                 report.ok(
                     Step::Files,
-                    "the server is verified with the CAs of this machine",
+                    "the server is verified with the CAs of the operating system",
                 );
             }
         }
@@ -181,7 +181,7 @@ pub(super) fn check_files(
         .iter()
         .any(|finding| finding.step == Step::Files)
     {
-        report.skip(Step::Files, "no files are named");
+        report.skip(Step::Files, "no files configured");
     }
 }
 
@@ -190,8 +190,8 @@ fn look_at_identity(report: &mut Report, identity: &Identity, now: SystemTime) {
     report.ok(
         Step::Files,
         format!(
-            "client certificate `{}`, serial {}, issued by `{}`, valid until {}; the key belongs \
-             to it",
+            "client certificate `{}`, serial {}, issued by `{}`, valid until {}; its \
+             key matches",
             leaf.subject,
             leaf.serial,
             leaf.issuer,
@@ -206,7 +206,7 @@ fn look_at_identity(report: &mut Report, identity: &Identity, now: SystemTime) {
                  the server will refuse it",
                 leaf.serial
             ),
-            "have the certificate issued for TLS clients",
+            "request a certificate for TLS clients",
         );
     }
     let certified = identity.certified();
@@ -218,27 +218,27 @@ fn look_at_identity(report: &mut Report, identity: &Identity, now: SystemTime) {
         report.warn(
             Step::Files,
             format!(
-                "certificate {} of the certificate file is not the issuer of certificate {}: who \
-                 verifies the chain may not find the way to a CA",
+                "certificate {} of the certificate file is not the issuer of certificate {}: the \
+                 server may not be able to verify the chain",
                 index + 2,
                 index + 1
             ),
-            "put each certificate's issuer right behind it, the client's own first",
+            "put the client certificate first, and each issuer directly after the certificate that it issued",
         );
     }
-    soon(report, Step::Files, "the client certificate", leaf, now);
+    warn_of_expiry(report, Step::Files, "the client certificate", leaf, now);
 }
 
 fn look_at_trust(report: &mut Report, trust: &TrustBundle, now: SystemTime) {
     report.ok(Step::Files, format!("the server is verified with {trust}"));
     for authority in trust.authorities() {
         let what = format!("the CA certificate `{}`", authority.subject);
-        soon(report, Step::Files, &what, authority, now);
+        warn_of_expiry(report, Step::Files, &what, authority, now);
     }
 }
 
-/// Less than a tenth of its life left: whoever renews it should have done so.
-pub(super) fn soon(
+/// Warns of a certificate with less than a tenth of its lifetime left: it should have been renewed.
+pub(super) fn warn_of_expiry(
     report: &mut Report,
     step: Step,
     what: &str,
@@ -259,17 +259,17 @@ pub(super) fn soon(
             format!("{what} with serial {serial} expired at {until}")
         } else {
             format!(
-                "{what} with serial {serial} is valid until {until}: less than a tenth of its life is left"
+                "{what} with serial {serial} is valid until {until}: less than a tenth of its lifetime is left"
             )
         };
-        report.warn(step, seen, "see to whoever renews it");
+        report.warn(step, seen, "check the process that renews it");
     }
 }
 
 #[cfg(unix)]
 fn look_at_mode(report: &mut Report, what: &str, path: &Path) {
     use std::os::unix::fs::MetadataExt;
-    // What cannot be read is told by whoever reads it.
+    // A file that cannot be read is reported where it is loaded.
     let Ok(metadata) = fs::metadata(path) else {
         return;
     };
@@ -278,13 +278,15 @@ fn look_at_mode(report: &mut Report, what: &str, path: &Path) {
     if mode & 0o007 != 0 {
         report.warn(
             Step::Files,
-            format!("everybody on this machine may read the {what} `{shown}` (mode {mode:04o})"),
-            format!("`chmod 600 {shown}`; for a mounted Kubernetes secret, `defaultMode: 0400`"),
+            format!("every user of this machine can read the {what} `{shown}` (mode {mode:04o})"),
+            format!(
+                "run `chmod 600 {shown}`; for a mounted Kubernetes secret set `defaultMode: 0400`"
+            ),
         );
     } else {
         report.ok(
             Step::Files,
-            format!("the {what} `{shown}` is kept from others (mode {mode:04o})"),
+            format!("the {what} `{shown}` is not readable by other users (mode {mode:04o})"),
         );
     }
 }

@@ -1,7 +1,6 @@
-//! The way to the server, and what it answers: name, TCP, TLS, the calls that need no permission, the
-//! smallest call that needs one, and the task queue.
+//! The checks of the server: name, TCP, TLS, gRPC, and the task queue.
 //!
-//! Each step is taken on its own, with what a connection of worker and starter is made of.
+//! Each step is taken on its own, with the same code as a connection of worker and starter.
 
 use std::time::{Instant, SystemTime};
 
@@ -11,7 +10,7 @@ use temporalio_common::protos::grpc::health::v1::{
 use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
-use super::{Report, local::soon};
+use super::{Report, local::warn_of_expiry};
 use crate::keys::verify::verify;
 use keyutil::{
     base::time::when,
@@ -28,10 +27,10 @@ use keyutil::{
     token::Role,
 };
 
-/// The steps that are taken here.
+/// The steps of [`check_network`].
 const STEPS: [Step; 4] = [Step::Name, Step::Tcp, Step::ServerTls, Step::ClientTls];
 
-/// Comes back with whether calls can be made.
+/// Returns whether calls can be made.
 pub(super) async fn check_network(
     report: &mut Report,
     args: &ConnectArgs,
@@ -40,7 +39,7 @@ pub(super) async fn check_network(
 ) -> bool {
     let Some(reached) = connector.or(bare) else {
         for step in STEPS {
-            report.skip(step, "there is no usable address");
+            report.skip(step, "no usable address");
         }
         return false;
     };
@@ -49,7 +48,7 @@ pub(super) async fn check_network(
     };
     let Some(connector) = connector else {
         for step in [Step::ServerTls, Step::ClientTls] {
-            report.skip(step, "the settings of TLS are not usable: see above");
+            report.skip(step, "the TLS settings are unusable, see above");
         }
         return false;
     };
@@ -65,12 +64,12 @@ pub(super) async fn check_network(
     if diagnosis.step == Step::ClientTls && unusable {
         report.skip(
             Step::ClientTls,
-            "the server wants a client certificate, and ours is not usable: see above",
+            "the server requires a client certificate; the configured one is unusable, see above",
         );
         return false;
     }
     if diagnosis.step == Step::ServerTls {
-        report.skip(Step::ClientTls, "there is no TLS connection");
+        report.skip(Step::ClientTls, "no TLS connection");
     }
     report.fail(diagnosis);
     false
@@ -94,7 +93,7 @@ async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> 
             let credentials = TlsCredentials::now(connector.security());
             report.fail(explain_connection(connector, &credentials, error).diagnosis());
             for step in &STEPS[1..] {
-                report.skip(*step, "the name has no address");
+                report.skip(*step, "the host name has no address");
             }
             return None;
         }
@@ -105,7 +104,7 @@ async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> 
         .collect();
     report.ok(
         Step::Name,
-        format!("`{}` is at {}", connector.host(), shown.join(", ")),
+        format!("`{}` resolves to {}", connector.host(), shown.join(", ")),
     );
     let started = Instant::now();
     match connector.tcp(&addresses, deadline).await {
@@ -125,7 +124,7 @@ async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> 
             let credentials = TlsCredentials::now(connector.security());
             report.fail(explain_connection(connector, &credentials, error).diagnosis());
             for step in &STEPS[2..] {
-                report.skip(*step, "there is no TCP connection");
+                report.skip(*step, "no TCP connection");
             }
             None
         }
@@ -165,7 +164,7 @@ fn look_at_server(report: &mut Report, secured: &Secured) {
             when(leaf.not_after, now)
         ),
     );
-    soon(
+    warn_of_expiry(
         report,
         Step::ServerTls,
         "the server's certificate",
@@ -181,36 +180,43 @@ fn look_at_client(
     spoke: bool,
 ) {
     let Secured { peer, handshake } = secured;
-    let seen = match (asked(peer), &credentials.identity, handshake) {
-        (None, None, _) => "the server asks for no certificate".to_owned(),
+    let seen = match (requested_issuers(peer), &credentials.identity, handshake) {
+        (None, None, _) => "the server requests no client certificate".to_owned(),
         (None, Some(_), _) => {
-            "the server asks for no certificate: ours was not presented".to_owned()
+            "the server requests no client certificate: the configured one was not presented"
+                .to_owned()
         }
         (Some(of), None, _) => {
-            format!("the server asks for a certificate{of}, and does without one")
+            format!(
+                "the server requests a client certificate{of}, but accepts a connection without one"
+            )
         }
         (Some(of), Some(identity), Handshake { .. }) => format!(
-            "the server asked for a certificate{of}, and {} ours: {}",
-            if spoke { "accepted" } else { "has not refused" },
+            "the server requested a client certificate{of}, and {} {}",
+            if spoke {
+                "accepted"
+            } else {
+                "has not rejected"
+            },
             identity.identify()
         ),
     };
     report.ok(Step::ClientTls, seen);
 }
 
-fn asked(peer: &PeerInfo) -> Option<String> {
+fn requested_issuers(peer: &PeerInfo) -> Option<String> {
     let names = peer.asked_for()?;
     Some(if names.is_empty() {
         String::new()
     } else {
-        format!(" of `{}`", names.join("` or `"))
+        format!(" issued by `{}`", names.join("` or `"))
     })
 }
 
-/// What the health service knows a frontend by (`service/frontend/service.go`).
+/// The name of the frontend in the health service (`service/frontend/service.go`).
 const FRONTEND: &str = "temporal.api.workflowservice.v1.WorkflowService";
 
-/// `Health/Check` and `GetSystemInfo`, both without a token.
+/// Calls `Health/Check` and `GetSystemInfo`, both without a token.
 pub(super) async fn check_grpc(session: &Session, report: &mut Report) {
     let mut health = HealthClient::new(session.channel().clone());
     let request = HealthCheckRequest {
@@ -223,15 +229,15 @@ pub(super) async fn check_grpc(session: &Session, report: &mut Report) {
                 step: Step::Grpc,
                 class: Class::Unreachable,
                 cause: format!(
-                    "the server says of its health: `{}`",
+                    "the server reports its health as `{}`",
                     answer.get_ref().status().as_str_name()
                 ),
                 hint: Some(
-                    "wait: it is starting or stopping; if it stays so, see its log".to_owned(),
+                    "the server is starting or stopping: wait; if this persists, check the log of the server".to_owned(),
                 ),
             });
         }
-        // Another implementation of the server may have none.
+        // Other server implementations may have no health service.
         Err(status) if status.code() == Code::Unimplemented => {}
         Err(status) => return report.fail(session.explain(status, Role::Read).diagnosis()),
     }
@@ -240,31 +246,29 @@ pub(super) async fn check_grpc(session: &Session, report: &mut Report) {
             let version = &info.server_version;
             report.ok(
                 Step::Grpc,
-                format!(
-                    "healthy, and `GetSystemInfo` is answered without a token: server {version}"
-                ),
+                format!("healthy; `GetSystemInfo` is answered without a token: server {version}"),
             );
         }
-        // A proxy, or Temporal Cloud, may ask for the token here too.
+        // A proxy or Temporal Cloud may require the token for these calls too.
         Err(status) if is_refusal(&status) => {
-            report.ok(Step::Grpc, "healthy, and answers nothing without a token");
+            report.ok(Step::Grpc, "healthy; no call is answered without a token");
         }
         Err(status) => report.fail(session.explain(status, Role::Read).diagnosis()),
     }
 }
 
-/// What came of a call that takes permission.
+/// The result of a call that needs a permission.
 pub(super) enum Probe {
     Accepted,
     /// The token is accepted, and the namespace does not exist.
     NoNamespace(ConnectError),
     Refused(Status),
-    /// The call was not sent, or not answered.
+    /// The call was not sent or not answered.
     Failed(ConnectError),
 }
 
 impl Probe {
-    /// Asks for the namespace, which takes `read`.
+    /// Calls `DescribeNamespace`, which needs `read`.
     pub(super) async fn of(session: &Session) -> Self {
         match session.describe_namespace().await {
             Ok(()) => Self::Accepted,
@@ -276,7 +280,7 @@ impl Probe {
         }
     }
 
-    /// Whether the server accepts the token, which may permit too little all the same.
+    /// Returns whether the server accepts the token, even if the token permits too little.
     pub(super) async fn verdict(&self, session: &Session) -> TokenVerdict {
         match self {
             Self::Accepted | Self::NoNamespace(_) => TokenVerdict::Accepted,
@@ -286,9 +290,9 @@ impl Probe {
     }
 }
 
-/// Whether a call that takes no permission is answered with this token: a bad one spoils it.
-/// `None`, where that cannot be learnt.
-pub(super) async fn takes(session: &Session, token: &Token) -> Option<bool> {
+/// Returns whether a call that needs no permission is answered with this token; the server refuses
+/// even such a call with a token that it does not accept. `None` if the call failed in another way.
+pub(super) async fn accepts_token(session: &Session, token: &Token) -> Option<bool> {
     let session = session.with_token(Some(TokenSource::Fixed(token.clone())));
     match session.system_info().await {
         Ok(_) => Some(true),
@@ -296,7 +300,7 @@ pub(super) async fn takes(session: &Session, token: &Token) -> Option<bool> {
     }
 }
 
-/// What is known of the server beside its answers.
+/// What is known of the server besides its answers.
 pub(super) struct Facts<'a> {
     pub(super) key_set: Option<&'a [u8]>,
     pub(super) key_is_new: bool,
@@ -304,14 +308,14 @@ pub(super) struct Facts<'a> {
     pub(super) verdict: TokenVerdict,
 }
 
-/// Why a call that takes `read` was refused, as far as can be told from this side.
+/// Explains why a call that needs `read` was refused, as far as the client can tell.
 pub(super) fn why(session: &Session, facts: &Facts<'_>) -> Explanation {
     let token = session.token_source().and_then(TokenSource::current);
     let refused_by_the_key_set = match (&token, facts.key_set) {
-        // Times and audience are told by the other checks, in more words.
+        // Other checks report times and audience in more detail.
         (Some(token), Some(key_set)) => verify(token.text(), key_set, None)
             .err()
-            .and_then(|error| error.of_the_key_set()),
+            .and_then(|error| error.key_set_diagnosis()),
         _ => None,
     };
     let refusal = Refusal {
@@ -341,7 +345,7 @@ pub(super) async fn check_task_queue(
         Err(diagnosis) => return report.fail(diagnosis),
     };
     let Some(unpolled) = pollers.unpolled else {
-        report.ok(Step::TaskQueue, format!("somebody polls `{task_queue}`"));
+        report.ok(Step::TaskQueue, format!("workers poll `{task_queue}`"));
         report.detail(pollers.polling);
         return;
     };

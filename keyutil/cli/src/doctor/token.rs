@@ -1,5 +1,4 @@
-//! The token that a call would bear now, what it permits, and what decides whether the server accepts
-//! it: the key set and the clocks.
+//! The checks of the token: its content, its permissions, the key set and the clocks.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +7,7 @@ use tonic::Status;
 
 use super::{
     Examination, Report,
-    server::{Probe, takes},
+    server::{Probe, accepts_token},
 };
 use crate::keys::{
     fetch::{Fetched, fetch},
@@ -26,10 +25,10 @@ use keyutil::{
     token::{Claims, claims::seconds},
 };
 
-/// Proxies have limits of 8 KiB and less for all headers together (nginx: `large_client_header_buffers`).
+/// Some proxies limit all headers together to 8 KiB (nginx: `large_client_header_buffers`).
 const LARGE: usize = 6 * 1024;
 
-/// `refused` is why, if the server has refused it.
+/// `refused` explains why the server refused the token, if it did.
 pub(super) fn check_token(
     report: &mut Report,
     examination: &Examination<'_>,
@@ -50,12 +49,12 @@ pub(super) fn check_token(
     }
     let Some(source) = source else {
         if let Some(source) = examination.connect.token.sources().next() {
-            let seen = format!("no token is sent: {source} is not usable, see above");
+            let seen = format!("no token is sent: {source} is unusable, see above");
             report.skip(Step::Token, seen);
         } else if !failed(report, refused, Vec::new()) {
             report.skip(
                 Step::Token,
-                "no token is sent: there is no `--signing-key`, `--token-file` or `--api-key`",
+                "no token is sent: none of `--signing-key`, `--token-file` and `--api-key` is given",
             );
         }
         return;
@@ -68,7 +67,9 @@ pub(super) fn check_token(
                 step: Step::Token,
                 class: Class::Token,
                 cause: format!("no token can be sent: {}", chain(&error)),
-                hint: Some("see to whoever renews the token, or to the signing key".to_owned()),
+                hint: Some(
+                    "check the process that renews the token, or the signing key".to_owned(),
+                ),
             });
             return;
         }
@@ -98,13 +99,13 @@ pub(super) fn check_token(
         report.warn(
             Step::Token,
             format!(
-                "the token has {} bytes: proxies refuse headers that large",
+                "the token has {} bytes: some proxies refuse headers of this size",
                 token.header().len()
             ),
-            "have it made with the permissions that are needed, and no more",
+            "request a token with only the permissions that are needed",
         );
     }
-    // Of a token that was refused the explanation says it.
+    // The explanation covers the permissions of a token that was refused.
     if refused.is_none()
         && let Some(content) = content.filter(|content| !content.permissions().is_empty())
     {
@@ -114,7 +115,7 @@ pub(super) fn check_token(
     }
 }
 
-/// Whether what is wrong with the token is certain; then it stands in the report.
+/// Reports the certain causes that concern the token. Returns whether there are any.
 fn failed(report: &mut Report, refused: Option<&Explanation>, details: Vec<String>) -> bool {
     let Some(Explanation::Certain(causes)) = refused else {
         return false;
@@ -129,7 +130,7 @@ fn failed(report: &mut Report, refused: Option<&Explanation>, details: Vec<Strin
     any
 }
 
-/// What the token permits.
+/// Returns whether the token suffices.
 pub(super) async fn check_permission(
     session: &Session,
     report: &mut Report,
@@ -145,9 +146,9 @@ pub(super) async fn check_permission(
         }
         Probe::Failed(error) => {
             let diagnosis = error.diagnosis();
-            // What is said already need not be said again.
+            // The same failure is reported at its own step.
             if report.has_failed_at(diagnosis.step) {
-                report.skip(Step::Permission, "the call was not answered: see above");
+                report.skip(Step::Permission, "the call was not answered, see above");
             } else {
                 report.fail(diagnosis);
             }
@@ -160,7 +161,7 @@ pub(super) async fn check_permission(
     }
     let how = match session.token_source() {
         Some(_) => "",
-        None => ", and no token was sent",
+        None => " without a token",
     };
     report.ok(
         Step::Permission,
@@ -174,8 +175,8 @@ pub(super) async fn check_permission(
     {
         report.warn(
             Step::Permission,
-            "it is answered without a token, too: this server asks nobody for permission",
-            "if that is not meant, set `authorizer: default` and `claimMapper: default` in \
+            "it is also answered without a token: authorization is disabled on this server",
+            "to enable it, set `authorizer: default` and `claimMapper: default` in \
              `global.authorization` of the server",
         );
     }
@@ -185,7 +186,10 @@ pub(super) async fn check_permission(
     match session.permits(program).await {
         Ok(()) => {
             let purpose = program.purpose();
-            report.ok(Step::Permission, format!("the token suffices to {purpose}"));
+            report.ok(
+                Step::Permission,
+                format!("the token is sufficient to {purpose}"),
+            );
             true
         }
         Err(diagnosis) => {
@@ -202,28 +206,28 @@ fn refused(session: &Session, report: &mut Report, status: Status, why: Option<&
     let diagnosis = refusal(session, status, explanation.clone()).diagnosis();
     match explanation {
         Explanation::Possible(suspects) => {
-            // What is the matter with the key set is told there; it may not be the cause.
+            // A broken key set is reported at its own step; it may not be the cause.
             let others = if report.has_failed_at(Step::Jwks) {
                 suspects
                     .iter()
                     .filter(|other| other.step != Step::Jwks)
-                    .map(|other| format!("perhaps, too: {}", other.cause))
+                    .map(|other| format!("possible cause: {}", other.cause))
                     .collect()
             } else {
                 report.fail(diagnosis);
                 Vec::new()
             };
-            report.skip(Step::Permission, "not known: the token is not accepted");
+            report.skip(Step::Permission, "unknown: the token is not accepted");
             report.detail(others);
         }
         Explanation::Certain(causes) => {
-            // Those of the token and of the key set are told there.
+            // Causes that concern the token or the key set are reported at their own steps.
             let here = [Step::Clock, Step::Permission];
             for cause in causes.iter().filter(|cause| here.contains(&cause.step)) {
                 report.fail(cause.clone());
             }
             if !report.has_failed_at(Step::Permission) {
-                report.skip(Step::Permission, "not known: the token is not accepted");
+                report.skip(Step::Permission, "unknown: the token is not accepted");
             }
         }
     }
@@ -241,22 +245,22 @@ fn refusal(session: &Session, status: Status, explanation: Explanation) -> Conne
 /// What is known of the key set.
 #[derive(Debug, Default)]
 pub(super) struct KeySet {
-    /// Whether somebody has said that this is the one which the server reads.
-    pub(super) of_the_server: bool,
+    /// Whether `--jwks` names it: then it is the one that the server reads.
+    pub(super) named_by_flag: bool,
     pub(super) found: Option<Fetched>,
-    /// Whether the key that signs was put there less than one refresh interval ago.
+    /// Whether the signing key was published less than one refresh interval ago.
     pub(super) key_is_new: bool,
 }
 
 impl KeySet {
-    /// Its bytes.
+    /// Returns the document.
     pub(super) fn document(&self) -> Option<&[u8]> {
         self.found.as_ref().map(|found| &found.document[..])
     }
 }
 
-/// `verdict` is what the server makes of the token: if it accepts it, it reads
-/// another key set than one which does not verify it.
+/// `verdict` is the server's verdict on the token. If the server accepts a token that this key set
+/// does not verify, it reads another key set.
 pub(super) async fn check_key_set(
     report: &mut Report,
     examination: &Examination<'_>,
@@ -264,17 +268,17 @@ pub(super) async fn check_key_set(
     verdict: TokenVerdict,
 ) -> KeySet {
     let beside = beside_the_signing_key(examination);
-    let of_the_server = examination.jwks.is_some();
+    let named_by_flag = examination.jwks.is_some();
     let Some(name) = examination.jwks.map(str::to_owned).or(beside) else {
         report.skip(
             Step::Jwks,
-            "not known: give the address from which the server reads it with `--jwks`",
+            "unknown: name the key set that the server reads with `--jwks`",
         );
         return KeySet::default();
     };
     let fail = |report: &mut Report, cause: String, hint: &str| {
         if verdict == TokenVerdict::Accepted {
-            let seen = format!("{cause}; the server accepts the token all the same");
+            let seen = format!("{cause}; the server accepts the token nevertheless");
             report.warn(Step::Jwks, seen, hint);
         } else {
             report.fail(Diagnosis {
@@ -290,7 +294,7 @@ pub(super) async fn check_key_set(
     let found = match fetched {
         Ok(found) => found,
         Err(error) => {
-            let hint = "see that the endpoint runs, and that `keySourceURIs` of the server and \
+            let hint = "check that the endpoint runs, and that `keySourceURIs` of the server and \
                         `--jwks` name it; a server that starts without it refuses every token \
                         until it has fetched it";
             fail(report, chain(&error), hint);
@@ -301,12 +305,12 @@ pub(super) async fn check_key_set(
         Ok(kids) if !kids.is_empty() => kids,
         Ok(_) => {
             let cause = format!(
-                "the key set `{name}` has no keys: a server that reads it drops all it had"
+                "the key set `{name}` has no keys: a server that reads it drops the keys it has"
             );
             fail(
                 report,
                 cause,
-                "publish the public keys: `keyutil jwks serve` never serves less",
+                "publish the public keys; `keyutil jwks serve` never serves an empty set",
             );
             return KeySet::default();
         }
@@ -315,13 +319,13 @@ pub(super) async fn check_key_set(
             fail(
                 report,
                 cause,
-                "have the endpoint serve a JWKS: `keyutil jwks serve` does",
+                "serve a JWKS there, for example with `keyutil jwks serve`",
             );
             return KeySet::default();
         }
     };
     let mut set = KeySet {
-        of_the_server,
+        named_by_flag,
         found: Some(found),
         key_is_new: false,
     };
@@ -333,7 +337,7 @@ pub(super) async fn check_key_set(
         .and_then(|content| content.kid());
     if let (Some(text), Some(document), Some(_)) = (text, set.document(), kid) {
         let wrong = verify::verify(text, document, None).err();
-        if let Some(cause) = wrong.and_then(|error| error.of_the_key_set()) {
+        if let Some(cause) = wrong.and_then(|error| error.key_set_diagnosis()) {
             fail(
                 report,
                 format!("`{name}`: {}", cause.cause),
@@ -342,14 +346,20 @@ pub(super) async fn check_key_set(
             return set;
         }
     }
-    tell(report, &name, &kids, kid, &set);
+    report_key_set(report, &name, &kids, kid, &set);
     if verdict == TokenVerdict::Rejected {
-        set.key_is_new = tell_age(report, examination, kid);
+        set.key_is_new = report_key_age(report, examination, kid);
     }
     set
 }
 
-fn tell(report: &mut Report, name: &str, kids: &[String], kid: Option<&str>, set: &KeySet) {
+fn report_key_set(
+    report: &mut Report,
+    name: &str,
+    kids: &[String],
+    kid: Option<&str>,
+    set: &KeySet,
+) {
     let type_ = set
         .found
         .as_ref()
@@ -364,17 +374,18 @@ fn tell(report: &mut Report, name: &str, kids: &[String], kid: Option<&str>, set
         format!("`{name}` has {} key(s){type_}{verifies}", kids.len()),
     );
     report.detail(kids.iter().map(|kid| format!("kid {kid}")));
-    if !set.of_the_server {
+    if !set.named_by_flag {
         report.detail(vec![
-            "this is the file beside the signing key; whether the server reads the same is not \
-             known: give `--jwks`"
+            "this is the file beside the signing key; `--jwks` names the key set that the server \
+             reads"
                 .to_owned(),
         ]);
     }
 }
 
-/// Where the server does not accept the token, it may not know the key yet: then it is new.
-fn tell_age(report: &mut Report, examination: &Examination<'_>, kid: Option<&str>) -> bool {
+/// Reports how long ago the key was published. Returns whether that is less than one refresh
+/// interval: a server that refuses the token may not have fetched the key yet.
+fn report_key_age(report: &mut Report, examination: &Examination<'_>, kid: Option<&str>) -> bool {
     let Some(published) = published(examination, kid) else {
         return false;
     };
@@ -389,18 +400,18 @@ fn tell_age(report: &mut Report, examination: &Examination<'_>, kid: Option<&str
             Step::Jwks,
             format!("the key was published {ago} ago: the server may not have fetched it yet"),
             format!(
-                "wait for one `refreshInterval` of the server ({refresh}, by `--refresh-interval`)"
+                "wait for one `refreshInterval` of the server ({refresh}; set `--refresh-interval` if it differs)"
             ),
         );
     } else {
         report.detail(vec![format!(
-            "the key was published {ago} ago, and the server fetches every {refresh}"
+            "the key was published {ago} ago; the server fetches the key set every {refresh}"
         )]);
     }
     new
 }
 
-/// The signing keys of `keyutil key` have their key set beside them.
+/// Returns the key set that `keyutil key` keeps beside the signing keys.
 fn beside_the_signing_key(examination: &Examination<'_>) -> Option<String> {
     let ring = ring(examination)?;
     Some(ring.jwks_path().to_str()?.to_owned())
@@ -412,7 +423,7 @@ fn ring(examination: &Examination<'_>) -> Option<Keyring> {
     ring.jwks_path().exists().then_some(ring)
 }
 
-/// When the key was put into the key set, as far as the ring knows.
+/// Returns when the key was published, according to the record of the ring.
 fn published(examination: &Examination<'_>, kid: Option<&str>) -> Option<SystemTime> {
     let ring = ring(examination).filter(|ring| ring.ring_path().exists())?;
     let ring = ring.look(SystemTime::now()).ok()?;
@@ -420,13 +431,14 @@ fn published(examination: &Examination<'_>, kid: Option<&str>) -> Option<SystemT
     Some(key.published)
 }
 
-/// As far away as the server's clock is looked for.
+/// The largest difference of clocks that is measured, in seconds.
 const FARTHEST: i64 = 2 * 24 * 60 * 60;
 
-/// What a second of reading and half a second of rounding cannot explain.
+/// The smallest difference that is reported, in seconds: more than one second of transfer and half
+/// a second of rounding.
 const NOTABLE: i64 = 5;
 
-/// Says what is known. `accepted` is whether the server has accepted the token.
+/// Reports what is known of other clocks. `accepted` is whether the server accepted the token.
 pub(super) fn check_clock(
     report: &mut Report,
     source: Option<&TokenSource>,
@@ -441,23 +453,25 @@ pub(super) fn check_clock(
         let behind = content.valid_from().map(|from| offset(from, now));
         let bounds = match (behind, ahead) {
             (Some(behind), Some(ahead)) => Some(format!(
-                "at most {} behind this machine's, and {} ahead of it",
-                words(behind),
-                words(ahead)
+                "at most {} behind the local clock and {} ahead of it",
+                duration(behind),
+                duration(ahead)
             )),
-            (None, Some(ahead)) => {
-                Some(format!("at most {} ahead of this machine's", words(ahead)))
-            }
-            (Some(behind), None) => {
-                Some(format!("at most {} behind this machine's", words(behind)))
-            }
+            (None, Some(ahead)) => Some(format!(
+                "at most {} ahead of the local clock",
+                duration(ahead)
+            )),
+            (Some(behind), None) => Some(format!(
+                "at most {} behind the local clock",
+                duration(behind)
+            )),
             (None, None) => None,
         };
         if let Some(bounds) = bounds {
             known = true;
             report.ok(
                 Step::Clock,
-                format!("the server has accepted the token by its times: its clock is {bounds}"),
+                format!("the server accepts the times of the token: its clock is {bounds}"),
             );
         }
     }
@@ -472,45 +486,45 @@ pub(super) fn check_clock(
             report.warn(
                 Step::Clock,
                 format!("the clock of the JWKS endpoint is {}", direction(off)),
-                "set the clocks of both machines: `timedatectl` shows whether they are synchronised",
+                "synchronise both clocks; `timedatectl` shows whether a clock is synchronised",
             );
         } else {
             report.ok(
                 Step::Clock,
-                "the clock of the JWKS endpoint shows what this machine's does",
+                "the clock of the JWKS endpoint agrees with the local clock",
             );
         }
     }
     if !known {
-        report.skip(Step::Clock, "nobody tells what time it is elsewhere");
+        report.skip(Step::Clock, "no other clock to compare with");
     }
 }
 
-/// Measures the server's clock, if the token is minted here: with tokens that permit nothing, on a
-/// call that everybody may make. Such a call is answered from the token's `nbf` on and no earlier.
+/// Measures the clock of the server with tokens that permit nothing, on a call that needs no
+/// permission: the server answers it from the `nbf` of the token on.
 ///
-/// Comes back with the seconds by which the server is ahead of us; or with nothing, where the
-/// server takes no token at all, so that something else is wrong, or does not answer each time.
+/// Returns by how many seconds the server is ahead. `None` if the server accepts no token at all,
+/// which has another cause, or did not answer each call.
 pub(super) async fn measure_clock(session: &Session, minter: &Minter) -> Option<i64> {
-    let taken_from = async |seconds_ahead: i64| {
+    let accepts_from = async |seconds_ahead: i64| {
         let token = permitting_nothing(minter, seconds_ahead)?;
-        takes(session, &token).await
+        accepts_token(session, &token).await
     };
     let (mut ahead, mut behind) = (-FARTHEST, FARTHEST);
-    if !taken_from(ahead).await? || taken_from(behind).await? {
+    if !accepts_from(ahead).await? || accepts_from(behind).await? {
         return None;
     }
-    // The server takes what is valid from `ahead` on, and not what is valid from `behind` on.
+    // The server accepts tokens valid from `ahead` on, and refuses those valid from `behind` on.
     while behind - ahead > 1 {
         let middle = ahead + (behind - ahead) / 2;
-        if taken_from(middle).await? {
+        if accepts_from(middle).await? {
             ahead = middle;
         } else {
             behind = middle;
         }
     }
-    // One of two servers behind one address may know another time, or other keys.
-    let same = taken_from(ahead - 2).await? && !taken_from(behind + 2).await?;
+    // Two servers behind one address may have different clocks or different keys.
+    let same = accepts_from(ahead - 2).await? && !accepts_from(behind + 2).await?;
     same.then_some(ahead)
 }
 
@@ -530,24 +544,23 @@ fn permitting_nothing(minter: &Minter, seconds_ahead: i64) -> Option<Token> {
     Token::parse(raw.expose_secret(), now).ok()
 }
 
-/// What a measured clock means.
+/// Returns the diagnosis for a measured difference.
 pub(super) fn clock_cause(seconds_ahead: i64) -> Diagnosis {
     Diagnosis {
         step: Step::Clock,
         class: Class::Token,
         cause: format!(
-            "the server's clock is {}, and so the token is not valid there",
+            "the clock of the server is {}: the token is not valid there",
             direction(seconds_ahead)
         ),
         hint: Some(
-            "set the clock of the machine that is wrong: `timedatectl` shows whether it is \
-             synchronised"
+            "correct the clock that is wrong; `timedatectl` shows whether a clock is synchronised"
                 .to_owned(),
         ),
     }
 }
 
-/// The first is ahead of the second by this, in whole seconds.
+/// Returns by how many whole seconds the first time is ahead of the second.
 fn offset(first: SystemTime, second: SystemTime) -> i64 {
     let whole = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     match first.duration_since(second) {
@@ -556,7 +569,7 @@ fn offset(first: SystemTime, second: SystemTime) -> i64 {
     }
 }
 
-fn words(seconds: i64) -> String {
+fn duration(seconds: i64) -> String {
     humantime::format_duration(Duration::from_secs(seconds.unsigned_abs())).to_string()
 }
 
@@ -566,5 +579,5 @@ fn direction(seconds_ahead: i64) -> String {
     } else {
         "ahead of"
     };
-    format!("{} {side} that of this machine", words(seconds_ahead))
+    format!("{} {side} the local clock", duration(seconds_ahead))
 }

@@ -1,15 +1,15 @@
 //! The signing keys on disk: next → current → previous.
 //!
 //! The server fetches the key set at intervals and never because of an unknown `kid`
-//! (`default_token_key_provider.go`). So a key is published before it signs, and stays published
-//! for as long as a token of its may live. At any time exactly one key signs.
+//! (`default_token_key_provider.go`). A key is therefore published before it signs, and stays
+//! published until every token that it signed has expired. Exactly one key signs at any time.
 //!
 //! | what | file |
 //! |---|---|
-//! | the ring on disk, and what can go wrong | `keyring.rs` |
-//! | what the files say, taken together | `keyring/ring.rs` |
-//! | what a step writes, in which order | `keyring/rotate.rs` |
-//! | how long a key waits and stays, and rotations that are made when they are due | `keyring/schedule.rs` |
+//! | the ring on disk, and its errors | `keyring.rs` |
+//! | the state of the ring, derived from its files | `keyring/ring.rs` |
+//! | the operations of a rotation, and their order | `keyring/rotate.rs` |
+//! | the waits of a rotation, and rotations at an interval | `keyring/schedule.rs` |
 
 mod ring;
 mod rotate;
@@ -50,50 +50,50 @@ use keyutil::{
     token::{KeyError, SigningKey},
 };
 
-/// The folder of one ring, with the file names of this project's `certs/signing`.
+/// The folder of a key ring, with the file names of `certs/signing`.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     folder: PathBuf,
 }
 
 impl Keyring {
-    /// The ring in this folder, which need not exist yet.
+    /// Returns the ring in this folder, which need not exist.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
         }
     }
 
-    /// The private key that signs now.
+    /// Returns the path of the private key that signs.
     pub fn current_path(&self) -> PathBuf {
         self.folder.join("current.pem")
     }
 
-    /// The private key that is published and will sign next.
+    /// Returns the path of the private key that is published and signs next.
     pub fn next_path(&self) -> PathBuf {
         self.folder.join("next.pem")
     }
 
-    /// The public halves: what the endpoint serves.
+    /// Returns the path of the public keys, which the endpoint serves.
     pub fn jwks_path(&self) -> PathBuf {
         self.folder.join("jwks.json")
     }
 
-    /// When each key was published, began to sign and stopped.
+    /// Returns the path of the record: when each key was published, began to sign and stopped.
     pub fn ring_path(&self) -> PathBuf {
         self.folder.join("ring.json")
     }
 
-    /// Whether there is a key that signs.
+    /// Returns whether a key signs.
     pub fn exists(&self) -> bool {
         self.current_path().exists()
     }
 
-    /// Makes a new ring of two P-256 keys, and writes its four files.
+    /// Creates a ring of two P-256 keys, and writes its four files.
     ///
     /// # Errors
-    /// [`KeyringError::Exists`] when there is a key already and `replace` is not set; nothing is
-    /// changed then. Two callers at once wait for each other.
+    /// [`KeyringError::Exists`] when there is a key and `replace` is not set; nothing is changed
+    /// then. Concurrent callers wait for each other.
     pub fn generate(
         &self,
         replace: bool,
@@ -105,17 +105,17 @@ impl Keyring {
                 path: self.current_path(),
             });
         }
-        // One that cannot be read signs nothing.
+        // A key that cannot be read has no tokens to protect.
         let before = read_signing_key(&self.current_path()).ok();
         rotate::generate(self, before.as_ref(), clock())?.apply()
     }
 
-    /// Lets the next key sign, publishes a new next one, and takes keys out of the key set that no
-    /// live token needs. Goes on where an earlier run was interrupted.
+    /// Makes the next key sign, publishes a new next key, and removes keys from the key set that no
+    /// valid token needs. Continues where an earlier run was interrupted.
     ///
     /// # Errors
-    /// [`KeyringError::TooEarly`] until the next key has been published long enough; nothing is
-    /// changed then, unless there is no next key, which is then published.
+    /// [`KeyringError::TooEarly`] until the next key has been published long enough. Nothing is
+    /// changed then, except that a missing next key is created and published.
     pub fn rotate(
         &self,
         policy: &RotationPolicy,
@@ -124,11 +124,11 @@ impl Keyring {
         self.rotate_by(Rotation::InTurn(policy), clock)
     }
 
-    /// Lets the next key sign at once, however short it has been published, and drops the one that
-    /// signed: its tokens are refused as soon as the servers fetch the key set again.
+    /// Makes the next key sign at once, even if it was published only recently, and drops the
+    /// current key: servers refuse its tokens as soon as they fetch the key set.
     ///
     /// # Errors
-    /// [`KeyringError::NoNext`], and [`KeyringError::FinishedFirst`] when an ordinary rotation had
+    /// [`KeyringError::NoNext`], and [`KeyringError::FinishedFirst`] when a regular rotation had
     /// been interrupted.
     pub fn rotate_in_emergency(
         &self,
@@ -145,7 +145,7 @@ impl Keyring {
         let _lock = self.lock()?;
         let found = self.find(match rotation {
             Rotation::InTurn(_) => Broken::Refused,
-            // What cannot sign is to be replaced.
+            // A key that cannot sign is replaced.
             Rotation::Emergency => Broken::Missing,
         })?;
         let rotated = rotate::rotate(self, &found, rotation, clock())?.apply()?;
@@ -159,7 +159,7 @@ impl Keyring {
         Ok(rotated)
     }
 
-    /// Takes keys out of the key set that no live token needs any more, and returns their `kid`s.
+    /// Removes keys from the key set that no valid token needs, and returns their `kid`s.
     ///
     /// # Errors
     /// [`KeyringError`], when the ring cannot be read or written.
@@ -174,18 +174,18 @@ impl Keyring {
         if !removed.is_empty() {
             info!(
                 removed = removed.join(", "),
-                "signing keys taken out of the key set"
+                "signing keys removed from the key set"
             );
         }
         Ok(removed)
     }
 
-    /// The ring as it is.
+    /// Reads the state of the ring.
     ///
     /// # Errors
-    /// [`KeyringError`], when a file of it is broken, or nothing signs.
+    /// [`KeyringError`], when one of its files is broken, or no key signs.
     pub fn look(&self, now: SystemTime) -> Result<Ring, KeyringError> {
-        // A ring on a read-only file system is changed by no other process.
+        // A ring on a read-only file system cannot be locked, and no other process changes it.
         let _lock = match self.lock() {
             Err(KeyringError::Lock(_)) => None,
             lock => Some(lock?),
@@ -199,7 +199,7 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// The published document.
+    /// Reads the published document.
     ///
     /// # Errors
     /// [`KeyringError`], when it cannot be read or must not be published.
@@ -210,10 +210,10 @@ impl Keyring {
         Ok(Jwks::parse(&text)?)
     }
 
-    /// Locks a ring that is there; a path that was mistyped is not made.
+    /// Locks an existing ring; a mistyped path is not created.
     ///
-    /// The time is asked for under the lock: with one from before a long wait for the lock, a wait
-    /// that is counted from it would be too short.
+    /// Callers ask for the time while they hold the lock: after a long wait for the lock an earlier
+    /// time would make the waits that are counted from it too short.
     fn lock(&self) -> Result<Lock, KeyringError> {
         let path = self.folder.clone();
         fs::metadata(&path).map_err(|source| KeyringError::Read { path, source })?;
@@ -241,7 +241,7 @@ impl Keyring {
                 path: self.ring_path(),
                 source: source.into(),
             })?;
-        // One that must not be published is not: it is written anew.
+        // A document that must not be published is written again.
         let published = read_if_there(&self.jwks_path())?;
         let published = published.and_then(|text| Jwks::parse(&text).ok());
         Ok(KeyringFiles {
@@ -254,7 +254,7 @@ impl Keyring {
     }
 }
 
-/// What a `current.pem` is taken for that cannot sign.
+/// How a `current.pem` that cannot sign is treated.
 #[derive(Clone, Copy)]
 enum Broken {
     Refused,
@@ -272,10 +272,10 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
     }
 }
 
-/// Reads one private key for signing from a file of any of the accepted forms.
+/// Reads a private signing key from a file, in any of the accepted forms.
 ///
 /// # Errors
-/// [`KeyringError`] with the path in it.
+/// [`KeyringError`], which names the path.
 pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
     let read = File::open(path).and_then(|file| read_at_most(file, MAX_FILE_SIZE));
     let pem = read.map_err(|source| KeyringError::Read {
@@ -288,19 +288,19 @@ pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
     })
 }
 
-/// A ring that could not be read or changed.
+/// The ring could not be read or changed.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what they are")]
 pub enum KeyringError {
-    /// Refused, so that no key that has signed is lost by accident.
+    /// Refused, because a key that has signed would be lost.
     #[error(
-        "there is a signing key already, and replacing it would invalidate every token it signed: `{}`",
+        "refused to replace the signing key `{}`: every token that it signed would become invalid",
         path.display()
     )]
     Exists { path: PathBuf },
-    /// Refused, because servers would refuse the tokens of a key that they do not know yet.
+    /// Refused, because servers that do not know the key yet would refuse its tokens.
     #[error(
-        "too early: the next key `{kid}` is published since {}, and signs after {} at the soonest; {} left",
+        "too early: the next key `{kid}` was published at {}, and must be published for {} before it signs; {} left",
         format_rfc3339_seconds(*published),
         format_duration(*publish_before),
         format_duration(*left)
@@ -311,18 +311,18 @@ pub enum KeyringError {
         publish_before: Duration,
         left: Duration,
     },
-    /// An emergency must not hit another key than the one that was meant.
+    /// An emergency rotation must not drop another key than the compromised one.
     #[error(
-        "finished a rotation first that had been interrupted: `{signs}` signs now, instead of `{}`, and nothing was dropped",
+        "finished an interrupted rotation instead: `{signs}` signs now in place of `{}`, and no key was dropped",
         before.as_deref().unwrap_or("none")
     )]
     FinishedFirst {
         signs: String,
         before: Option<String>,
     },
-    #[error("nothing signs: `{}` is missing", path.display())]
+    #[error("no key signs: `{}` is missing", path.display())]
     NothingSigns { path: PathBuf },
-    #[error("no next key is there to be promoted")]
+    #[error("there is no next key")]
     NoNext,
     #[error(transparent)]
     Lock(#[from] LockError),
@@ -332,10 +332,10 @@ pub enum KeyringError {
     Write(#[from] WriteError),
     #[error("failed to use the signing key `{}`", path.display())]
     BrokenKey { path: PathBuf, source: KeyError },
-    /// The same of a key that is named by itself, perhaps outside of a ring.
+    /// A key that is named by itself, perhaps outside of a ring.
     #[error("failed to use the signing key `{}`", path.display())]
     UnusableKey { path: PathBuf, source: KeyError },
-    #[error("failed to read the record of the key ring, `{}`", path.display())]
+    #[error("failed to read the record of the key ring `{}`", path.display())]
     BrokenRecord { path: PathBuf, source: JsonError },
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -346,44 +346,42 @@ pub enum KeyringError {
 }
 
 impl KeyringError {
-    /// What to do about it.
+    /// Returns what to do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Exists { .. } => {
-                Some("keep it, or replace it and every token with it by `--force`")
-            }
+            Self::Exists { .. } => Some("keep the key, or replace it with `--force`"),
             Self::TooEarly { .. } => Some(
-                "`--wait` waits for it; where the key that signs is in the wrong hands, \
-                 `--emergency` does not wait, at a cost",
+                "`--wait` waits; if the current key is compromised, `--emergency` rotates at once, at \
+                 a cost that `--help` states",
             ),
             Self::FinishedFirst { .. } => Some(
-                "look with `keyutil key list` which of them is in the wrong hands; if it is the one \
-                 that signs now, run this again",
+                "check with `keyutil key list` which key is compromised; if it is the one that signs \
+                 now, run the command again",
             ),
             Self::NothingSigns { .. } => Some(
-                "bring it back; or `keyutil key generate` makes a new ring; or, where `next.pem` is \
-                 there, `keyutil key rotate --emergency` lets that one sign at once",
+                "restore the file; or make `next.pem` sign at once with `keyutil key rotate --emergency`; \
+                 or create a new ring with `keyutil key generate`",
             ),
             Self::NoNext => Some(
-                "`keyutil key rotate` publishes one, which then waits; where no key signs either, \
-                 `keyutil key generate` makes a new ring",
+                "`keyutil key rotate` publishes one, which then waits; if no key signs either, create a \
+                 new ring with `keyutil key generate`",
             ),
             Self::BrokenKey { .. } => Some(
-                "put the right key back; without `next.pem` a new next key is published, which has \
-                 to wait; without `current.pem` see `keyutil key rotate --emergency`",
+                "restore the file; if it is lost, remove `next.pem`, and a new next key is published, \
+                 or replace `current.pem` with `keyutil key rotate --emergency`",
             ),
             Self::BrokenRecord { .. } => Some(
-                "remove it: all keys then count as published now, so the next rotation waits anew",
+                "remove it: all keys then count as published now, and the next rotation waits again",
             ),
             Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some("make the keys with `keyutil key generate`")
+                Some("create the keys with `keyutil key generate`")
             }
             Self::Read { source, .. } | Self::Lock(LockError { source, .. }) => folder_hint(source),
             _ => None,
         }
     }
 
-    /// Whether a file that the caller names cannot be read or used.
+    /// Returns whether a file that the caller names cannot be read or used.
     fn is_usage(&self) -> bool {
         match self {
             Self::Lock(LockError { source, .. }) => folder_hint(source).is_some(),
@@ -397,7 +395,7 @@ impl KeyringError {
         }
     }
 
-    /// Whether the same is worth trying again later.
+    /// Returns whether the same call may succeed later.
     pub fn is_too_early(&self) -> bool {
         matches!(self, Self::TooEarly { .. } | Self::FinishedFirst { .. })
     }

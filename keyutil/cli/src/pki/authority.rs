@@ -1,4 +1,4 @@
-//! A certificate authority: made, loaded, and put to use.
+//! Certificate authorities, the certificates they issue, and the requests for both.
 
 use std::{
     fmt, fs, io,
@@ -26,29 +26,29 @@ use keyutil::{
     },
 };
 
-/// A CA with its private key, which is not in the `Debug` output.
+/// A CA with its private key. `Debug` does not show the key.
 ///
-/// Every `Authority` is one that can sign: it is a CA certificate, and the key belongs to it.
+/// Every `Authority` can sign: it has a CA certificate and the matching key.
 pub struct Authority {
     chain: Bundle,
     certificate_pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A certificate and its key. The key is not in the `Debug` output.
+/// A certificate and its key. `Debug` does not show the key.
 #[derive(Clone, Debug)]
 pub struct Leaf {
-    /// The certificate, then those between it and the root, in PEM.
+    /// The certificate and its intermediate CAs, in PEM.
     pub certificate_pem: String,
     /// PKCS#8 in PEM.
     pub key_pem: SecretString,
 }
 
 impl Authority {
-    /// Makes a root, which may sign leaves and no other CAs.
+    /// Creates a root CA, which may sign leaf certificates but no other CAs.
     ///
-    /// Its common name ends in the first digits of its serial number, so that two generations of
-    /// one CA are told apart, by people and by TLS libraries.
+    /// The common name ends in the first digits of the serial number, so that people and TLS
+    /// libraries can tell two generations of a CA apart.
     ///
     /// # Errors
     /// [`AuthorityError`], when the operating system or the crypto library fails.
@@ -67,18 +67,18 @@ impl Authority {
         Self::check(&certificate.pem(), key)
     }
 
-    /// Loads a CA certificate, after which those between it and its root may follow, and its key.
+    /// Loads a CA certificate, which its intermediate CAs may follow, and its key.
     ///
     /// # Errors
-    /// [`AuthorityError`], when they cannot be parsed, do not belong together, or the certificate
-    /// may not sign others.
+    /// [`AuthorityError`], when either cannot be parsed, they do not match, or the certificate may
+    /// not sign others.
     pub fn load(certificate_pem: &str, key_pem: &SecretString) -> Result<Self, AuthorityError> {
         let key = pem::private_key(key_pem.expose_secret().as_bytes());
         let key = KeyPair::try_from(&key.map_err(AuthorityError::NoKey)?);
         Self::check(certificate_pem, key.map_err(AuthorityError::Key)?)
     }
 
-    /// [`Authority::load`], from files.
+    /// Loads a CA from files, see [`Authority::load`].
     ///
     /// # Errors
     /// As [`Authority::load`], with the path; also when a file cannot be read.
@@ -97,9 +97,9 @@ impl Authority {
         })
     }
 
-    /// Makes a key and signs a certificate for it.
+    /// Creates a key and issues a certificate for it.
     ///
-    /// Neither the clock nor the validity of this CA is looked at.
+    /// Neither the clock nor the validity of the CA is checked.
     ///
     /// # Errors
     /// [`AuthorityError`], when the operating system or the crypto library fails.
@@ -126,19 +126,19 @@ impl Authority {
         })
     }
 
-    /// Its certificate, then those between it and its root, in PEM.
+    /// Returns its certificate and intermediate CAs, in PEM.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// Its private key: PKCS#8 in PEM.
+    /// Returns its private key: PKCS#8 in PEM.
     #[must_use]
     pub fn key_pem(&self) -> SecretString {
         self.issuer.key().serialize_pem().into()
     }
 
-    /// What its certificate says.
+    /// Returns the content of its certificate.
     #[must_use]
     pub fn summary(&self) -> &CertificateSummary {
         self.certificate().summary()
@@ -159,7 +159,7 @@ impl Authority {
         if !certificate::public_key(der).is_ok_and(|found| found == public_key) {
             return Err(AuthorityError::OtherKey { subject });
         }
-        // Made anew: what else stands in the file, which may be a key, is not public.
+        // Encoded again, because other blocks of the file may be private keys.
         let certificate_pem = chain.to_string();
         let issuer = match Issuer::from_ca_cert_pem(&certificate_pem, key) {
             Ok(issuer) => issuer,
@@ -177,7 +177,7 @@ impl Authority {
         })
     }
 
-    /// What a peer that trusts the root needs beside a leaf. The root itself is not part of it.
+    /// Returns the certificates that a peer which trusts the root needs besides a leaf.
     fn chain_pem(&self) -> &str {
         if self.summary().subject == self.summary().issuer {
             ""
@@ -211,47 +211,47 @@ fn generate_key() -> Result<KeyPair, rcgen::Error> {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
 }
 
-/// 16 bytes, of which 126 bits are random: the first two make the number positive and keep it from
-/// starting with a zero, so that it always has 32 digits.
+/// Returns 16 bytes, 126 bits of which are random. The first two bits keep the number positive and
+/// without a leading zero, so that it always has 32 digits.
 fn random_serial() -> Result<[u8; 16], AuthorityError> {
     let mut serial = <[u8; 16]>::try_generate().map_err(|_| AuthorityError::Random)?;
     serial[0] = serial[0] & 0x3f | 0x40;
     Ok(serial)
 }
 
-/// What [`Authority::generate`](super::Authority::generate) is asked for.
+/// A request for a CA, see [`Authority::generate`].
 #[derive(Clone, Copy, Debug)]
 pub struct AuthorityRequest<'a> {
-    /// What it vouches for, such as `clients`.
+    /// What the CA certifies, such as `clients`.
     pub name: &'a str,
-    /// From when until when.
+    /// The validity of the CA certificate.
     pub validity: Validity,
 }
 
-/// What [`Authority::issue`](super::Authority::issue) is asked for.
+/// A request for a leaf certificate, see [`Authority::issue`].
 ///
-/// Tests ask for what production must never have, too: nothing here is compared with the clock or
-/// with the validity of the CA.
+/// Nothing is compared with the clock or with the validity of the CA: tests request certificates
+/// that production must never have.
 #[derive(Clone, Debug)]
 pub struct LeafRequest<'a> {
     /// The holder, such as `worker`. At most 64 characters (RFC 5280).
     pub common_name: &'a str,
-    /// What a peer may know the holder by.
+    /// The subject alternative names.
     pub names: &'a [AlternativeName],
-    /// Which side of a TLS connection it is for.
+    /// The extended key usage.
     pub purpose: Purpose,
-    /// From when until when.
+    /// The validity of the certificate.
     pub validity: Validity,
 }
 
-/// The side of a TLS connection on which a certificate is accepted (extended key usage).
+/// The side of a TLS connection that a certificate is accepted on (extended key usage).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// `clientAuth`.
     Client,
     /// `serverAuth`.
     Server,
-    /// Both: the members of a cluster are each other's servers and clients.
+    /// Both: cluster members are servers and clients of each other.
     ServerAndClient,
 }
 
@@ -266,16 +266,16 @@ impl Purpose {
     }
 }
 
-/// A subject alternative name: what a client compares with the name it connected to.
+/// A subject alternative name, which a client compares with the name it connects to.
 ///
-/// Made by parsing, so every value is one that TLS libraries accept.
+/// Created by parsing, so that TLS libraries accept every value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlternativeName(pub(super) SanType);
 
 impl FromStr for AlternativeName {
     type Err = NameError;
 
-    /// An IP address, or a DNS name, whose first label may be `*`. Letters become lower case.
+    /// Parses an IP address, or a DNS name whose first label may be `*`. Letters become lower case.
     fn from_str(text: &str) -> Result<Self, NameError> {
         if let Ok(address) = text.parse() {
             return Ok(Self(SanType::IpAddress(address)));
@@ -301,7 +301,7 @@ pub struct NameError {
     reason: &'static str,
 }
 
-const NOT_ASCII: &str = "it is not ASCII (write it in Punycode, `xn--…`)";
+const NOT_ASCII: &str = "it is not ASCII (use Punycode, `xn--…`)";
 
 fn dns_fault(text: &str) -> Option<&'static str> {
     let name = match text.strip_prefix("*.") {
@@ -328,7 +328,7 @@ fn dns_fault(text: &str) -> Option<&'static str> {
 }
 
 fn label_fault(label: &str) -> Option<&'static str> {
-    // RFC 1123 has no underscore, but names of containers do, and TLS libraries accept it.
+    // RFC 1123 has no underscore, but container names do, and TLS libraries accept it.
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     if label.is_empty() {
         Some("a label is empty")
@@ -345,11 +345,10 @@ fn label_fault(label: &str) -> Option<&'static str> {
     }
 }
 
-/// A certificate is valid from this much before it is made: the clock of the peer that checks it
-/// may be behind.
+/// How long before its creation a certificate becomes valid: the clock of a peer may be behind.
 pub const BACK_DATED: Duration = Duration::from_secs(5 * 60);
 
-/// A span of time that X.509 can express: whole seconds between 1970 and 9999, both ends included.
+/// A time span that X.509 can express: whole seconds between 1970 and 9999, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Validity {
     not_before: SystemTime,
@@ -357,15 +356,15 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// From [`BACK_DATED`] before now until `lifetime` from now.
+    /// Returns the span from [`BACK_DATED`] before now until `lifetime` from now.
     ///
     /// # Errors
-    /// [`ValidityError`], when the lifetime is less than a second or ends after the year 9999.
+    /// [`ValidityError`], when the lifetime is shorter than a second or ends after the year 9999.
     pub fn from_now(lifetime: Duration) -> Result<Self, ValidityError> {
         Self::from_time(SystemTime::now(), lifetime)
     }
 
-    /// From [`BACK_DATED`] before `time` until `lifetime` after it.
+    /// Returns the span from [`BACK_DATED`] before `time` until `lifetime` after it.
     ///
     /// # Errors
     /// As [`Validity::from_now`].
@@ -381,7 +380,8 @@ impl Validity {
         )
     }
 
-    /// Exactly this span, which may lie in the past or in the future; fractions of seconds are cut.
+    /// Returns exactly this span, which may lie in the past or in the future. Fractions of seconds
+    /// are dropped.
     ///
     /// # Errors
     /// [`ValidityError`], when the end is before the start or a date cannot be written in X.509.
@@ -396,20 +396,20 @@ impl Validity {
         })
     }
 
-    /// The first second.
+    /// Returns the first second.
     #[must_use]
     pub fn not_before(&self) -> SystemTime {
         self.not_before
     }
 
-    /// The last second.
+    /// Returns the last second.
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }
 }
 
-/// A span of time that no certificate can have.
+/// A time span that no certificate can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what they are")]
 pub enum ValidityError {
@@ -429,13 +429,13 @@ fn whole_seconds(time: SystemTime) -> Result<SystemTime, ValidityError> {
     }
 }
 
-/// A CA could not be made, loaded or used.
+/// The CA could not be created, loaded or used.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what they are")]
 pub enum AuthorityError {
-    #[error("failed to draw a random serial number")]
+    #[error("failed to generate a random serial number")]
     Random,
-    #[error("failed to make a key and certificate for `{common_name}`")]
+    #[error("failed to create a key and certificate for `{common_name}`")]
     Sign {
         common_name: String,
         source: rcgen::Error,
@@ -455,22 +455,22 @@ pub enum AuthorityError {
     NoKey(#[source] PemError),
     #[error("failed to parse the private key of the CA")]
     Key(#[source] rcgen::Error),
-    #[error("the private key does not belong to the CA certificate `{subject}`")]
+    #[error("the private key does not match the CA certificate `{subject}`")]
     OtherKey { subject: String },
-    /// A certificate of a kind that the signing library cannot sign with.
+    /// The signing library does not support this kind of certificate.
     #[error("failed to use the CA certificate `{subject}`")]
     Unusable {
         subject: String,
         source: rcgen::Error,
     },
-    /// The certificate of a leaf, or of a CA that may only do something else.
+    /// A leaf certificate, or a CA certificate without the right to sign.
     #[error("the certificate `{subject}` is not allowed to sign certificates")]
     NotAuthority { subject: String },
 }
 
 impl AuthorityError {
-    /// Whether a file cannot be read, or does not hold what it should.
-    pub(super) fn is_of_a_file(&self) -> bool {
+    /// Returns whether a file cannot be read, or has unusable content.
+    pub(super) fn concerns_file(&self) -> bool {
         matches!(self, Self::Read { .. } | Self::Load { .. })
     }
 }

@@ -1,23 +1,23 @@
-//! `keyutil pki rotate`: a new certificate for one party, or a CA in three steps.
+//! `keyutil pki rotate`: renews the certificate of a party, or replaces a CA in three steps.
 //!
-//! | step | what it does | why it waits |
+//! | step | effect | why the step waits |
 //! |---|---|---|
-//! | `trust` | a new CA is made; all who check certificates of this CA trust both | |
-//! | `reissue` | all certificates of this CA are made anew, under the new one; the old key is gone | who has not seen the new CA yet would refuse them |
-//! | `retire` | the new CA alone is trusted | who still presents an old certificate would be refused |
+//! | `trust` | creates a new CA; all parties that verify certificates of this CA trust both | |
+//! | `reissue` | renews all certificates of this CA under the new one, and destroys the old key | a party that has not read the new CA yet would refuse them |
+//! | `retire` | only the new CA is trusted | a party that still presents an old certificate would be refused |
 //!
-//! `ca/<name>.crt` and `.key` are the CA that issues, `<name>-next.*` is there from `trust` to the
-//! end of `reissue`, and `<name>-previous.crt` from then to `retire`. How far a rotation is, these
-//! files say; `ca/rotation.json` says since when.
+//! `ca/<name>.crt` and `.key` are the issuing CA. `<name>-next.*` exists from `trust` to the end of
+//! `reissue`, `<name>-previous.crt` from then to `retire`. These files record the progress of a
+//! rotation, and `ca/rotation.json` the time of its last step.
 //!
-//! A step is worked out in memory, from what is on disk, and then written file by file, in an
-//! order in which the process may die between any two: no party is refused then, exactly one CA
-//! issues, and the same command goes on from there.
+//! A step is planned in memory, from the files on disk, and then written file by file. The process
+//! may die between any two files: no party is refused then, exactly one CA issues, and the same
+//! command continues from there.
 //!
 //! | what | where |
 //! |---|---|
-//! | what is on disk, and since when | `rotate/state.rs` |
-//! | the three steps, and a new leaf | `rotate/steps.rs` |
+//! | the files on disk, and the progress of a rotation | `rotate/state.rs` |
+//! | the three steps, and the renewal of a leaf | `rotate/steps.rs` |
 
 mod state;
 mod steps;
@@ -51,10 +51,10 @@ use keyutil::{
     x509::certificate::CertificateSummary,
 };
 
-/// Makes a new key and certificate for this party, with the names of the one in place.
+/// Creates a new key and certificate for this party, with the names of the old certificate.
 ///
 /// # Errors
-/// [`RotateError`]. Unless it says otherwise, nothing was changed.
+/// [`RotateError`]. Nothing was changed, unless the variant says otherwise.
 pub fn rotate_leaf(
     layout: &Layout,
     party: Party,
@@ -68,10 +68,10 @@ pub fn rotate_leaf(
     Ok(rotated)
 }
 
-/// Does one step of the rotation of this CA. A step that is done already is left as it is.
+/// Does one step of the rotation of this CA. A step that was done already changes nothing.
 ///
 /// # Errors
-/// [`RotateError`]. Unless it says otherwise, nothing was changed.
+/// [`RotateError`]. Nothing was changed, unless the variant says otherwise.
 pub fn rotate_authority(
     layout: &Layout,
     kind: AuthorityKind,
@@ -87,10 +87,10 @@ pub fn rotate_authority(
     Ok(rotated)
 }
 
-/// How the rotation of this CA goes on.
+/// Returns the next step of the rotation of this CA.
 ///
 /// # Errors
-/// [`RotateError`], when the files of the CA do not tell.
+/// [`RotateError`], when the files of the CA are missing or unusable.
 pub fn next_step(
     layout: &Layout,
     kind: AuthorityKind,
@@ -118,13 +118,13 @@ fn plan_leaf(
     Ok((Change::new(operations.into()), rotated))
 }
 
-/// One lock for all folders, in that of the CAs.
+/// Locks the folder of the CAs; one lock covers all folders.
 ///
-/// The time is asked for under the lock: with one from before a long wait for the lock, a wait that
-/// is counted from it would be too short.
+/// Callers ask for the time while they hold the lock: after a long wait for the lock an earlier
+/// time would make the waits that are counted from it too short.
 fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     let path = layout.authorities();
-    // Waiting for the lock would make it.
+    // Taking the lock would create the folder.
     if !path.is_dir() {
         return Err(RotateError::NoAuthorities { path });
     }
@@ -134,28 +134,29 @@ fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     Ok(lock)
 }
 
-/// What [`rotate_leaf`] is asked for.
+/// The options of [`rotate_leaf`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeafOptions {
-    /// How long the new certificate is valid: as long as the old one was, if not said.
+    /// The lifetime of the new certificate; by default that of the old one.
     pub lifetime: Option<Duration>,
 }
 
-/// What [`rotate_authority`] is asked for.
+/// The options of [`rotate_authority`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuthorityOptions {
-    /// How long the new CA is valid. Only [`RotationStep::Trust`] makes one.
+    /// The lifetime of the new CA. Only [`RotationStep::Trust`] creates one.
     pub lifetime: Duration,
-    /// How often the server looks for new files (`global.tls.refreshInterval`).
+    /// How often the server checks for new files (`global.tls.refreshInterval`).
     pub refresh_interval: Duration,
     /// How long a replaced file takes to reach its readers.
     pub propagation: Duration,
-    /// Every temporal-server was restarted since [`RotationStep::Trust`]: asked of the internode CA.
+    /// Whether every temporal-server was restarted since [`RotationStep::Trust`]; required for the
+    /// internode CA.
     pub servers_restarted: bool,
 }
 
 impl AuthorityOptions {
-    /// How long a step waits, so that the step before has been seen everywhere.
+    /// Returns how long a step waits for the step before to take effect everywhere.
     #[must_use]
     pub fn wait(&self) -> Duration {
         self.refresh_interval
@@ -168,24 +169,24 @@ impl Default for AuthorityOptions {
     fn default() -> Self {
         Self {
             lifetime: InitOptions::AUTHORITY_LIFETIME,
-            // A server that is told to look once a minute.
+            // A `refreshInterval` of one minute.
             refresh_interval: Duration::from_secs(60),
-            // Enough for files on the same machine, which are looked at once a second.
+            // Enough for files on the same machine, which are checked once a second.
             propagation: Duration::from_secs(10),
             servers_restarted: false,
         }
     }
 }
 
-/// One step of the rotation of a CA. What stands here of each is in `--help`.
+/// A step of the rotation of a CA. `--help` shows the documentation of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RotationStep {
-    /// Make the new CA; trust both
+    /// Create the new CA; trust both
     Trust,
-    /// Make all certificates anew under the new CA; destroy the old key
+    /// Renew all certificates under the new CA; destroy the old key
     Reissue,
-    /// Trust the new CA alone
+    /// Trust only the new CA
     Retire,
 }
 
@@ -199,55 +200,55 @@ impl fmt::Display for RotationStep {
     }
 }
 
-/// A party has a new certificate.
+/// The result of renewing the certificate of a party.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeafRotated {
-    /// Who.
+    /// The holder of the certificate.
     pub party: Party,
-    /// What stood there before, if that could be read.
+    /// The old certificate, if it could be read.
     pub old: Option<CertificateSummary>,
-    /// What stands there now.
+    /// The new certificate.
     pub new: CertificateSummary,
-    /// Its life was cut at the end of its CA's.
+    /// Whether the lifetime was shortened to that of the CA.
     pub capped: bool,
 }
 
-/// A step of the rotation of a CA is done.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorityRotated {
-    /// Which CA.
+    /// The CA that is rotated.
     pub kind: AuthorityKind,
-    /// Which step.
+    /// The step.
     pub step: RotationStep,
-    /// It was done before, and nothing was changed.
+    /// Whether the step was done before; nothing was changed then.
     pub already: bool,
-    /// The CA that is going. Not known any more once it is gone.
+    /// The CA that is being replaced. Unknown once it is gone.
     pub old: Option<CertificateSummary>,
-    /// The CA that is coming.
+    /// The CA that replaces it.
     pub new: CertificateSummary,
-    /// Whose certificates were made anew.
+    /// The certificates that were renewed.
     pub leaves: Vec<LeafRotated>,
     /// The files of trusted CAs that were written.
     pub trust: Vec<PathBuf>,
-    /// Parties without a folder, which were left out.
+    /// Parties without a folder, which were skipped.
     pub absent: Vec<Party>,
-    /// What comes next; nothing after [`RotationStep::Retire`].
+    /// The next step; none after [`RotationStep::Retire`].
     pub next: Option<NextStep>,
 }
 
-/// How the rotation of a CA goes on.
+/// The next step of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextStep {
-    /// [`RotationStep::Trust`] where no rotation is under way, or its first step was interrupted.
+    /// [`RotationStep::Trust`] if no rotation is under way, or its first step was interrupted.
     pub step: RotationStep,
-    /// When the step before was done, where there is one and that is known.
+    /// When the previous step was done, if known.
     pub since: Option<SystemTime>,
-    /// Not before.
+    /// The earliest time of the step.
     pub due: SystemTime,
 }
 
 impl NextStep {
-    /// Whether a step was done, and others are still to be.
+    /// Returns whether a rotation has begun and is not finished.
     #[must_use]
     pub fn is_under_way(&self) -> bool {
         self.step != RotationStep::Trust
@@ -262,7 +263,7 @@ impl LeafRotated {
             new_serial = self.new.serial,
             issuer = self.new.issuer,
             expires_at = %format_rfc3339_seconds(self.new.not_after),
-            "rotated a certificate"
+            "certificate rotated"
         );
     }
 }
@@ -282,7 +283,7 @@ impl AuthorityRotated {
             new_serial = self.new.serial,
             issuer = self.new.issuer,
             expires_at = %format_rfc3339_seconds(self.new.not_after),
-            "did a step of the rotation of a CA"
+            "CA rotation step done"
         );
     }
 }
@@ -291,28 +292,28 @@ fn serial(certificate: Option<&CertificateSummary>) -> &str {
     certificate.map_or("none", |certificate| &certificate.serial)
 }
 
-/// A rotation that was refused or that failed. Unless it says otherwise, nothing was changed.
+/// A rotation was refused or failed. Nothing was changed, unless the variant says otherwise.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what they are")]
 pub enum RotateError {
-    #[error("there are no CAs in `{}`", path.display())]
+    #[error("no CAs in `{}`", path.display())]
     NoAuthorities { path: PathBuf },
-    #[error("there is no folder `{}` for the certificate of {}", path.display(), party.name())]
+    #[error("no folder `{}` for the certificate of {}", path.display(), party.name())]
     NoParty { party: Party, path: PathBuf },
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error(transparent)]
     Authority(#[from] AuthorityError),
-    #[error("failed to load the CA that the {} CA is being replaced by", kind.name())]
+    #[error("failed to load the CA that replaces the {} CA", kind.name())]
     Next {
         kind: AuthorityKind,
         source: AuthorityError,
     },
     #[error(transparent)]
     File(#[from] FileError),
-    #[error("the certificate of {} has a name that cannot be kept", party.name())]
+    #[error("the certificate of {} has an unsupported name", party.name())]
     Name { party: Party, source: NameError },
-    #[error("refused the lifetime `{}`", days(*lifetime))]
+    #[error("invalid lifetime `{}`", days(*lifetime))]
     Lifetime {
         lifetime: Duration,
         source: ValidityError,
@@ -324,7 +325,7 @@ pub enum RotateError {
         kind: AuthorityKind,
         from: SystemTime,
     },
-    /// Where no time of the step before was known, it has been noted, and counts from now.
+    /// If the time of the previous step was unknown, it has been recorded as now.
     #[error(
         "too early for the step `{step}` of the {} CA: {} left",
         kind.name(),
@@ -335,9 +336,9 @@ pub enum RotateError {
         step: RotationStep,
         left: Duration,
     },
-    /// The servers have the old CA in memory until they end.
+    /// Servers keep the old CA in memory until they exit.
     #[error(
-        "too early for the step `reissue` of the internode CA: a temporal-server that runs since \
+        "too early for the step `reissue` of the internode CA: a temporal-server process started \
          before `trust` would refuse the new certificates"
     )]
     ServersNotRestarted,
@@ -348,21 +349,21 @@ pub enum RotateError {
         reason: &'static str,
         hint: &'static str,
     },
-    /// A party would refuse the new leaves.
+    /// The party would refuse the new certificates.
     #[error("{} does not trust the new {} CA yet: `{}`", party.name(), kind.name(), path.display())]
     NotTrusted {
         kind: AuthorityKind,
         party: Party,
         path: PathBuf,
     },
-    /// A party would be refused.
-    #[error("the certificate of {} is not one of the new {} CA: `{}`", party.name(), kind.name(), path.display())]
+    /// The party would be refused.
+    #[error("the certificate of {} is not issued by the new {} CA: `{}`", party.name(), kind.name(), path.display())]
     NotReissued {
         kind: AuthorityKind,
         party: Party,
         path: PathBuf,
     },
-    /// The files before this one were written, and the next run goes on from there.
+    /// The files before this one were written; the next run continues from there.
     #[error(transparent)]
     Write(#[from] WriteError),
     #[error("failed to serialize the record of the rotations")]
@@ -370,13 +371,13 @@ pub enum RotateError {
 }
 
 impl RotateError {
-    /// Whether the same will be in order later.
+    /// Returns whether the same call may succeed later.
     #[must_use]
     pub fn is_too_early(&self) -> bool {
         matches!(self, Self::TooEarly { .. } | Self::ServersNotRestarted)
     }
 
-    /// Whether the caller has to ask for something else, rather than the machine to be mended.
+    /// Returns whether the arguments, or files named by them, are at fault.
     #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
@@ -385,60 +386,58 @@ impl RotateError {
             | Self::NoParty { .. }
             | Self::Next { .. }
             | Self::File(_) => true,
-            Self::Authority(error) => error.is_of_a_file(),
+            Self::Authority(error) => error.concerns_file(),
             _ => false,
         }
     }
 
-    /// What to do about it, where that is known.
+    /// Returns what to do about it, if known.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::NoAuthorities { .. } => {
-                "`--dir` names the folder that `keyutil pki init` wrote, on the machine with its \
-                 folder `ca`"
+                "`--dir` must name the folder that `keyutil pki init` wrote, with its folder `ca`"
             }
             Self::NoParty { .. } => {
-                "if the party lives on another machine, copy its folder here and the new files \
-                 back"
+                "if the party is on another machine, copy its folder here, and the new files back"
             }
             Self::Next { .. } => {
-                "bring its files `<name>-next.crt` and `<name>-next.key` back; if nobody has a \
-                 certificate of it yet (`keyutil pki list`), remove these two, and the step `trust` \
-                 begins anew"
+                "restore its files `<name>-next.crt` and `<name>-next.key`; if it has not issued any \
+                 certificate yet (`keyutil pki list`), remove both, and start again with the step \
+                 `trust`"
             }
             Self::Expired { .. } => {
-                "rotate the CA itself: `keyutil pki rotate client-ca`, and so on; where it is the new \
-                 CA of a rotation that was begun, remove `<name>-next.crt` and `<name>-next.key` \
-                 of that CA, and the step `trust` begins anew"
+                "rotate the CA itself, for example with `keyutil pki rotate client-ca`; if it is the \
+                 new CA of a rotation, remove its files `<name>-next.crt` and `<name>-next.key`, and \
+                 start again with the step `trust`"
             }
             Self::NotYetValid { .. } => {
-                "the clock of this machine is wrong now, or was when the CA was made"
+                "the clock of this machine is wrong, or was wrong when the CA was created"
             }
             Self::TooEarly { .. } => {
-                "whoever has not seen the step before would fail; without `--step` the command \
-                 waits by itself"
+                "parties that have not read the files of the previous step would fail; without \
+                 `--step` the command waits"
             }
             Self::ServersNotRestarted => {
-                "a server reads `rootCaFiles` of internode only when it starts: restart every \
+                "a server reads `rootCaFiles` of internode only once: restart every \
                  temporal-server process, then run the same command with `--servers-restarted`"
             }
             Self::OutOfOrder { hint, .. } => hint,
-            Self::NotTrusted { .. } => "run the step `trust` again: it mends what is missing",
+            Self::NotTrusted { .. } => "run the step `trust` again: it adds the new CA",
             Self::NotReissued { .. } => {
-                "rotate that certificate, such as by `keyutil pki rotate worker`, and bring it to \
+                "renew that certificate, for example with `keyutil pki rotate worker`, and copy it to \
                  where it is used"
             }
             Self::Write(_) => {
-                "no certificate or key is half written; when the cause is mended, the same \
-                 command goes on where it stopped"
+                "no certificate or key is half written: fix the cause, then run the same command, \
+                 which continues where it stopped"
             }
             _ => return None,
         })
     }
 }
 
-/// Rounded up, so that a run after this time is not too early either.
+/// Rounds up, so that a run after this time is not too early.
 fn up_to_seconds(span: Duration) -> Duration {
     let whole = Duration::from_secs(span.as_secs());
     if whole == span {

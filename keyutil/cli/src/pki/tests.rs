@@ -125,7 +125,7 @@ fn leaves_of_an_intermediate_ca_bring_it_along() {
     }
 }
 
-/// A CA file with the key in it: leaves, which are public, get the chain.
+/// A CA file that also has the key: leaf certificates, which are public, include only the chain.
 #[test]
 fn of_a_ca_file_only_the_certificates_are_passed_on() {
     let [_, intermediate] = root_and_intermediate();
@@ -146,7 +146,7 @@ fn what_cannot_sign_is_not_loaded() {
     let other_key = authority("clients").key_pem();
     let no_key = SecretString::from("no key");
     for (certificate, key, reason) in [
-        (ca.certificate_pem(), &other_key, "does not belong to"),
+        (ca.certificate_pem(), &other_key, "does not match"),
         (&leaf.certificate_pem, &leaf.key_pem, "is not allowed to"),
         (ca.certificate_pem(), &no_key, "the private key of the CA"),
         (key.expose_secret(), &key, "a PEM block `CERTIFICATE`"),
@@ -162,7 +162,7 @@ fn private_keys_are_never_printed() {
     let ca = authority("clients");
     let leaf = issue(&ca, Purpose::Client);
     let wrong = Authority::load(ca.certificate_pem(), &leaf.key_pem).unwrap_err();
-    // The key in the middle of a text that is otherwise wrong.
+    // A key in the middle of otherwise malformed text.
     let broken = leaf
         .key_pem
         .expose_secret()
@@ -203,7 +203,7 @@ fn an_interrupted_run_is_seen_even_where_everything_was_replaced() {
     let mut options = InitOptions::new(folder.path());
     let files = init(&options).unwrap().files;
 
-    // A folder cannot be replaced by a file, so the second run stops there.
+    // A folder cannot be replaced by a file, so the second run fails there.
     let obstacle = &files[files.len() - 2].path;
     fs::remove_file(obstacle).unwrap();
     fs::create_dir(obstacle).unwrap();
@@ -296,7 +296,7 @@ fn authority(name: &str) -> Authority {
     Authority::generate(&AuthorityRequest { name, validity }).unwrap()
 }
 
-/// A CA that was made elsewhere, and one under it.
+/// A CA that was made elsewhere, and an intermediate CA.
 pub(super) fn root_and_intermediate() -> [Authority; 2] {
     let params = |name, path_length| {
         let mut params = CertificateParams::default();
@@ -313,7 +313,7 @@ pub(super) fn root_and_intermediate() -> [Authority; 2] {
 }
 
 fn issue(authority: &Authority, purpose: Purpose) -> Leaf {
-    // Long over: the CA does not mind.
+    // Expired: the CA does not check.
     let validity = Validity::between(SystemTime::now() - 2 * HOUR, SystemTime::now() - HOUR);
     authority
         .issue(&LeafRequest {

@@ -1,5 +1,4 @@
-//! When: how long a key waits before it signs, how long it stays published afterwards, and rotations
-//! that are made when they are due, for a process that runs all the time.
+//! The waits of a rotation, and rotations at an interval.
 
 use std::{
     convert::Infallible,
@@ -13,37 +12,37 @@ use super::{Keyring, KeyringError, Ring};
 use crate::wall_clock::LONGEST_WAIT;
 use keyutil::base::chain;
 
-/// What the waits of a rotation are made of.
+/// The durations that the waits of a rotation consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotationTimes {
-    /// The server's `global.authorization.jwtKeyProvider.refreshInterval`: it fetches the key set
-    /// that often, and never because of an unknown `kid`.
+    /// `global.authorization.jwtKeyProvider.refreshInterval` of the server: it fetches the key set
+    /// at this interval, and never because of an unknown `kid`.
     pub refresh_interval: Duration,
-    /// The longest life of any token that the key signs.
+    /// The longest lifetime of any token that the key signs.
     pub token_lifetime: Duration,
-    /// How far the clocks of signers and servers may be apart.
+    /// The largest difference between the clocks of signers and servers.
     pub clock_skew: Duration,
-    /// How long a replaced file takes to reach its readers: the endpoint, and the signers.
+    /// How long a replaced file takes to reach its readers: the endpoint and the signers.
     pub propagation: Duration,
 }
 
 impl Default for RotationTimes {
     fn default() -> Self {
         Self {
-            // `TEMPORAL_JWT_KEY_REFRESH` of the server's own configuration template.
+            // `TEMPORAL_JWT_KEY_REFRESH` in the configuration template of the server.
             refresh_interval: Duration::from_secs(60),
             // The default of `--token-lifetime`.
             token_lifetime: Duration::from_secs(5 * 60),
-            // More than machines with a working NTP are apart.
+            // More than the difference between machines with a working NTP.
             clock_skew: Duration::from_secs(30),
-            // Files are looked at once a second, and a cache may keep the key set for five.
+            // Files are checked once a second, and a cache may keep the key set for five seconds.
             propagation: Duration::from_secs(10),
         }
     }
 }
 
-/// The two waits that keep every key with a live token published, and none from signing before the
-/// servers know it.
+/// The two waits of a rotation: no key signs before servers know it, and no key with a valid token
+/// is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotationPolicy {
     publish_before: Duration,
@@ -51,11 +50,10 @@ pub struct RotationPolicy {
 }
 
 impl RotationPolicy {
-    /// The shortest waits that these times allow; with `retire_after`, that one instead of the
-    /// shortest.
+    /// Returns the shortest waits for these durations; `retire_after` replaces the second one.
     ///
     /// # Errors
-    /// [`PolicyError`], for a `retire_after` that is shorter than what tokens need.
+    /// [`PolicyError`], for a `retire_after` shorter than tokens need.
     pub fn new(times: RotationTimes, retire_after: Option<Duration>) -> Result<Self, PolicyError> {
         let publish_before = sum([times.propagation, times.refresh_interval, times.clock_skew]);
         let shortest = sum([
@@ -78,22 +76,22 @@ impl RotationPolicy {
         })
     }
 
-    /// How long a key is published before it signs: until then some server may not have fetched
-    /// it, and would refuse its tokens.
+    /// Returns how long a key is published before it signs: until then some server may not have
+    /// fetched it and would refuse its tokens.
     pub fn publish_before(&self) -> Duration {
         self.publish_before
     }
 
-    /// How long a key stays published after it has stopped signing: until then some token of its
-    /// may be alive.
+    /// Returns how long a key stays published after it stopped signing: until then some of its
+    /// tokens may be valid.
     pub fn retire_after(&self) -> Duration {
         self.retire_after
     }
 
-    /// Checks how often keys are to be rotated by themselves.
+    /// Checks the interval of scheduled rotations.
     ///
     /// # Errors
-    /// [`PolicyError::TooOften`], when the next key could never have been published long enough.
+    /// [`PolicyError::TooOften`], when the next key could not be published long enough.
     pub fn check_interval(&self, every: Duration) -> Result<(), PolicyError> {
         if every < self.publish_before {
             return Err(PolicyError::TooOften {
@@ -110,8 +108,8 @@ impl RotationPolicy {
 #[allow(missing_docs, reason = "the messages say what they are")]
 pub enum PolicyError {
     #[error(
-        "keys would be removed {} after they have signed last, and the tokens they signed may be \
-         needed for {}: propagation {} + token lifetime {} + clock skew {} + refresh interval {}",
+        "keys would be removed {} after they stopped signing, but their tokens may be valid for {}: \
+         propagation {} + token lifetime {} + clock skew {} + refresh interval {}",
         format_duration(*retire_after),
         format_duration(*shortest),
         format_duration(times.propagation),
@@ -125,7 +123,7 @@ pub enum PolicyError {
         times: RotationTimes,
     },
     #[error(
-        "keys cannot rotate every {}: the next one has to be published for {} before it signs",
+        "keys cannot rotate every {}: the next key must be published for {} before it signs",
         format_duration(*every),
         format_duration(*publish_before)
     )]
@@ -135,15 +133,15 @@ pub enum PolicyError {
     },
 }
 
-/// A sum that is longer than a [`Duration`] can say is the longest one.
+/// Adds durations, and saturates at the longest [`Duration`].
 fn sum(parts: impl IntoIterator<Item = Duration>) -> Duration {
     parts
         .into_iter()
         .fold(Duration::ZERO, Duration::saturating_add)
 }
 
-/// Rotates a ring at an interval, by the wall clock and by what the ring's own files say, so that
-/// a restart neither delays a rotation nor makes one too many.
+/// Rotates a ring at an interval. It goes by the wall clock and by the record of the ring, so that
+/// a restart neither delays a rotation nor adds one.
 #[derive(Clone, Debug)]
 pub struct Schedule {
     keyring: Keyring,
@@ -151,14 +149,14 @@ pub struct Schedule {
     every: Duration,
 }
 
-/// How long to pause at most before looking again: a machine may have slept meanwhile.
+/// The longest pause before the next check: the machine may have been suspended.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long to pause after something failed, as on a full disk.
+/// The pause after a failure such as a full disk.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
 
 impl Schedule {
-    /// Rotates this ring every so often.
+    /// Creates a schedule for this ring and interval.
     ///
     /// # Errors
     /// [`PolicyError::TooOften`].
@@ -175,8 +173,8 @@ impl Schedule {
         })
     }
 
-    /// Makes rotations and removals when they are due, until it is dropped. What fails is logged
-    /// and tried again.
+    /// Rotates and removes keys when they are due, until the future is dropped. Failures are logged
+    /// and retried.
     pub async fn run(self) -> Infallible {
         loop {
             let schedule = self.clone();
@@ -186,12 +184,12 @@ impl Schedule {
                 Ok(Err(failure)) => {
                     error!(
                         error = chain(&failure),
-                        "rotating the signing key failed: trying again"
+                        "failed to rotate the signing key, retrying"
                     );
                     PAUSE_AFTER_FAILURE
                 }
                 Err(failure) => {
-                    error!(%failure, "rotating the signing key failed: trying again");
+                    error!(%failure, "failed to rotate the signing key, retrying");
                     PAUSE_AFTER_FAILURE
                 }
             };
@@ -199,18 +197,17 @@ impl Schedule {
         }
     }
 
-    /// Does what is due at `now`, and says for how long nothing will be.
+    /// Does what is due at `now`, and returns how long nothing else is due.
     ///
     /// # Errors
-    /// Those of the ring.
+    /// [`KeyringError`], when the ring cannot be read or written.
     pub fn turn(&self, now: SystemTime) -> Result<Duration, KeyringError> {
-        // This also writes down what the files do not tell, such as times that were lost: they
-        // count from now on, once.
+        // This also records times that were lost; they count from now on, once.
         self.keyring.retire(&self.policy, || now)?;
         let ring = self.keyring.look(now)?;
         if ring.interrupted || self.rotation_due(&ring).is_none_or(|due| due <= now) {
             match self.keyring.rotate(&self.policy, || now) {
-                // Another process was faster, or a next key had to be published first.
+                // Another process has rotated, or a next key had to be published first.
                 Err(KeyringError::TooEarly { .. }) => {}
                 rotated => _ = rotated?,
             }
@@ -219,7 +216,7 @@ impl Schedule {
         let due = [self.rotation_due(&ring), ring.removal_due(&self.policy)];
         let first = due.into_iter().flatten().min().unwrap_or(now);
         let left = first.duration_since(now).unwrap_or_default();
-        // At least this long, so that nothing can make it spin.
+        // A lower bound, so that the loop cannot spin.
         Ok(left.max(Duration::from_secs(1)))
     }
 

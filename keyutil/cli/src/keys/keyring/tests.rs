@@ -69,7 +69,7 @@ fn policy() -> RotationPolicy {
     RotationPolicy::new(RotationTimes::default(), None).unwrap()
 }
 
-/// A ring and a clock of its own.
+/// A ring with a clock of its own.
 struct World {
     ring: Keyring,
     now: SystemTime,
@@ -163,7 +163,7 @@ fn a_rotation_removes_what_is_due_and_keeps_what_is_not() {
         world.pass(100);
         signed.push(world.rotate().unwrap().before.unwrap());
     }
-    // Of those that stopped 700, 600, 500, 400, … seconds ago the first four are gone.
+    // Of the keys that stopped 700, 600, 500, 400, … seconds ago the first four are removed.
     let kept = BTreeSet::from_iter(signed[4..].to_vec());
     assert!(world.published().is_superset(&kept));
     assert!(
@@ -295,7 +295,7 @@ fn a_run_with_a_clock_that_is_behind_shortens_no_wait() {
         world.now = right - behind * SECOND;
         assert!(world.rotate().unwrap_err().is_too_early());
     }
-    // What is done by a clock that is behind does not count as done long ago either.
+    // A step done by a clock that is behind does not count as done long ago either.
     world.pass(100);
     world.rotate().unwrap();
     world.now = right;
@@ -321,7 +321,7 @@ fn a_schedule_goes_on_where_times_were_lost_or_lie_in_the_future() {
     assert!(rotates_within(&world.ring, a_year_ago, 1200));
 }
 
-/// Whether a schedule of 1000 s has rotated the ring after so many seconds.
+/// Returns whether a schedule of 1000 s rotates the ring within this many seconds.
 fn rotates_within(ring: &Keyring, begun: SystemTime, seconds: u32) -> bool {
     let before = read_signing_key(&ring.current_path()).unwrap();
     let schedule = Schedule::new(ring.clone(), policy(), 1000 * SECOND).unwrap();
@@ -428,10 +428,10 @@ fn a_schedule_keeps_its_pace_over_restarts() {
     assert_eq!(rotations, [1000, 2000, 3000, 4000]);
 }
 
-// A process that rotates dies between any two of its file operations, at any time, again and again.
-// What is promised of the keys holds in every state that it leaves.
+// The rotating process dies between any two of its file operations, again and again. The guarantees
+// for keys hold in every state that it leaves.
 
-/// What is done to a ring.
+/// An action on a ring.
 #[derive(Clone, Copy, Debug)]
 enum Act {
     Rotate,
@@ -440,7 +440,7 @@ enum Act {
     Regenerate,
 }
 
-/// One of them, after some seconds, and after how many operations its process dies.
+/// An action after a pause, and the number of operations after which its process dies.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     pause: u32,
@@ -469,7 +469,7 @@ fn change(world: &World, act: Act) -> Result<Change, KeyringError> {
     }
 }
 
-/// The files as they were from some moment on.
+/// The files from some moment on.
 #[derive(Debug)]
 struct Moment {
     time: SystemTime,
@@ -487,7 +487,7 @@ impl Moment {
     }
 }
 
-/// Runs one act, and looks at the files after each of its operations.
+/// Performs an action, and records the files after each of its operations.
 fn run(world: &World, run: Run, history: &mut Vec<Moment>) {
     let Ok(change) = change(world, run.act) else {
         return;
@@ -500,15 +500,15 @@ fn run(world: &World, run: Run, history: &mut Vec<Moment>) {
     }
 }
 
-/// Whatever signs is published, at every moment.
+/// The key that signs is published at every moment.
 fn what_signs_is_published(history: &[Moment]) {
     for moment in history {
         assert!(moment.published.contains(&moment.signs), "{moment:?}");
     }
 }
 
-/// For each key that signed from `begun` until `ended`: every document that any server may have in
-/// use, from the first token that it signed until the last one has expired, has it.
+/// For each key that signs from `begun` until `ended`: every document that a server may be using,
+/// from the first token that the key signed until its last one has expired, has the key.
 fn no_live_token_is_without_its_key(history: &[Moment]) {
     let times = RotationTimes::default();
     for (index, begun) in history.iter().enumerate() {
@@ -537,7 +537,7 @@ fn no_live_token_is_without_its_key(history: &[Moment]) {
     }
 }
 
-/// What is left of an interrupted run is put in order by the next ones.
+/// The next runs complete whatever an interrupted run left.
 fn completes(world: &mut World) {
     for _ in 0..3 {
         world.pass(400);
@@ -569,7 +569,7 @@ fn acts(acts: &'static [Act]) -> impl Strategy<Value = Vec<Run>> {
 
 fn play(runs: &[Run]) -> (World, Vec<Moment>) {
     let mut world = World::new();
-    // Servers have known the ring for long when it begins.
+    // Servers have known the ring for a long time when the history begins.
     let mut history = vec![Moment::of(&world)];
     history[0].time -= 100 * SECOND;
     world.pass(0);
@@ -630,7 +630,7 @@ fn an_interrupted_emergency_drops_the_key_that_was_meant() {
 fn an_emergency_after_an_interrupted_rotation_hits_no_other_key() {
     let mut world = World::new();
     world.pass(100);
-    // The next key signs already, and nothing else is written.
+    // The next key signs already, and nothing else has been written.
     change(&world, Act::Rotate).unwrap().apply_first(2).unwrap();
     let signs = world.signs();
 

@@ -1,5 +1,5 @@
-//! A folder of certificates, a clock, and what must be true of them at any moment; and the tests of
-//! waits, lifetimes and names. `tests/interrupted.rs` ends rotations after any of their operations.
+//! A folder of certificates with a clock, and what holds for them at any moment; tests of waits,
+//! lifetimes and names. `tests/interrupted.rs` ends rotations after any of their operations.
 
 mod interrupted;
 
@@ -42,7 +42,7 @@ struct World {
 }
 
 impl RotateError {
-    /// How long until the same will be in order, where time is all that is missing.
+    /// Returns how long until the step is in order, if only time is missing.
     fn left(&self) -> Option<Duration> {
         match self {
             Self::TooEarly { left, .. } => Some(*left),
@@ -64,7 +64,7 @@ const STEPS: [RotationStep; 3] = [
 ];
 
 impl World {
-    /// After `pki init`, which was run once for all.
+    /// The folder after `pki init`, which runs once for all tests.
     fn new() -> Self {
         static MADE: OnceLock<Files> = OnceLock::new();
         let world = Self::empty();
@@ -97,7 +97,7 @@ impl World {
         rotate_authority(&self.layout, kind, step, &self.options, || self.now).map(drop)
     }
 
-    /// Does the step when its time has come.
+    /// Does the step once its wait is over.
     fn step_in_time(&mut self, kind: AuthorityKind, step: RotationStep) {
         while let Err(error) = self.step(kind, step) {
             self.now += error
@@ -106,7 +106,7 @@ impl World {
         }
     }
 
-    /// To the end of the rotation, from wherever it is.
+    /// Completes the rotation from its current step.
     fn complete(&mut self, kind: AuthorityKind) {
         for _ in STEPS {
             let next = rotate::next_step(&self.layout, kind, &self.options, self.now).unwrap();
@@ -118,7 +118,7 @@ impl World {
         panic!("more than three steps");
     }
 
-    /// What an action would write, and whether it would succeed.
+    /// Returns what an action would write, and whether it would succeed.
     fn plan(&self, action: Action) -> (Change, bool) {
         let planned = match action {
             Action::Leaf(party) => {
@@ -132,7 +132,7 @@ impl World {
         planned.unwrap_or_else(|_| (Change::default(), false))
     }
 
-    /// What a process leaves behind that dies after so many operations of the change.
+    /// Performs the first operations of a change, as a process that dies after them.
     fn die_after(&self, change: &Change, count: usize) {
         let mut unpaired = self.unpaired();
         for operation in &change.operations()[..count] {
@@ -152,7 +152,7 @@ impl World {
         self.check();
     }
 
-    /// What must be true whatever has happened.
+    /// Checks what holds at any moment.
     fn check(&self) {
         for kind in AuthorityKind::ALL {
             let state = RotationState::read(&self.layout, kind).unwrap();
@@ -164,7 +164,7 @@ impl World {
                     assert!(trusts, "{verifier:?} refuses {holder:?}");
                 }
             }
-            // One CA issues; while its files are being replaced, there is a complete next one.
+            // One CA issues; while its files are being replaced, a complete next one exists.
             let in_place = Authority::read(&self.layout.authority(kind));
             if let Err(error) = in_place {
                 assert!(matches!(state.stage, Stage::Promoting { .. }), "{error}");
@@ -173,7 +173,7 @@ impl World {
         }
     }
 
-    /// What a finished rotation leaves behind.
+    /// Checks what a finished rotation leaves behind.
     fn check_clean(&self, kind: AuthorityKind) {
         self.check();
         let authority = Authority::read(&self.layout.authority(kind)).unwrap();
@@ -194,7 +194,7 @@ impl World {
         }
     }
 
-    /// The private key of the CA that issues.
+    /// Returns the private key of the issuing CA.
     fn authority_key(&self, kind: AuthorityKind) -> String {
         let authority = Authority::read(&self.layout.authority(kind)).unwrap();
         authority.key_pem().expose_secret().to_owned()
@@ -211,7 +211,7 @@ impl World {
         parties.map(Party::name).collect()
     }
 
-    /// Without the locks, which are made by looking.
+    /// Returns all files but the locks, which reading creates.
     fn files(&self) -> Files {
         let mut files = Files::new();
         for folder in fs::read_dir(self.dir()).unwrap() {
@@ -322,7 +322,7 @@ fn a_run_with_a_clock_that_is_behind_shortens_no_wait() {
     let error = world.step(kind, RotationStep::Reissue).unwrap_err();
     assert_eq!(error.left(), Some(world.options.wait()));
 
-    // What is done by a clock that is behind does not count as done long ago either.
+    // A step done by a clock that is behind does not count as done long ago either.
     world.now = right - 240 * SECOND;
     world.wait();
     world.step(kind, RotationStep::Reissue).unwrap();
@@ -360,7 +360,7 @@ fn a_step_that_is_done_is_left_as_it_is_and_one_that_is_out_of_order_is_refused(
         let again = rotate_authority(&world.layout, kind, step, &world.options, || world.now);
         assert!(again.unwrap().already, "{step}");
         for other in STEPS {
-            // The next one, and after the last one the first.
+            // The next step, and after the last step the first.
             let in_order = other == step || other == STEPS[(number + 1) % 3];
             if !in_order {
                 let error = world.step(kind, other).unwrap_err();
@@ -484,7 +484,7 @@ fn a_ca_that_is_not_valid_yet_makes_nothing_and_the_old_key_stays() {
     world
         .step(AuthorityKind::Clients, RotationStep::Trust)
         .unwrap();
-    // The clock was wrong, and is set right. The time of the step says nothing then.
+    // The clock was wrong, and is corrected. The time of the step is ignored then.
     world.now = today;
     let _ = world.step(AuthorityKind::Clients, RotationStep::Reissue);
     world.wait();

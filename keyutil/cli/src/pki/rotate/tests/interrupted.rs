@@ -1,5 +1,5 @@
-//! Each step of each CA, and each leaf, ended after each of its operations; files that are missing, half
-//! or garbage; several runs at once; and any sequence of all that.
+//! Each step of each CA, and each leaf, ended after each of its operations; missing, truncated and
+//! garbled files; concurrent runs; and any sequence of all that.
 
 use std::{collections::HashSet, fs, thread, time::Duration};
 
@@ -68,7 +68,7 @@ fn an_internode_ca_ends_well_wherever_it_was_interrupted() {
 
 #[test]
 fn the_whole_run_goes_on_wherever_it_was_interrupted() {
-    // Without `--step`, the files alone say which step it was.
+    // Without `--step` only the files say which step it was.
     let kind = AuthorityKind::Clients;
     let mut world = World::new();
     for step in STEPS {
@@ -164,7 +164,7 @@ fn a_broken_ca_is_named_and_nothing_is_changed() {
         }
         let options = LeafOptions::default();
         rotate_leaf(&world.layout, Party::Worker, &options, || world.now).unwrap_err();
-        // Whose CA is whole is not concerned.
+        // A party whose CA is intact is not affected.
         let frontend = AuthorityKind::Frontend;
         assert_eq!(world.files(), before, "{name}");
         world.step(frontend, RotationStep::Trust).unwrap();
@@ -324,7 +324,8 @@ fn world_path(name: &str) -> std::path::PathBuf {
     ["ca", name].iter().collect()
 }
 
-/// What is done, after how many seconds, and after how many operations the process dies.
+/// An action, the seconds after which it is done, and the number of operations after which the
+/// process dies.
 type Event = (Action, u64, usize);
 
 fn actions() -> impl Strategy<Value = Action> {
@@ -338,7 +339,7 @@ fn actions() -> impl Strategy<Value = Action> {
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    // As many as not are finished; the longest change has 15 operations.
+    // Half of the changes are not interrupted; the longest has 15 operations.
     let count = prop_oneof![Just(usize::MAX), 0..16_usize];
     prop::collection::vec((actions(), 0..150_u64, count), 1..24)
 }
@@ -355,7 +356,7 @@ proptest! {
             let count = count.min(change.operations().len());
             world.die_after(&change, count);
             if !in_order {
-                // A refusal may note a time, and nothing else.
+                // A refused step may record a time, and nothing else.
                 let record = world.layout.rotation_record();
                 let is_note = |operation: &Operation| matches!(operation,
                     Operation::Replace { path, .. } if *path == record);
