@@ -41,11 +41,15 @@ fn each_cause_is_seen() {
             with("exp", json!(900)),
             "expired 1m 40s ago",
         ),
-        (header.clone(), with("nbf", json!(1100)), "not valid for another"),
+        (
+            header.clone(),
+            with("nbf", json!(1100)),
+            "not valid for another",
+        ),
         (
             header.clone(),
             with("nbf", json!(900)),
-            "which shows 1970-01-01T00:16:40.000Z, or the server's is wrong: the token is valid \
+            "the clock of this machine (1970-01-01T00:16:40.000Z) or of the server is wrong: the token is valid \
              from 1970-01-01T00:15:00.000Z to 1970-01-01T00:33:20.000Z",
         ),
         (
@@ -61,7 +65,7 @@ fn each_cause_is_seen() {
         (
             header.clone(),
             with("permissions", json!(["default:worker"])),
-            "alone allows nothing",
+            "alone grants nothing",
         ),
         (
             header.clone(),

@@ -362,7 +362,7 @@ impl LoggedFailure {
             reason = cause,
             hint,
             lasted = lasted.map(whole_seconds),
-            the_worker_ends_at = ends_at.filter(|_| self.refusal).map(rfc3339),
+            worker_ends_at = ends_at.filter(|_| self.refusal).map(rfc3339),
             "calls are failing"
         );
     }
