@@ -71,7 +71,7 @@ async fn with_traces(
     work: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     #[cfg(feature = "otel")]
-    crate::traces::start(name).map_err(|error| UsageError(crate::chain(&error)))?;
+    crate::traces::start(name).map_err(|error| UsageError(chain(&error)))?;
     #[cfg(not(feature = "otel"))]
     let _ = name;
     let ended = work.await;
