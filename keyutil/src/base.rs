@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_places_are_told_and_values_are_not() {
+    fn an_error_names_fields_and_places_but_no_values() {
         for (text, words) in [
             (
                 r#"{"name": "secret", "number": "secret"}"#,

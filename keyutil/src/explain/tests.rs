@@ -1,4 +1,4 @@
-//! Each cause alone, and what is told when there is none to be seen.
+//! Each cause alone, and the explanation when no cause can be seen.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -91,7 +91,7 @@ fn each_cause_is_seen() {
 }
 
 #[test]
-fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
+fn the_verdict_separates_token_causes_from_permission_causes() {
     let header = json!({"alg": "ES256", "kid": "k"});
     let good = json!({"sub": "s", "exp": 2000, "permissions": ["default:write"]});
     let small = json!({"sub": "s", "exp": 2000, "permissions": ["other:write"]});

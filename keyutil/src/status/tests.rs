@@ -1,4 +1,4 @@
-//! Each reason, alone and together, and the moments just before.
+//! Each reason, alone and together with others, and the moments just before.
 
 use std::time::UNIX_EPOCH;
 
@@ -64,7 +64,7 @@ fn minting(last_failure: Option<Failure>) -> Option<MintingStatus> {
 
 type Change = fn(&mut Status);
 
-/// Name, what is different, the second, and what is said.
+/// Name, change, second, and the expected reasons.
 const TABLE: &[(&str, Change, u64, &[&str])] = &[
     ("well", |_| (), 20, &[]),
     ("an idle poll", |_| (), 110, &[]),

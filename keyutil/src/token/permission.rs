@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_would_ignore_is_refused() {
+    fn permissions_that_the_server_ignores_are_refused() {
         for (text, reason) in [
             ("", "write it as"),
             ("default", "write it as"),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn lint_says_what_is_probably_wrong() {
+    fn lint_warns_of_probable_mistakes() {
         for (permissions, namespace, expected) in [
             (vec![], None, Some("no permissions")),
             (vec!["default:write"], Some("default"), None),

@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signing_key_is_named() {
+    fn other_files_than_signing_keys_are_identified() {
         let encrypted =
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\n\
@@ -279,7 +279,7 @@ mod tests {
 
     /// A recursive parser would overflow the stack.
     #[test]
-    fn a_deep_nest_in_place_of_a_key_is_refused() {
+    fn deeply_nested_asn1_is_refused() {
         let endless = [0x30, 0x80].repeat(50_000);
         // From the inside out, each with its length.
         let levels = (0..50_000_u32).flat_map(|level| {

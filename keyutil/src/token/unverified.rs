@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_that_are_no_array_are_named() {
+    fn permissions_that_are_not_an_array_are_reported() {
         let token = UnverifiedToken::of_parts(
             serde_json::json!({"alg": "HS256"}),
             serde_json::json!({"permissions": "default:write"}),
@@ -318,7 +318,7 @@ mod tests {
 
     /// Milliseconds by mistake: the year 50000, for which `humantime` panics.
     #[test]
-    fn times_beyond_the_calendar_are_its_end() {
+    fn times_beyond_the_calendar_are_clamped() {
         let token = |exp: f64| {
             UnverifiedToken::of_parts(
                 serde_json::json!({}),
