@@ -43,10 +43,10 @@ const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 ///
 /// 1. The outcome is counted, and a lasting failure is logged.
 /// 2. A failure is explained. `explain` gets the status and the namespace of the call. It returns
-/// the message for the status and the diagnosis, or `None` for a failure that concerns only this
-/// call.
+///    the message for the status and the diagnosis, or `None` for a failure that concerns only this
+///    call.
 /// 3. The bytes are sent with a token. A refusal of a token that expired in transit becomes a
-/// status that the SDK retries.
+///    status that the SDK retries.
 pub fn sdk_service(
     channel: AuthorizedChannel,
     rotating: RotatingChannel,
