@@ -142,7 +142,7 @@ fn what_is_no_key_and_no_certificate_is_named() {
         ("ssh.key", all("holds an `OPENSSH PRIVATE KEY`")),
         ("ssh.key", ["ssh-keygen -p", "ssh-keygen -p", "", ""]),
         ("odd.key", all("a PEM block of another kind")),
-        ("der.crt", all("the file holds a certificate in DER")),
+        ("der.crt", all("the file contains a certificate in DER")),
         (
             "der.crt",
             [
@@ -152,7 +152,7 @@ fn what_is_no_key_and_no_certificate_is_named() {
                 "openssl x509 -inform DER",
             ],
         ),
-        ("der.key", all("the file holds a private key in DER")),
+        ("der.key", all("the file contains a private key in DER")),
         (
             "der.key",
             [
@@ -172,14 +172,14 @@ fn what_is_no_key_and_no_certificate_is_named() {
                 "openssl pkcs7",
             ],
         ),
-        ("parameters", all("holds an `EC PARAMETERS`")),
+        ("parameters", all("contains an `EC PARAMETERS`")),
         ("good.p12", all("the file is a PKCS#12 archive")),
         ("good.p12", ["-nocerts", "-nocerts", "-nokeys", "-nokeys"]),
         ("empty", all("the file is empty")),
         ("indented", all("not at the start of a line")),
-        ("words", all("has no line `-----BEGIN …-----`")),
-        ("json", all("the file holds JSON")),
-        ("token", all("the file holds a token")),
+        ("words", all("has no `-----BEGIN …-----` line")),
+        ("json", all("the file contains JSON")),
+        ("token", all("the file contains a token")),
         ("utf16", all("UTF-16")),
     ] {
         Told::of(&maker, file).check(file, expected);
