@@ -64,7 +64,7 @@ fn a_variable_that_is_empty_counts_as_not_set() {
     }
     let ended = run(&mut command);
     assert_eq!(ended.code, Some(64), "{ended:?}");
-    let expected = "keyutil: `--namespace` is empty: name the namespace to work in\n";
+    let expected = "keyutil: `--namespace` is empty\n";
     assert_eq!(ended.stderr, expected);
 
     let serve = ["jwks", "serve", "--generate", "--listen=300.0.0.1:1"];
@@ -175,7 +175,7 @@ fn keys_that_openssl_made_have_a_key_set_too() {
         assert!(!kids(&printed.stdout)[0].is_empty());
     }
     for (file, words) in [
-        ("p384.pem", "neither P-256"),
+        ("p384.pem", "not one of P-256"),
         ("locked.pem", "encrypted"),
         ("public.pem", "public key"),
         ("missing.pem", "No such file"),

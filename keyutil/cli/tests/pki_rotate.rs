@@ -89,7 +89,7 @@ fn too_early_ends_with_a_code_of_its_own() {
         "\
 keyutil: too early for the step `reissue` of the frontend CA: 1m [..]s left
 
-hint: whoever has not seen the step before would fail; without `--step` the command waits by itself
+hint: parties that have not read the files of the previous step would fail; without `--step` the command waits
 "
     );
     assert_eq!(files(&certs), before);
@@ -160,7 +160,7 @@ frontend  [..]  CN=temporal frontend CA [..]Z  [..], [..]
 internode  [..]  CN=temporal internode CA [..]Z  [..]
 
 PROBLEMS
-admin: the key file has no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block: the file has no line `-----BEGIN …-----`, and a private key in PEM is needed
+admin: the key file has no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block: the file has no `-----BEGIN …-----` line, and a private key in PEM is needed
 "
     );
 }

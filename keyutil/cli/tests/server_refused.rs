@@ -28,7 +28,7 @@ async fn a_certificate_that_cannot_be_verified() {
             issue(&world.frontend, Purpose::Server, past()),
             None,
             "expired",
-            "renewed",
+            "renew",
         ),
         (
             issue(&world.frontend, Purpose::Server, future),
@@ -39,7 +39,7 @@ async fn a_certificate_that_cannot_be_verified() {
         (
             world.server(),
             Some("temporal.example"),
-            "not valid for name",
+            "not valid for the name",
             "`--tls-server-name localhost`",
         ),
         (
@@ -135,7 +135,7 @@ async fn a_port_that_says_nothing() {
     let told = chain(&error);
     assert!(told.contains("within 1s"), "{told}");
     let hint = error.diagnosis().hint.unwrap();
-    assert!(hint.contains("says nothing"), "{hint}");
+    assert!(hint.contains("not answered"), "{hint}");
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn a_port_that_hangs_up() {
     );
     let told = chain(&error);
     assert!(
-        told.contains("the connection was closed when TLS began"),
+        told.contains("the connection was closed during the TLS handshake"),
         "{told}"
     );
     let hint = error.diagnosis().hint.unwrap();
