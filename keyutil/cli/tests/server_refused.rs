@@ -28,7 +28,7 @@ async fn a_certificate_that_cannot_be_verified() {
             issue(&world.frontend, Purpose::Server, past()),
             None,
             "expired",
-            "renewed",
+            "renew",
         ),
         (
             issue(&world.frontend, Purpose::Server, future),
