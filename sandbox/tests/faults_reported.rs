@@ -56,7 +56,7 @@ async fn a_worker_that_is_refused_for_a_minute_tells_when_it_will_end_and_why_it
     for words in [
         "Request unauthorized.",
         "does not know the key",
-        "hint: `keyutil doctor",
+        "hint: run `keyutil doctor",
     ] {
         assert!(end.contains(words), "no {words} in {end}");
     }

@@ -137,7 +137,7 @@ async fn each_other_failure_has_its_exit_code_too() {
     starter.args(["--connect-timeout", "1s", "--address", &stack.address()]);
     let words = [
         "the server closed the connection, which does not use TLS, without an answer",
-        "hint: for a server with TLS give `--tls`",
+        "hint: if the server uses TLS, set `--tls`",
     ];
     assert_ends(&mut starter, 76, &words).await;
 
