@@ -183,7 +183,7 @@ async fn stopping_with_work_in_hand(stack: &mut Stack) -> (Observed, InFlight) {
         worker.becomes_ready().await;
         let load = match started.take() {
             Some(load) => load,
-            None => InFlight::start(&stack.connect_args(Party::Starter)).await,
+            None => InFlight::start_without_pause(&stack.connect_args(Party::Starter)).await,
         };
         load.more(5).await;
         stack.kill_server().await.unwrap().unwrap();
