@@ -24,7 +24,6 @@ use flate2::{
 use futures::{FutureExt, future::BoxFuture};
 use keyutil::{
     ConnectArgs,
-    diagnosis::ResultExt,
     program::{self, LogArgs, print_line},
     worker::RunOptions,
 };
@@ -71,15 +70,14 @@ async fn main() -> ExitCode {
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
     arguments.log.start()?;
-    let connection = keyutil::connect(&arguments.connect, "data_converter").await;
-    let connection = connection.diagnosed()?;
+    let connection = keyutil::connect(&arguments.connect, "data_converter").await?;
     let converter = DataConverter::new(
         PayloadConverter::default(),
         DefaultFailureConverter::default(),
         GzipCodec,
     );
     let options = ClientOptions::new(&arguments.connect.namespace).data_converter(converter);
-    let client = connection.client_with(options.build()).diagnosed()?;
+    let client = connection.client_with(options.build())?;
 
     let worker = WorkerOptions::new(&arguments.task_queue)
         .register_workflow::<HelloWorkflow>()?

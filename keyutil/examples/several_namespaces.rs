@@ -18,9 +18,7 @@ use std::{
 
 use anyhow::Context;
 use keyutil::{
-    ConnectArgs,
-    diagnosis::ResultExt,
-    program,
+    ConnectArgs, program,
     settings::{ClaimsArgs, TokenArgs},
     worker::RunOptions,
 };
@@ -59,15 +57,14 @@ async fn work() -> anyhow::Result<()> {
         variable("TEMPORAL_NAMESPACE")?,
         variable("SECOND_NAMESPACE")?,
     ];
-    let connection = keyutil::connect(&settings(&namespaces)?, "several_namespaces").await;
-    let connection = connection.diagnosed()?;
+    let connection = keyutil::connect(&settings(&namespaces)?, "several_namespaces").await?;
     let mut workers = Vec::new();
     for namespace in &namespaces {
         let client = connection.client_with(ClientOptions::new(namespace).build());
         let options = WorkerOptions::new(format!("{namespace}-tasks"))
             .register_workflow::<WhereWorkflow>()?
             .build();
-        workers.push((client.diagnosed()?, options));
+        workers.push((client?, options));
     }
     keyutil::worker::run(workers, RunOptions::default(), program::interrupted()).await?;
     Ok(())

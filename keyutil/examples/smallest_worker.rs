@@ -20,7 +20,6 @@ use std::{process::ExitCode, time::Duration};
 use clap::Parser;
 use keyutil::{
     ConnectArgs,
-    diagnosis::ResultExt,
     program::{self, LogArgs},
     worker::RunOptions,
 };
@@ -75,8 +74,8 @@ async fn main() -> ExitCode {
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
     arguments.log.start()?;
-    let connection = keyutil::connect(&arguments.connect, "smallest_worker").await;
-    let client = connection.diagnosed()?.client().clone();
+    let connection = keyutil::connect(&arguments.connect, "smallest_worker").await?;
+    let client = connection.client().clone();
     let options = WorkerOptions::new(arguments.task_queue)
         .register_workflow::<HelloWorkflow>()?
         .register_activities(Greetings)

@@ -1,42 +1,52 @@
-//! From settings to a Temporal client that stays authorized.
+//! Makes a Temporal client whose credentials rotate.
 //!
-//! A successful connect proves nothing, because the server answers `GetSystemInfo` without a
-//! token. So [`connect`] ends with a call that takes permission: `DescribeNamespace` of its own
-//! namespace.
+//! A successful TLS connection does not prove authorization, because the server answers
+//! `GetSystemInfo` without a token. [`connect`] therefore ends with a call that requires a
+//! permission: `DescribeNamespace` of its own namespace.
 //!
 //! | what | file |
 //! |---|---|
-//! | a server that is still starting is waited for | `connect/wait.rs` |
-//! | the SDK's client over our channel | `connect/client.rs` |
-//! | what calls are made with, and what a failed one means | `connect/session.rs` |
-//! | what a starter needs beyond a connection | `connect/check.rs` |
-//! | how a connection is doing | `connect/observer.rs` |
-//! | why there is none | `connect/error.rs` |
-
-use std::{fmt, time::Duration};
-
-use temporalio_client::{Client, ClientOptions};
-use temporalio_common::telemetry::metrics::TemporalMeter;
-use tracing::{info, warn};
+//! | calls in one namespace, and the explanation of failures | `connect/session.rs` |
+//! | checks for permissions and pollers | `connect/check.rs` |
+//! | the status of a connection | `connect/observer.rs` |
+//! | errors and their hints | `connect/error.rs` |
 
 pub mod check;
-mod client;
 mod error;
 mod observer;
 mod session;
-mod wait;
+
+use std::{
+    error::Error,
+    fmt,
+    time::{Duration, Instant},
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use temporalio_client::{
+    Client, ClientOptions, ConnectionOptions, RetryOptions,
+    callback_based::CallbackBasedGrpcService, errors::ClientConnectError,
+};
+use temporalio_common::telemetry::metrics::TemporalMeter;
+use tonic::{Code, Status};
+use tracing::{info, warn};
+use url::Url;
+
+use crate::{
+    base::chain,
+    credentials::FileWatcher,
+    diagnosis::{Diagnose, Diagnosis},
+    explain::TokenVerdict,
+    settings::{ConnectArgs, Settings},
+    token::Role,
+    transport::{ConnectStage, ConnectorError, RotatingChannel, sdk_service},
+};
 
 pub use error::ConnectError;
 pub use observer::Observer;
 pub use session::{Session, explain_connection};
 
-use crate::{
-    credentials::FileWatcher,
-    settings::{ConnectArgs, Settings},
-    transport::RotatingChannel,
-};
-
-/// A Temporal client whose credentials are followed for as long as it, or a clone of it, lives.
+/// A Temporal client whose credentials are reloaded as long as it, or a clone of its client, lives.
 pub struct Connection {
     sdk: temporalio_client::Connection,
     client: Client,
@@ -50,27 +60,27 @@ impl Connection {
         &self.client
     }
 
-    /// A client with options of its own over the same connection: another namespace, a data
-    /// converter, interceptors. Minted tokens must permit what it does: see
+    /// A client with other options over the same connection: another namespace, a data converter,
+    /// interceptors. For another namespace, minted tokens need a permission on it: see
     /// [`ClaimsArgs::permissions`](crate::settings::ClaimsArgs).
     ///
     /// # Errors
-    /// [`ConnectError::Sdk`], for options that the SDK refuses.
+    /// [`ConnectError::Sdk`], for options that the SDK rejects.
     pub fn client_with(&self, options: ClientOptions) -> Result<Client, ConnectError> {
         Client::new(self.sdk.clone(), options).map_err(|source| ConnectError::Sdk(Box::new(source)))
     }
 
-    /// What calls below the SDK are made with.
+    /// The session, for calls without the SDK.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// What shows how the connection and its credentials are doing, for as long as it is kept.
+    /// The observer of the connection. It may outlive the connection.
     pub fn observer(&self) -> &Observer {
         &self.observer
     }
 
-    /// How the connection and its credentials are doing now.
+    /// The status of the connection and its credentials.
     pub fn status(&self) -> crate::status::Status {
         self.observer.status()
     }
@@ -85,16 +95,17 @@ impl fmt::Debug for Connection {
 }
 
 /// Connects, and returns when the server has answered an authorized call in the namespace.
-/// `program` is the subject of minted tokens where the arguments name none.
+/// `program` is the default subject of minted tokens.
+///
+/// Attempts are repeated for up to `--connect-timeout` while the server is still starting.
 ///
 /// # Errors
-/// [`ConnectError`]. A server that is still starting is waited for, up to `--connect-timeout`;
-/// what waiting cannot cure ends it at once.
+/// [`ConnectError`]. Errors that a later attempt would repeat are returned at once.
 pub async fn connect(args: &ConnectArgs, program: &str) -> Result<Connection, ConnectError> {
     open(Settings::new(args, program)?)?.connect().await
 }
 
-/// A connection whose credentials are followed, before anything was sent on it.
+/// A connection that is not established yet. Its credential files are being reloaded.
 #[derive(Debug)]
 pub struct PendingConnection {
     session: Session,
@@ -104,11 +115,11 @@ pub struct PendingConnection {
     meter: Option<TemporalMeter>,
 }
 
-/// Prepares a connection. Nothing is dialled before the first call; the credential files are read
-/// again about once a second from now on. Needs a tokio runtime.
+/// Prepares a connection without dialling it, and starts to reload the credential files about once
+/// a second. Needs a tokio runtime.
 ///
 /// # Errors
-/// [`ConnectError::Address`], for a host that makes no URI.
+/// [`ConnectError::Address`], for a host that does not form a URI.
 pub fn open(settings: Settings) -> Result<PendingConnection, ConnectError> {
     for warning in &settings.warnings {
         warn!("{warning}");
@@ -133,24 +144,24 @@ pub fn open(settings: Settings) -> Result<PendingConnection, ConnectError> {
 }
 
 impl PendingConnection {
-    /// What calls are made with.
+    /// The session, for calls without the SDK.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// What shows how the connection is doing, from now on and for as long as it is kept.
+    /// The observer of the connection. It may outlive the connection.
     pub fn observer(&self) -> &Observer {
         &self.observer
     }
 
-    /// Has the SDK's client count its calls with this meter, or not at all.
+    /// Sets the meter of the SDK's client.
     #[must_use]
     pub fn metrics_meter(mut self, meter: Option<TemporalMeter>) -> Self {
         self.meter = meter;
         self
     }
 
-    /// Names this process to the server. The default is `pid@host`, as in the other SDKs.
+    /// Sets the identity of this process. The default is `pid@host`, as in the other SDKs.
     #[must_use]
     pub fn identity(mut self, identity: impl Into<String>) -> Self {
         self.identity = Some(identity.into());
@@ -172,4 +183,183 @@ impl PendingConnection {
         );
         Ok(connection)
     }
+}
+
+impl PendingConnection {
+    /// Repeats an authorized call until it succeeds, up to the connect timeout.
+    ///
+    /// # Errors
+    /// [`ConnectError`] of the last attempt. Errors that a later attempt would repeat are returned
+    /// at once.
+    pub async fn wait_until_authorized(&self) -> Result<(), ConnectError> {
+        self.retry_until_ready(async || self.session.probe().await)
+            .await
+    }
+
+    /// Repeats `attempt` until it succeeds, up to the connect timeout.
+    ///
+    /// # Errors
+    /// [`ConnectError`] of the last attempt. Errors that a later attempt would repeat are returned
+    /// at once.
+    pub async fn retry_until_ready<T>(
+        &self,
+        attempt: impl AsyncFn() -> Result<T, ConnectError>,
+    ) -> Result<T, ConnectError> {
+        let started = Instant::now();
+        let remaining = || {
+            let limit = self.connect_timeout;
+            limit.saturating_sub(started.elapsed())
+        };
+        let mut pauses = ExponentialBuilder::new()
+            .with_min_delay(Duration::from_millis(50))
+            .with_max_delay(Duration::from_secs(1))
+            .without_max_times()
+            .with_jitter()
+            .build();
+        let mut announced = false;
+        let mut first_missing = None;
+        loop {
+            // The connector has the same limit, and its error says which stage timed out.
+            let limit = remaining().saturating_add(Duration::from_millis(250));
+            let error = match tokio::time::timeout(limit, attempt()).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(error)) => error,
+                Err(_) => self.no_answer(started.elapsed()),
+            };
+            // A namespace that was just registered is known everywhere after two refreshes of the
+            // server's cache, `system.namespaceCacheRefreshInterval` of 2 s each. Counted from the
+            // first such answer, because the server may not have been up before.
+            let fresh = matches!(error, ConnectError::NoNamespace { .. })
+                && first_missing.get_or_insert_with(Instant::now).elapsed()
+                    < Duration::from_secs(4);
+            if !error.may_pass(fresh) {
+                return Err(error.after(started.elapsed()));
+            }
+            self.observer.connecting_failed(&error);
+            if !std::mem::replace(&mut announced, true) {
+                info!(
+                    reason = chain(&error),
+                    limit = %humantime::format_duration(self.connect_timeout),
+                    "waiting for the server"
+                );
+            }
+            let pause = pauses.next().unwrap_or(Duration::from_secs(1));
+            tokio::time::sleep(pause.min(remaining())).await;
+            if remaining().is_zero() {
+                return Err(error.after(started.elapsed()));
+            }
+        }
+    }
+
+    fn no_answer(&self, waited: Duration) -> ConnectError {
+        match self.session.connector().log().last_failure() {
+            Some(source) => self.session.connection_failed(source),
+            None => ConnectError::Unreachable {
+                target: self.session.connector().target(),
+                waited: None,
+                source: ConnectorError::TimedOut {
+                    stage: ConnectStage::Answer,
+                    after: waited,
+                },
+            },
+        }
+    }
+}
+
+impl PendingConnection {
+    /// The value for `ConnectionOptions::service_override`, for a caller that makes the SDK's
+    /// connection itself. The credentials are reloaded as long as it, or a clone of it, lives.
+    pub fn sdk_service(&self) -> CallbackBasedGrpcService {
+        let session = self.session.clone();
+        let explain = move |status: &Status, namespace: Option<&str>| {
+            explain(&session, status, namespace.unwrap_or(session.namespace()))
+        };
+        sdk_service(
+            self.session.authorized_channel(),
+            self.session.channel().clone(),
+            self.session.compression(),
+            self.observer.outcomes(),
+            explain,
+        )
+    }
+
+    async fn into_connection(self) -> Result<Connection, ConnectError> {
+        let service = self.sdk_service();
+        let Self {
+            session, observer, ..
+        } = self;
+        // The SDK requires a URL and does not dial it: every call goes to the service.
+        let url = Url::parse(&format!("http://{}", session.target())).map_err(ConnectError::Url)?;
+        let options = ConnectionOptions::new(url)
+            .identity(self.identity.unwrap_or_else(identity))
+            .service_override(service)
+            .maybe_metrics_meter(self.meter)
+            // The SDK rejects it together with `service_override`.
+            .dns_load_balancing(None)
+            .retry_options(
+                // The SDK's defaults are 10 attempts and 10 s: less than a restart of the server.
+                RetryOptions::builder()
+                    .max_elapsed_time(Some(Duration::from_secs(60)))
+                    .max_retries(0)
+                    .build(),
+            )
+            .build();
+        // The SDK makes one call here and does not retry it.
+        let sdk = (|| temporalio_client::Connection::connect(options.clone()))
+            .retry(ExponentialBuilder::default().with_max_times(5))
+            .when(|error| {
+                matches!(error, ClientConnectError::SystemInfoCallError(status)
+                    if status.code() == Code::Unavailable)
+            })
+            .await
+            .map_err(|source| ConnectError::Sdk(Box::new(source)))?;
+        let options = ClientOptions::new(session.namespace());
+        #[cfg(feature = "otel")]
+        let options = options.plugins(crate::traces::plugin());
+        let client = Client::new(sdk.clone(), options.build())
+            .map_err(|source| ConnectError::Sdk(Box::new(source)))?;
+        Ok(Connection {
+            sdk,
+            client,
+            session,
+            observer,
+        })
+    }
+}
+
+/// Explains a failure that concerns more than this call of the SDK: the message for its status, and
+/// the diagnosis.
+fn explain(session: &Session, status: &Status, namespace: &str) -> Option<(String, Diagnosis)> {
+    // All calls of workers and starters require at most `write`.
+    let known = session.explain_shared(status, namespace, Role::Write, TokenVerdict::Unknown);
+    let error = known.or_else(|| {
+        is_of_the_server(status).then(|| ConnectError::Call {
+            target: session.target(),
+            status: status.clone(),
+        })
+    })?;
+    let message = match &error {
+        ConnectError::Refused { explanation, .. } => {
+            format!("{}: {explanation}", status.message())
+        }
+        ConnectError::Call { .. } => status.message().to_owned(),
+        other => chain(other),
+    };
+    Some((message, error.diagnosis()))
+}
+
+/// Whether the server, or a proxy in front of it, reports a problem of its own. Other answers
+/// concern only the call.
+fn is_of_the_server(status: &Status) -> bool {
+    let unwell = matches!(
+        status.code(),
+        Code::Unavailable | Code::ResourceExhausted | Code::Internal | Code::Unknown
+    );
+    unwell && status.source().is_none()
+}
+
+/// `pid@host`, the format of the other SDKs, for the Web UI.
+fn identity() -> String {
+    let host = gethostname::gethostname();
+    format!("{}@{}", std::process::id(), host.to_string_lossy())
 }

@@ -1,43 +1,43 @@
-//! Why something failed: at which step of the way of a call, of which class, and what to do.
+//! The diagnosis of an error: the step at which it occurred, its class, and what to do.
 //!
-//! The same for whoever fails on the way and for `keyutil doctor`, which walks it step by step.
+//! Programs print it, and `keyutil doctor` checks the same steps one by one.
 
 use std::{error::Error, fmt};
 
 use serde::Serialize;
 
-/// A step of the way of a call, in the order in which they are taken.
+/// The steps of a call, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// Flags and variables.
     Configuration,
-    /// The files that they name.
+    /// The files that the configuration names.
     Files,
-    /// The addresses of the host.
+    /// Name resolution.
     Name,
     /// The TCP connection.
     Tcp,
-    /// TLS, the server's side: its certificate, and the protocols that it speaks.
+    /// The server's side of TLS: its certificate and protocols.
     ServerTls,
-    /// TLS, our side: the client certificate.
+    /// The client's side of TLS: the client certificate.
     ClientTls,
-    /// Calls that need no permission.
+    /// Calls that require no permission.
     Grpc,
     /// The token.
     Token,
-    /// The key set that the server verifies tokens with.
+    /// The key set with which the server verifies tokens.
     Jwks,
-    /// The clocks of both sides.
+    /// The clocks of client and server.
     Clock,
-    /// What the token permits, in this namespace.
+    /// The permissions of the token in the namespace.
     Permission,
-    /// Who polls the task queue.
+    /// The pollers of the task queue.
     TaskQueue,
 }
 
 impl Step {
-    /// Every step, in order.
+    /// All steps, in order.
     pub const ALL: [Self; 12] = [
         Self::Configuration,
         Self::Files,
@@ -73,34 +73,34 @@ impl fmt::Display for Step {
     }
 }
 
-/// What kind of failure it is, for the exit code.
+/// The class of an error, which determines the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Class {
-    /// Arguments, settings, or files that are not there.
+    /// Arguments or settings are wrong, or files cannot be read.
     Usage,
-    /// The server cannot be reached, or does not answer.
+    /// The server cannot be reached or does not answer.
     Unreachable,
-    /// The server's certificate or protocol.
+    /// The server's certificate or protocol is wrong.
     ServerTls,
-    /// Our certificate.
+    /// The client certificate is missing, unusable or rejected.
     ClientCertificate,
-    /// The token is missing, or is not accepted.
+    /// The token is missing, unusable or rejected.
     Token,
-    /// The token permits too little.
+    /// The token does not grant the permission.
     Permission,
-    /// There is no such namespace.
+    /// The namespace does not exist.
     Namespace,
-    /// Nobody polls the task queue.
+    /// No worker polls the task queue.
     TaskQueue,
-    /// The same will succeed later.
+    /// The same command will succeed later.
     TooEarly,
-    /// Something else.
+    /// Any other error.
     Other,
 }
 
 impl Class {
-    /// The exit code. Where `sysexits.h` has a fitting one it is that; it ends at 78.
+    /// The exit code: that of `sysexits.h` where it has one that fits. Its numbers end at 78.
     pub const fn exit_code(self) -> u8 {
         match self {
             Self::Usage => 64,
@@ -117,26 +117,26 @@ impl Class {
     }
 }
 
-/// Why something failed.
+/// The explanation of an error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnosis {
-    /// The step at which it failed.
+    /// The step at which it occurred.
     pub step: Step,
-    /// For the exit code.
+    /// The class, for the exit code.
     pub class: Class,
-    /// What failed, on what, and why, in one line.
+    /// The operation, its subject and the reason, in one line.
     pub cause: String,
     /// What to do about it.
     pub hint: Option<String>,
 }
 
-/// An error that knows at which step it lies, of which class it is, and what to do about it.
+/// An error that has a diagnosis.
 pub trait Diagnose: Error + Send + Sync + 'static {
-    /// The diagnosis. Its cause is the whole chain of the error, in one line.
+    /// The diagnosis. Its cause is the whole error chain in one line.
     fn diagnosis(&self) -> Diagnosis;
 }
 
-/// An error with its diagnosis. It displays as the error alone.
+/// An error with its diagnosis. It displays as the error.
 #[derive(Debug)]
 pub struct Diagnosed {
     /// The diagnosis.
@@ -175,10 +175,10 @@ impl Error for Diagnosed {
     }
 }
 
-/// Attaches its diagnosis to an error, so that [`program`](crate::program) finds it below
-/// `anyhow`'s.
+/// Attaches the diagnosis to an error, for [`program`](crate::program) to find below an
+/// `anyhow::Error`.
 pub trait ResultExt<T> {
-    /// The value, or the error with its diagnosis.
+    /// Converts the error to [`Diagnosed`].
     ///
     /// # Errors
     /// [`Diagnosed`], with the error.

@@ -1,31 +1,29 @@
-//! Why the server refused a call.
+//! Explains why the server refused a call.
 //!
-//! Every refusal reads `PERMISSION_DENIED: Request unauthorized.`, whatever its cause, so the
-//! explanation has to come from this side: from what the token says, and from what is known of
-//! the server.
-
-mod causes;
+//! Every refusal reads `PERMISSION_DENIED: Request unauthorized.`, whatever its cause. The
+//! explanation is therefore derived on the client's side, from the content of the token and from
+//! what is known about the server.
 
 use std::time::SystemTime;
 
-use self::causes::otherwise;
 use crate::{
+    base::time::rfc3339,
     diagnosis::{Class, Diagnosis, Step},
-    token::{Role, UnverifiedToken},
+    token::{Lifetime, Permission, PermissionsClaim, Role, UnverifiedToken, permission},
 };
 
-/// A call that was refused, and what is known of both sides.
+/// A refused call, and what is known about the token and the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal<'a> {
-    /// The token that the call bore.
+    /// The `authorization` header of the call.
     pub token: Sent<'a>,
     /// The namespace of the call.
     pub namespace: &'a str,
-    /// What the call takes, by `common/api/metadata.go` of the server.
+    /// The role that the call requires, by `common/api/metadata.go` of the server.
     pub needed: Role,
-    /// What the key set that the server reads says of the token.
+    /// The result of verifying the token with the server's key set.
     pub key_set: KeySetCheck<'a>,
-    /// Whether the key was put there so lately that the server may not have fetched it.
+    /// Whether the key was published so recently that the server may not have fetched it.
     pub key_is_new: bool,
     /// The audience that the server expects, if it is known.
     pub audience: Option<&'a str>,
@@ -33,43 +31,43 @@ pub struct Refusal<'a> {
     pub verdict: TokenVerdict,
 }
 
-/// Whether the server accepts a token, whatever the token permits.
+/// Whether the server accepts a token, independent of its permissions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TokenVerdict {
-    /// The server answers a call with the token that takes no permission.
+    /// The server answers a call that requires no permission.
     Accepted,
     /// The server refuses such a call with the token, and answers it without a token.
     Rejected,
-    /// The two cannot be told apart.
+    /// It was not tested, or the test was inconclusive.
     #[default]
     Unknown,
 }
 
-/// What the key set that the server reads says of a token.
+/// The result of verifying a token with the server's key set.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum KeySetCheck<'a> {
-    /// The key set is not at hand.
+    /// The key set is not known.
     #[default]
     Unknown,
-    /// A key of it verifies the token.
+    /// A key in the set verifies the token.
     Verifies,
-    /// No key of it does.
+    /// No key in the set verifies the token.
     Refuses(&'a Diagnosis),
 }
 
-/// What a call had in its `authorization` header.
+/// The content of the `authorization` header of a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Sent<'a> {
-    /// No header at all.
+    /// The call had no such header.
     Nothing,
-    /// Something that cannot be read from outside.
+    /// A token that is not a JWT.
     Opaque,
-    /// A token.
+    /// A JWT.
     Token(&'a UnverifiedToken),
 }
 
 impl<'a> Sent<'a> {
-    /// What is sent with this token: its content, where it is a JWT.
+    /// The header for this token, and its content if it is a JWT.
     pub fn of(token: Option<Option<&'a UnverifiedToken>>) -> Self {
         match token {
             None => Self::Nothing,
@@ -79,12 +77,12 @@ impl<'a> Sent<'a> {
     }
 }
 
-/// What explains a refusal.
+/// The explanation of a refusal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Explanation {
-    /// Each of these alone is enough.
+    /// Each of these causes alone explains the refusal.
     Certain(Vec<Diagnosis>),
-    /// The token looks right, so it must be one of these, the likeliest first.
+    /// The token looks correct. The cause is one of these, the most likely first.
     Possible(Vec<Diagnosis>),
 }
 
@@ -104,21 +102,21 @@ impl Explanation {
         }
     }
 
-    /// The step of the first cause: of the likeliest.
+    /// The step of the first cause.
     pub fn step(&self) -> Step {
         self.causes()
             .first()
             .map_or(Step::Permission, |cause| cause.step)
     }
 
-    /// For the exit code.
+    /// The class of the first cause.
     pub fn class(&self) -> Class {
         self.causes()
             .first()
             .map_or(Class::Permission, |cause| cause.class)
     }
 
-    /// What to do: about what is certain, or to make certain which it is.
+    /// The hint of the first cause. For possible causes it also says how to tell them apart.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Certain(causes) => causes.iter().find_map(|cause| cause.hint.clone()),
@@ -133,13 +131,13 @@ impl Explanation {
     }
 }
 
-/// `common/authorization/interceptor.go` of the server, and what it calls.
+/// The messages are those of `common/authorization/interceptor.go` of the server and what it calls.
 const LOG: &str = "the server's log says which it is, in the field `error` of `Authorization \
                    error`: `key not found`, `verification error`, `audience mismatch`, `Token is \
                    expired` or `Token is not valid yet`";
 
 impl Refusal<'_> {
-    /// The causes that can be seen from this side at `now`, in sentences.
+    /// The causes of the refusal that can be seen from the client's side at `now`.
     pub fn explain(&self, now: SystemTime) -> Explanation {
         let token = match self.token {
             Sent::Nothing => {
@@ -199,6 +197,240 @@ impl std::fmt::Display for Explanation {
             ),
         }
     }
+}
+
+impl Refusal<'_> {
+    fn times(&self, token: &UnverifiedToken, now: SystemTime) -> Vec<Diagnosis> {
+        let lifetime = token.lifetime(now);
+        let hint = match lifetime {
+            Lifetime::Valid { .. } | Lifetime::Unlimited | Lifetime::Unreadable => {
+                return Vec::new();
+            }
+            Lifetime::Expired { .. } => {
+                "have the token renewed; a signing key (`--signing-key`) or a token file that an \
+                 agent renews (`--token-file`) never runs out"
+            }
+            Lifetime::NotYetValid { .. } => {
+                "set the clock of this machine, or that of whoever minted the token"
+            }
+        };
+        let words = format!("the token is out of its time: {lifetime}");
+        vec![of_token(words, hint)]
+    }
+
+    /// Defects for which the server rejects the token before it reads the claims.
+    fn form(&self, token: &UnverifiedToken) -> Vec<Diagnosis> {
+        let mut causes = Vec::new();
+        if !matches!(token.header["alg"].as_str(), Some("ES256" | "RS256")) {
+            causes.push("the token is signed neither with ES256 nor with RS256".to_owned());
+        }
+        if token.kid().is_none() {
+            causes.push("the token has no `kid`".to_owned());
+        }
+        if token.subject().is_none() {
+            causes.push("the token has no `sub`".to_owned());
+        }
+        for claim in ["exp", "nbf", "iat"] {
+            if token.malformed_time(claim) {
+                causes.push(format!(
+                    "the token's `{claim}` is not a number of seconds since 1970"
+                ));
+            }
+        }
+        let hint = "have the token made with what is missing: `keyutil token mint` makes one as \
+                    the server wants it, and `keyutil token inspect` shows what one has";
+        causes
+            .into_iter()
+            .map(|words| of_token(words, hint))
+            .collect()
+    }
+
+    fn permissions(&self, token: &UnverifiedToken) -> Vec<Diagnosis> {
+        let entries = token.permissions();
+        let granted = entries
+            .iter()
+            .filter_map(|text| text.parse::<Permission>().ok())
+            .any(|permission| permission.grants(self.namespace, self.needed));
+        if granted {
+            return Vec::new();
+        }
+        let claim = token.permissions_claim();
+        let held = if entries.is_empty() && *claim == PermissionsClaim::default() {
+            "no permissions".to_owned()
+        } else if entries.is_empty() {
+            format!("no permissions in the claim `{claim}`")
+        } else {
+            format!("the permissions `{}`", entries.join("`, `"))
+        };
+        let mut words = format!(
+            "the token has {held}, and the call takes `{}:{}`",
+            self.namespace, self.needed
+        );
+        let notes = notes(token, self.namespace);
+        if !notes.is_empty() {
+            words = format!("{words} ({})", notes.join("; "));
+        }
+        let least = match self.needed {
+            Role::Read => Role::Write,
+            other => other,
+        };
+        let hint = format!(
+            "have the token made with `--permissions {}:{least}`; namespaces are compared letter by \
+             letter",
+            self.namespace
+        );
+        vec![Diagnosis {
+            step: Step::Permission,
+            class: Class::Permission,
+            cause: words,
+            hint: Some(hint),
+        }]
+    }
+
+    fn audience(&self, token: &UnverifiedToken) -> Vec<Diagnosis> {
+        let found = token.audiences();
+        match self.audience {
+            Some(expected) if !found.contains(&expected) => {
+                let found = if found.is_empty() {
+                    "none".to_owned()
+                } else {
+                    found.join("`, `")
+                };
+                let words = format!(
+                    "the token is for the audience `{found}`, and the server expects `{expected}`"
+                );
+                vec![of_token(words, format!("`--audience {expected}`"))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn key_set_is_known(&self) -> bool {
+        !matches!(self.key_set, KeySetCheck::Unknown)
+    }
+
+    fn suspects(&self, token: &UnverifiedToken, now: SystemTime) -> Vec<Diagnosis> {
+        let kid = token.kid().unwrap_or("none");
+        let of_the_key = match (self.key_set_is_known(), self.key_is_new) {
+            (false, _) => (
+                Step::Jwks,
+                Some(
+                    "`keyutil doctor --jwks <what the server reads>`, with the same settings, \
+                     tells them apart as far as that is possible from outside",
+                ),
+                format!(
+                    "the server does not know the key `{kid}`: it is not in the JWKS that the \
+                     server reads, or under another key there, or was put there less than one \
+                     `refreshInterval` ago"
+                ),
+            ),
+            (true, true) => (
+                Step::Jwks,
+                Some(
+                    "wait for one `refreshInterval` of the server, and see that its \
+                     `keySourceURIs` name this key set",
+                ),
+                format!(
+                    "the server has not fetched the JWKS since the key `{kid}` was put there, or \
+                     has fetched none, or reads another one"
+                ),
+            ),
+            (true, false) => (
+                Step::Jwks,
+                Some(
+                    "see that `keySourceURIs` of the server name this key set, and that the \
+                     endpoint serves it at all times",
+                ),
+                format!(
+                    "the server does not know the key `{kid}`: it reads another JWKS than this, or \
+                     could not fetch it, or was served one without keys the last time"
+                ),
+            ),
+        };
+        let mut suspects = vec![of_the_key];
+        if self.audience.is_none() {
+            let audience = token.audiences();
+            let words = if audience.is_empty() {
+                "the server expects an audience, and the token has none".to_owned()
+            } else {
+                format!(
+                    "the server expects another audience than `{}`",
+                    audience.join("`, `")
+                )
+            };
+            let hint = "compare the token's `aud` with `authorization.audience` of the server: \
+                        `keyutil doctor --server-audience <it>` does";
+            suspects.push((Step::Token, Some(hint), words));
+        }
+        if self.key_set_is_known() && !self.key_is_new {
+            // A key that has been published for a long time is the less likely cause.
+            suspects.reverse();
+        }
+        suspects.extend(clocks(token, now).map(|words| (Step::Clock, None, words)));
+        let cause = |(step, hint, cause): (Step, Option<&str>, String)| Diagnosis {
+            step,
+            class: Class::Token,
+            cause,
+            hint: hint.map(str::to_owned),
+        };
+        suspects.into_iter().map(cause).collect()
+    }
+}
+
+/// The cause that is left when the token is accepted and seems to grant the permission.
+fn otherwise() -> Diagnosis {
+    Diagnosis {
+        step: Step::Permission,
+        class: Class::Permission,
+        cause: "the server accepts the token, and does not permit the call, though by the \
+                token's `permissions` it should"
+            .to_owned(),
+        hint: Some(
+            "see `permissionsClaimName`, `permissionsRegex` and `authorizer` in the server's \
+             `global.authorization`"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Notes on permissions that have less effect than they seem to have.
+fn notes(token: &UnverifiedToken, namespace: &str) -> Vec<String> {
+    let entries = token.permissions();
+    if entries.is_empty() {
+        return match token.malformed_permissions() {
+            true => vec![format!(
+                "`{}` is not an array: the server ignores it",
+                token.permissions_claim()
+            )],
+            false => Vec::new(),
+        };
+    }
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for entry in entries {
+        match entry.parse::<Permission>() {
+            Ok(permission) => known.push(permission),
+            Err(error) => unknown.push(error.to_string()),
+        }
+    }
+    if unknown.is_empty() {
+        permission::lint(&known, Some(namespace))
+    } else {
+        unknown
+    }
+}
+
+/// The possible cause that a clock is wrong, with times to compare.
+fn clocks(token: &UnverifiedToken, now: SystemTime) -> Option<String> {
+    let until = token.expires_at()?;
+    let valid = match token.valid_from() {
+        Some(from) => format!("from {} to {}", rfc3339(from), rfc3339(until)),
+        None => format!("until {}", rfc3339(until)),
+    };
+    Some(format!(
+        "the clock of this machine, which shows {}, or the server's is wrong: the token is valid \
+         {valid}",
+        rfc3339(now)
+    ))
 }
 
 #[cfg(test)]

@@ -1,16 +1,19 @@
-//! How a process is doing, over HTTP: for orchestrators, Prometheus, and people.
+//! The health of a process over HTTP, for orchestrators, Prometheus and people.
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/healthz` | `ok` for as long as the process is alive |
-//! | `/readyz` | `ok`, or 503 and every reason why not, one a line |
-//! | `/metrics` | the same in numbers, in the text format of Prometheus |
-//! | `/status` | all that is known, as JSON ([`Status`](crate::status::Status)) |
+//! | `/healthz` | `ok` while the process is alive |
+//! | `/readyz` | `ok`, or 503 and the reasons, one per line |
+//! | `/metrics` | metrics in the text format of Prometheus |
+//! | `/status` | the whole [`Status`](crate::status::Status) as JSON |
 //!
-//! Nothing in the answers is a secret, and nobody is asked who they are. The names of files and
-//! keys are in them all the same: let those listen in who may know them.
+//! The answers contain no secret, and the endpoint requires no authentication. They contain file
+//! names and key ids: bind it to an address that only trusted clients can reach.
+
+pub mod metrics;
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     time::{Duration, SystemTime},
@@ -34,16 +37,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub mod endpoint;
-pub mod metrics;
+use crate::{base::chain, connect::Observer, status::readiness};
 
 pub use metrics::render;
 
-use self::endpoint::plain;
-
-use crate::{base::chain, connect::Observer, status::readiness};
-
-/// The endpoint. It ends when this is dropped.
+/// The running endpoint. Dropping it stops the endpoint.
 #[derive(Debug)]
 pub struct Health {
     address: SocketAddr,
@@ -51,23 +49,24 @@ pub struct Health {
     task: JoinHandle<io::Result<()>>,
 }
 
-/// Nobody can be told how this process is doing.
+/// The endpoint could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen at `{address}` for the health endpoint")]
 pub struct ListenError {
-    /// What was asked for.
+    /// The requested address.
     pub address: SocketAddr,
-    /// Why it cannot be had.
+    /// The reason.
     #[source]
     pub source: io::Error,
 }
 
 impl Health {
-    /// Answers at `address`; port 0 takes a free one, which the log names. `/metrics` has also
-    /// what an exporter at `exporter` says, such as the SDK's, which has a listener of its own.
+    /// Serves the routes of [`router`] at `address`. Port 0 selects a free port, which the log
+    /// names. `/metrics` includes the metrics of the exporter at `exporter`, such as
+    /// [`SdkMetrics`](crate::worker::SdkMetrics).
     ///
     /// # Errors
-    /// [`ListenError`], for an address that cannot be had.
+    /// [`ListenError`], if the address is not available.
     pub async fn listen(
         address: SocketAddr,
         observer: Observer,
@@ -76,10 +75,10 @@ impl Health {
         Self::serve(address, router(observer, exporter)).await
     }
 
-    /// Answers these routes at `address`, for a process of another kind than a worker.
+    /// Serves these routes at `address`.
     ///
     /// # Errors
-    /// [`ListenError`], for an address that cannot be had.
+    /// [`ListenError`], if the address is not available.
     pub async fn serve(address: SocketAddr, routes: Router) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -90,19 +89,19 @@ impl Health {
         Ok(Self {
             address: bound,
             stopping,
-            task: tokio::spawn(endpoint::serve(listener, routes, stopped)),
+            task: tokio::spawn(serve(listener, routes, stopped)),
         })
     }
 
-    /// Where it listens.
+    /// The bound address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Finishes the answers that are under way.
+    /// Stops the endpoint after the answers in progress.
     pub async fn stop(mut self) {
         self.stopping.cancel();
-        // What broke while it was listening ends with it.
+        // An error of the listener no longer matters.
         let _ = (&mut self.task).await;
     }
 }
@@ -113,17 +112,17 @@ impl Drop for Health {
     }
 }
 
-/// The routes, for whoever serves them together with others: see [`Health::listen`].
+/// The routes of a worker, to combine with others: see [`Health::listen`].
 pub fn router(observer: Observer, exporter: Option<SocketAddr>) -> Router {
     Router::new()
-        .route("/healthz", get(endpoint::alive))
+        .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .route("/metrics", get(numbers))
         .route("/status", get(status))
         .with_state(Shown { observer, exporter })
 }
 
-/// Where the answers come from.
+/// The sources of the answers.
 #[derive(Clone)]
 struct Shown {
     observer: Observer,
@@ -134,7 +133,7 @@ async fn ready(State(shown): State<Shown>) -> Response {
     answer(readiness(&shown.observer.status(), SystemTime::now()))
 }
 
-/// `200 ok`, or `503` with every reason why the process is not ready, one a line.
+/// `200 ok`, or `503` with the reasons why the process is not ready, one per line.
 pub fn answer(readiness: Result<(), Vec<String>>) -> Response {
     match readiness {
         Ok(()) => plain(StatusCode::OK, "ok\n"),
@@ -159,7 +158,7 @@ async fn numbers(State(shown): State<Shown>) -> Response {
     };
     let theirs = match shown.exporter {
         None => String::new(),
-        // A comment: half of the numbers are better than none.
+        // The process's own metrics are still of use.
         Some(exporter) => fetch(exporter)
             .await
             .unwrap_or_else(|error| format!("# the SDK's metrics: {}\n", chain(error.as_ref()))),
@@ -168,7 +167,7 @@ async fn numbers(State(shown): State<Shown>) -> Response {
     (content_type, ours + &theirs).into_response()
 }
 
-/// What the exporter says, up to a size that no set of metrics has.
+/// The metrics of the exporter, up to a size that no set of metrics has.
 async fn fetch(exporter: SocketAddr) -> anyhow::Result<String> {
     const LARGEST: usize = 64 << 20;
     let stream = TcpStream::connect(exporter).await?;
@@ -183,7 +182,7 @@ async fn fetch(exporter: SocketAddr) -> anyhow::Result<String> {
         let body = body.await.map_err(anyhow::Error::from_boxed)?;
         Ok(String::from_utf8_lossy(&body.to_bytes()).into_owned())
     };
-    // The connection is driven for as long as the answer takes.
+    // The connection must be polled until the answer is complete.
     tokio::select! {
         answer = answer => answer,
         ended = connection => {
@@ -200,4 +199,46 @@ const FETCH_LIMIT: Duration = Duration::from_secs(5);
 /// `500` with the error.
 pub fn broken(error: &(dyn std::error::Error + 'static)) -> Response {
     plain(StatusCode::INTERNAL_SERVER_ERROR, chain(error) + "\n")
+}
+
+/// Time limit for answers in progress at the end. A client that sends half a request must not delay
+/// the shutdown.
+const DRAIN_LIMIT: Duration = Duration::from_secs(2);
+
+/// Serves the routes on `listener` until `shutdown` completes. Errors are plain text.
+///
+/// # Errors
+/// Those of the listener.
+pub async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let routes = routes
+        .fallback(|| async { plain(StatusCode::NOT_FOUND, "not found\n") })
+        .method_not_allowed_fallback(|| async {
+            plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
+        });
+    let stopping = CancellationToken::new();
+    let stopped = stopping.clone().cancelled_owned();
+    let serving = axum::serve(listener, routes).with_graceful_shutdown(stopped);
+    let limit = async {
+        shutdown.await;
+        stopping.cancel();
+        tokio::time::sleep(DRAIN_LIMIT).await;
+    };
+    tokio::select! {
+        ended = serving => ended,
+        () = limit => Ok(()),
+    }
+}
+
+/// The answer of `/healthz`.
+pub async fn alive() -> &'static str {
+    "ok\n"
+}
+
+/// A plain-text answer.
+pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, text.into()).into_response()
 }

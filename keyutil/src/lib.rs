@@ -36,6 +36,7 @@
 //! | [`explain`] | why the server refused a call |
 //! | [`status`] | how connection and credentials are doing, as plain values |
 //! | [`token`] | permissions, claims, the key that signs, tokens read without verification |
+//! | `traces` | OpenTelemetry traces over OTLP (cargo feature `otel`) |
 //! | [`x509`] | PEM and certificates as files have them |
 //! | [`diagnosis`] | at which step an error lies, of which class it is, and what to do |
 //! | [`base`] | error chains, text, times, bounded reads, redaction |
@@ -90,6 +91,8 @@ mod samples;
 pub mod settings;
 pub mod status;
 pub mod token;
+#[cfg(feature = "otel")]
+pub mod traces;
 mod transport;
 #[cfg(feature = "worker")]
 pub mod worker;

@@ -1,16 +1,16 @@
-//! The steps of [`connect()`](crate::connect()), each on its own.
+//! The steps of [`connect()`](crate::connect()) as separate functions, for tools such as `keyutil
+//! doctor`.
 //!
-//! For tools that look at one step at a time, such as `keyutil doctor`. A connection takes these
-//! same steps, so the two cannot drift apart.
+//! A connection is made with the same functions.
 //!
 //! | step | by |
 //! |---|---|
-//! | settings checked, files loaded, as far as they are usable | [`Settings::check`](crate::settings::Settings::check) |
-//! | name, TCP, TLS | [`Connector::resolve`], [`Connector::tcp`], [`Connector::tls`] |
-//! | the first words of the server, or the alert instead of them | [`first_words`] |
-//! | calls with and without a token | [`Session`] |
-//! | permission, pollers | [`Session::permits`], [`Session::pollers`] |
-//! | what a failure means | [`explain_connection`], [`Session::explain`] |
+//! | check the settings and load the files | [`Settings::check`](crate::settings::Settings::check) |
+//! | resolve the name, connect, TLS handshake | [`Connector::resolve`], [`Connector::tcp`], [`Connector::tls`] |
+//! | wait for the first data from the server, or its alert | [`first_words`] |
+//! | make calls with and without a token | [`Session`] |
+//! | check permissions and pollers | [`Session::permits`], [`Session::pollers`] |
+//! | explain a failure | [`explain_connection`], [`Session::explain`] |
 
 use std::time::Duration;
 
@@ -30,13 +30,13 @@ pub use crate::{
     },
 };
 
-/// How long [`first_words`] waits. gRPC servers in Go speak at once; others wait for the client, and
-/// have accepted the certificate all the same.
+/// How long [`first_words`] waits. gRPC servers in Go send first. Servers that wait for the client
+/// have accepted the certificate as well.
 const FIRST_WORDS: Duration = Duration::from_secs(1);
 
-/// Whether the server says anything after the handshake. With TLS 1.3 it looks at the client
-/// certificate after the client has finished its side, and a client that only reads sees the alert
-/// every time.
+/// Returns whether the server sends data after the handshake. With TLS 1.3 the server checks the
+/// client certificate after the client has finished its handshake, and a client that only reads
+/// always receives the alert.
 ///
 /// # Errors
 /// [`ConnectorError::Alert`], with what the server has shown of itself.
@@ -51,7 +51,7 @@ pub async fn first_words(
                 alert,
                 peer: Some(secured.peer.clone()),
             }),
-            // The first call finds out what is the matter.
+            // The first call will report the failure.
             None => Ok(false),
         },
         Ok(Ok(count)) => Ok(count > 0),

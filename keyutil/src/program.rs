@@ -1,9 +1,10 @@
-//! What the programs of this workspace have in common: arguments, logs, the one place where an
-//! error is printed, and the exit codes.
+//! The frame of a command-line program: arguments, logging, error output and exit codes.
 
 mod logging;
 
 use std::{
+    error::Error,
+    ffi::{OsStr, OsString},
     fmt::Display,
     future::Future,
     io::{self, Write},
@@ -11,57 +12,82 @@ use std::{
     time::SystemTime,
 };
 
-use clap::{Command, Parser, error::ErrorKind};
+use clap::{
+    ArgMatches, Command, Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+    parser::ValueSource,
+};
 use tonic::{Code, Status};
 
 use crate::{
     base::{chain, text::printable_lines, time::rfc3339},
-    diagnosis::{Class, Diagnosed, Diagnosis, Step},
+    connect::ConnectError,
+    credentials::reload::LoadError,
+    diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
+    settings::SettingsErrors,
 };
 
 pub use logging::{LogArgs, LogFormat, log_format, print_warning};
 
-/// The exit codes, for `--help`: those of [`Class`], and two more. Where `sysexits.h` has a fitting
-/// number it is that.
+/// The exit codes, as text for `--help`. The numbers are those of `sysexits.h` where it has one
+/// that fits.
 pub const EXIT_CODES: &str = "\
 Exit codes:
-   0  done
-   1  failed for another reason than these
+   0  success
+   1  any other failure
   64  the arguments are wrong, or a file that they name cannot be read
-  69  the server cannot be reached, or does not answer
+  69  the server cannot be reached or does not answer
   75  too early: try again later
   76  the server's certificate or protocol is wrong
-  77  the token is accepted, and permits too little
-  79  our client certificate is missing, unusable, or refused
-  80  the token is missing, unusable, or not accepted
+  77  the token is accepted but does not grant the permission
+  79  the client certificate is missing, unusable or rejected
+  80  the token is missing, unusable or rejected
   81  the namespace does not exist
-  82  nobody polls the task queue";
+  82  no worker polls the task queue";
 
-/// The end of a program's help: its examples, and the exit codes.
+/// The text that ends a program's help: its examples and the exit codes.
 #[must_use]
 pub fn examples_and_exit_codes(examples: &str) -> String {
     format!("{examples}\n\n{EXIT_CODES}")
 }
 
-/// A whole program: reads the arguments, does `work`, which starts the log with its [`LogArgs`],
-/// prints the error if there is one, and gives the exit code.
+/// Runs a program: parses the arguments, awaits `work`, and prints its error.
+///
+/// `work` starts the log with the [`LogArgs`] among its arguments.
 pub async fn main<A: Parser>(
     name: &str,
     work: impl AsyncFnOnce(A) -> anyhow::Result<()>,
 ) -> ExitCode {
     match arguments() {
-        Ok(arguments) => run(name, work(arguments)).await,
+        Ok(arguments) => run(name, with_traces(name, work(arguments))).await,
         Err(code) => code,
     }
 }
 
-/// Reads the arguments; prints help, version or mistakes, and ends the process, as needed.
+/// Exports traces while the work goes on, where the feature is compiled in and the environment asks
+/// for it.
+async fn with_traces(
+    name: &str,
+    work: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    #[cfg(feature = "otel")]
+    crate::traces::start(name).map_err(|error| UsageError(crate::chain(&error)))?;
+    #[cfg(not(feature = "otel"))]
+    let _ = name;
+    let ended = work.await;
+    #[cfg(feature = "otel")]
+    crate::traces::stop().await;
+    ended
+}
+
+/// Parses the arguments of the process. Prints the help, the version or the error that clap
+/// returns instead of arguments.
 ///
 /// # Errors
-/// The exit code to end with.
+/// The exit code for the process.
 pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
-    parse().map_err(|error: clap::Error| {
-        // Nothing is left to do about an error message that cannot be printed.
+    parse(std::env::args_os()).map_err(|error| {
+        // If standard error is closed there is no other place for the message.
         let _ = error.print();
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
@@ -70,13 +96,49 @@ pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
     })
 }
 
-fn parse<A: Parser>() -> Result<A, clap::Error> {
-    let mut matches = without_empty_variables(A::command()).try_get_matches()?;
+fn parse<A: Parser>(
+    arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+) -> Result<A, clap::Error> {
+    let mut matches = without_empty_variables(A::command()).try_get_matches_from(arguments)?;
+    let mut command = A::command();
+    command.build();
+    check_no_flag_is_empty(&command, &matches)?;
     A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut A::command()))
 }
 
-/// clap takes a variable that is empty for a value, which is none for most types. Compose files
-/// and CI set variables to nothing where there is nothing to say.
+/// An empty flag is most often a shell variable that is not set: `--permissions "$ROLE"`. Without
+/// this check the flag would count as not set, and the default would be used silently.
+fn check_no_flag_is_empty(command: &Command, matches: &ArgMatches) -> Result<(), clap::Error> {
+    for argument in command.get_arguments() {
+        let id = argument.get_id().as_str();
+        let Ok(Some(mut values)) = matches.try_get_raw(id) else {
+            continue;
+        };
+        if argument.get_long().is_some()
+            && matches.value_source(id) == Some(ValueSource::CommandLine)
+            && values.any(OsStr::is_empty)
+        {
+            // The error of clap's own `NonEmptyStringValueParser`.
+            let mut error = clap::Error::new(ErrorKind::InvalidValue).with_cmd(command);
+            let flag = ContextValue::String(argument.to_string());
+            error.insert(ContextKind::InvalidArg, flag);
+            error.insert(
+                ContextKind::InvalidValue,
+                ContextValue::String(String::new()),
+            );
+            return Err(error);
+        }
+    }
+    if let Some((name, matches)) = matches.subcommand()
+        && let Some(command) = command.find_subcommand(name)
+    {
+        check_no_flag_is_empty(command, matches)?;
+    }
+    Ok(())
+}
+
+/// clap parses an empty variable as a value, and fails for most types. Compose files and CI systems
+/// set variables to the empty string where nothing is configured.
 fn without_empty_variables(command: Command) -> Command {
     command
         .mut_args(|argument| {
@@ -89,10 +151,10 @@ fn without_empty_variables(command: Command) -> Command {
         .mut_subcommands(without_empty_variables)
 }
 
-/// Prints a line on standard output. `println!` would panic where nobody reads it.
+/// Prints a line on standard output. `println!` panics when standard output is closed.
 ///
 /// # Errors
-/// [`OutputError`], which [`run`] takes for an end in order when the reader has gone away.
+/// [`OutputError`]. [`run`] treats a closed pipe as success.
 pub fn print_line(line: impl Display) -> Result<(), OutputError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")
@@ -100,13 +162,12 @@ pub fn print_line(line: impl Display) -> Result<(), OutputError> {
         .map_err(OutputError)
 }
 
-/// Standard output takes nothing.
+/// Standard output cannot be written to.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to write to standard output")]
 pub struct OutputError(#[source] pub io::Error);
 
-/// Runs the program, and prints the error if there is one: the whole chain in one line, and a hint
-/// where there is something to do about it.
+/// Awaits `program` and prints its error: the whole chain in one line, and the hint below it.
 pub async fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     match program.await {
         Ok(()) => ExitCode::SUCCESS,
@@ -115,24 +176,24 @@ pub async fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) 
 }
 
 fn report(name: &str, error: &anyhow::Error) -> ExitCode {
-    // As when the output goes to `head`, which has seen enough.
+    // For example, the output is piped to `head`.
     let gone = |OutputError(error): &OutputError| error.kind() == io::ErrorKind::BrokenPipe;
     if find::<OutputError>(error).is_some_and(gone) {
         return ExitCode::SUCCESS;
     }
     if let Some(Failed { exit_code, what }) = find::<Failed>(error) {
-        say(name, what, None, *exit_code);
+        print_error(name, what, None, *exit_code);
         return ExitCode::from(*exit_code);
     }
     let diagnosis = diagnosis(error);
     let exit_code = diagnosis.class.exit_code();
     let what = chain(error.as_ref());
-    say(name, &what, diagnosis.hint.as_deref(), exit_code);
+    print_error(name, &what, diagnosis.hint.as_deref(), exit_code);
     ExitCode::from(exit_code)
 }
 
-/// In the form of the log, and whatever that leaves out.
-fn say(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
+/// Prints the error in the format of the log, whatever the log filter is.
+fn print_error(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
     match log_format() {
         LogFormat::Json => complain(serde_json::json!({
             "timestamp": rfc3339(SystemTime::now()),
@@ -142,7 +203,7 @@ fn say(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
             "exit_code": exit_code,
         })),
         LogFormat::Text => {
-            // Some of it is of others: of the server, of a token.
+            // The text may contain parts of a server's answer or of a token.
             complain(format_args!("{name}: {}", printable_lines(what)));
             if let Some(hint) = hint {
                 complain(format_args!("\nhint: {}", printable_lines(hint)));
@@ -151,10 +212,16 @@ fn say(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
     }
 }
 
-/// What an error of a program means: the diagnosis in its chain, if one is there.
+/// The diagnosis of the outermost error in the chain that has one.
+///
+/// The errors of [`connect()`](crate::connect()), of
+/// [`Settings::new`](crate::settings::Settings::new) and of loading a credential are recognised by
+/// their type. Other errors have a diagnosis if [`ResultExt::diagnosed`] attached one.
+///
+/// [`ResultExt::diagnosed`]: crate::diagnosis::ResultExt::diagnosed
 pub fn diagnosis(error: &anyhow::Error) -> Diagnosis {
-    if let Some(known) = find::<Diagnosed>(error) {
-        return known.diagnosis.clone();
+    if let Some(known) = error.chain().find_map(known) {
+        return known;
     }
     let (step, class) = match find::<Status>(error).map(Status::code) {
         _ if find::<UsageError>(error).is_some() => (Step::Configuration, Class::Usage),
@@ -170,33 +237,46 @@ pub fn diagnosis(error: &anyhow::Error) -> Diagnosis {
     }
 }
 
-/// `eprintln!` would panic where nobody reads it, and hide the exit code.
+/// `anyhow` finds an error by its type alone, so the types are listed here.
+fn known(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
+    fn of<E: Diagnose>(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
+        cause.downcast_ref::<E>().map(E::diagnosis)
+    }
+    let attached = cause.downcast_ref::<Diagnosed>();
+    attached
+        .map(|attached| attached.diagnosis.clone())
+        .or_else(|| of::<ConnectError>(cause))
+        .or_else(|| of::<SettingsErrors>(cause))
+        .or_else(|| of::<LoadError>(cause))
+}
+
+/// `eprintln!` panics when standard error is closed, and the panic would hide the exit code.
 fn complain(line: impl Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-fn find<E: std::error::Error + 'static>(error: &anyhow::Error) -> Option<&E> {
+fn find<E: Error + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.chain().find_map(|cause| cause.downcast_ref())
 }
 
-/// What was looked for is not so, and has been printed: the exit code says the rest.
+/// A check that failed, with the exit code of the process.
 #[derive(Debug, thiserror::Error)]
 #[error("{what}")]
 pub struct Failed {
-    /// What is not so.
+    /// The message.
     pub what: String,
-    /// What to end with.
+    /// The exit code of the process.
     pub exit_code: u8,
 }
 
-/// Arguments that only the program can judge, and refuses: exit code 64.
+/// An error in arguments that clap cannot check. The exit code is 64.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// Done at the first SIGINT or SIGTERM from this call on, whenever it is awaited, with its name.
-/// Where no signal can be received it is never done, and a signal ends the process by itself. Needs
-/// a tokio runtime.
+/// Completes at the first SIGINT or SIGTERM after this call, with the name of the signal. A signal
+/// before the first poll counts. If no handler can be installed the future never completes, and a
+/// signal ends the process. Needs a tokio runtime.
 #[cfg(unix)]
 pub fn interrupted() -> impl Future<Output = &'static str> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -213,11 +293,77 @@ pub fn interrupted() -> impl Future<Output = &'static str> {
     }
 }
 
-/// Done at the first Ctrl-C. Needs a tokio runtime.
+/// Completes at the first Ctrl-C. Needs a tokio runtime.
 #[cfg(not(unix))]
 pub async fn interrupted() -> &'static str {
     match tokio::signal::ctrl_c().await {
         Ok(()) => "Ctrl-C",
         Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{ConnectArgs, Settings};
+
+    #[test]
+    fn an_empty_flag_is_refused_by_name() {
+        #[derive(Debug, Parser)]
+        struct Program {
+            #[command(flatten)]
+            connect: ConnectArgs,
+            #[command(subcommand)]
+            command: Option<Order>,
+        }
+        #[derive(Debug, clap::Subcommand)]
+        enum Order {
+            Start {
+                #[arg(long)]
+                id: Option<String>,
+            },
+        }
+        for (arguments, flag) in [
+            (&["--permissions", ""][..], "--permissions <LIST>"),
+            (&["--address="], "--address <HOST:PORT>"),
+            (&["--tls-cert-path", ""], "--tls-cert-path <FILE>"),
+            (&["--api-key", ""], "--api-key <TOKEN>"),
+            (&["start", "--id", ""], "--id <ID>"),
+            (&["start", "--token-file", ""], "--token-file <FILE>"),
+        ] {
+            let refused = parse::<Program>([&["program"], arguments].concat()).unwrap_err();
+            let told = refused.to_string();
+            assert!(
+                told.contains(&format!("a value is required for '{flag}'")),
+                "{told}"
+            );
+        }
+        let parsed = parse::<Program>(["program", "--audience", "a", "start"]).unwrap();
+        assert_eq!(parsed.connect.token.claims.audience.as_deref(), Some("a"));
+        assert!(matches!(parsed.command, Some(Order::Start { id: None })));
+    }
+
+    #[test]
+    fn a_bare_question_mark_keeps_the_diagnosis_of_the_library() {
+        let missing = ConnectError::NoNamespace {
+            target: "localhost:7233".to_owned(),
+            namespace: "orders".to_owned(),
+        };
+        let args = |change: fn(&mut ConnectArgs)| {
+            let mut args = ConnectArgs::default();
+            change(&mut args);
+            Settings::new(&args, "test").unwrap_err()
+        };
+        let unreadable = args(|args| args.tls_ca_path = Some("/none".into()));
+        let wrong = args(|args| args.address.clear());
+        for (error, class, has_hint) in [
+            (anyhow::Error::new(missing), Class::Namespace, true),
+            (anyhow::Error::new(unreadable), Class::Usage, true),
+            (anyhow::Error::new(wrong), Class::Usage, false),
+            (anyhow::Error::msg("other"), Class::Other, false),
+        ] {
+            let found = diagnosis(&error.context("failed to start"));
+            assert_eq!((found.class, found.hint.is_some()), (class, has_hint));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What the tests of several files begin with.
+//! Keys and certificates for unit tests.
 
 use std::{
     fs,
@@ -16,17 +16,18 @@ use crate::token::{ClaimsTemplate, Permission, signing_key::generate_pem};
 
 pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
 
-/// Of a worker's token.
+/// The claims of a worker's token.
 pub(crate) fn template() -> ClaimsTemplate {
     ClaimsTemplate {
         subject: "worker".into(),
+        permissions_claim: Default::default(),
         audience: None,
         permissions: vec![Permission::write("default")],
         lifetime: LIFETIME,
     }
 }
 
-/// A new signing key.
+/// Writes a new signing key.
 pub(crate) fn write_key(path: &Path) {
     fs::write(path, generate_pem().unwrap().expose_secret()).unwrap();
 }

@@ -1,94 +1,92 @@
-//! How a connection and its credentials are doing, at one moment.
+//! The status of a connection and its credentials, as plain values.
 //!
-//! Plain values, for whoever shows them: nothing in here is a secret, or changes after it was
-//! made.
-//!
-//! | what | file |
-//! |---|---|
-//! | whether all that is good enough, and if not, why | `readiness.rs` |
-//! | where the values come from | [`crate::connect::Observer`] |
+//! The values contain no secret. [`Observer`](crate::connect::Observer) makes them, and
+//! [`readiness`] judges them.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use serde::Serialize;
 
-use crate::{base::time, diagnosis::Diagnosis, x509::certificate::CertificateSummary};
+use crate::{
+    base::time::{self, rfc3339, whole_seconds},
+    diagnosis::Diagnosis,
+    x509::certificate::CertificateSummary,
+};
 
-mod readiness;
-
-pub use readiness::{FAILURE_LIMIT, POLL_LIMIT, readiness};
-
-/// How a connection and its credentials are doing, at one moment.
+/// The status of a connection and its credentials at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
     /// `host:port` of the server.
     pub target: String,
-    /// The namespace that the connection is for.
+    /// The namespace of the connection.
     pub namespace: String,
-    /// Where in its life the process is.
+    /// The phase of the process.
     pub phase: Phase,
-    /// What is presented, and what the server is verified with.
+    /// The credentials in use.
     pub credentials: CredentialsStatus,
-    /// Handshakes and failures.
+    /// TLS handshakes and connection failures.
     pub connection: ConnectionStatus,
-    /// Calls of the SDK, by outcome.
+    /// The SDK's calls, by outcome.
     pub calls: CallsStatus,
 }
 
-/// Where in its life a process is.
+/// The phase of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "name", rename_all = "snake_case")]
 pub enum Phase {
-    /// It waits for an answer to its first authorized call.
+    /// It waits for the answer to its first authorized call.
     Connecting {
-        /// Why the last attempt failed, if one did.
+        /// The error of the last attempt, if one failed.
         last_attempt: Option<String>,
     },
-    /// It has been answered, and works.
+    /// Its first authorized call was answered.
     Working {
-        /// When it was answered.
+        /// The time of that answer.
         #[serde(with = "time")]
         since: SystemTime,
     },
-    /// It was told to stop, and finishes what is in hand.
+    /// It is shutting down and finishes running work.
     Stopping,
 }
 
-/// Something that went wrong, and has gone wrong ever since.
+/// An ongoing failure.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// What went wrong last, in words.
+    /// The last error.
     pub reason: String,
-    /// When it went wrong for the first time.
+    /// The time of the first error.
     #[serde(with = "time")]
     pub since: SystemTime,
 }
 
 impl Failure {
-    /// Keeps the time of the failure that stands already.
+    /// Records an error. An ongoing failure keeps its start.
     pub fn note(standing: &mut Option<Self>, reason: String, now: SystemTime) {
         let since = standing.as_ref().map_or(now, |standing| standing.since);
         *standing = Some(Self { reason, since });
     }
 }
 
-/// The credentials of a connection. One that it does without is `None`.
+/// The credentials of a connection. One that is not used is `None`.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CredentialsStatus {
-    /// What is sent with each call.
+    /// The token of the calls.
     pub token: Option<CredentialStatus>,
-    /// What tokens are signed with, where they are minted here.
+    /// The key that signs minted tokens.
     pub signing_key: Option<CredentialStatus>,
-    /// How minting has gone, where tokens are minted here.
+    /// The minting of tokens.
     pub minting: Option<MintingStatus>,
-    /// What is presented in TLS handshakes.
+    /// The client certificate.
     pub client_certificate: Option<CredentialStatus>,
-    /// What the server's certificate is verified with.
+    /// The CAs that verify the server.
     pub server_ca: Option<CredentialStatus>,
 }
 
 impl CredentialsStatus {
-    /// Those that there are, each with a name that is fit for a label.
+    /// The credentials in use, each with a name that is valid as a metric label.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, &CredentialStatus)> {
         [
             ("token", &self.token),
@@ -101,32 +99,32 @@ impl CredentialsStatus {
     }
 }
 
-/// One credential.
+/// The status of one credential.
 #[derive(Clone, Debug, Serialize)]
 pub struct CredentialStatus {
-    /// What a person can recognise it by: kid, or serial and issuer. `None` before a first token
-    /// was minted.
+    /// Identifies the credential for people: kid, or serial and issuer. `None` until the first
+    /// token is minted.
     pub in_use: Option<String>,
-    /// The same for a machine: serial number or kid.
+    /// Identifies the credential for machines: serial number or kid.
     pub id: Option<String>,
-    /// Where it is read from.
+    /// The files or the variable that it is read from.
     pub from: Vec<String>,
-    /// When it was taken into use; `None` for what is never replaced.
+    /// The time since which it is in use; `None` for a credential that is never replaced.
     #[serde(with = "time::option")]
     pub since: Option<SystemTime>,
-    /// When it stops being of use, if ever.
+    /// The end of its validity.
     #[serde(with = "time::option")]
     pub valid_until: Option<SystemTime>,
-    /// How often a new one has replaced the one before.
+    /// How often it was replaced.
     pub reloads: u64,
-    /// How many new contents were unusable.
+    /// How many new file contents were unusable.
     pub failed_reloads: u64,
-    /// What is wrong with the content of the files, while they hold something unusable.
+    /// The error, while the files contain something unusable.
     pub last_failure: Option<Failure>,
 }
 
 impl CredentialStatus {
-    /// Of one that is never replaced.
+    /// The status of a credential that is never replaced.
     pub fn fixed(from: &str) -> Self {
         Self {
             in_use: None,
@@ -141,51 +139,50 @@ impl CredentialStatus {
     }
 }
 
-/// How minting has gone.
+/// The minting of tokens.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct MintingStatus {
-    /// How many tokens were minted.
+    /// The number of minted tokens.
     pub minted: u64,
-    /// How often minting has failed.
+    /// The number of failed attempts.
     pub failed: u64,
-    /// Why, if the last attempt did.
+    /// The error, if the last attempt failed.
     pub last_failure: Option<Failure>,
 }
 
-/// How connecting has gone.
+/// TLS handshakes and connection failures.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ConnectionStatus {
-    /// How many TLS handshakes were finished, and the server answered after them. None in
-    /// plaintext.
+    /// The number of TLS handshakes after which the server has sent data. Zero in plaintext.
     pub handshakes: u64,
-    /// The last of them.
+    /// The last of these handshakes.
     pub last_handshake: Option<Handshake>,
-    /// How many connections have failed.
+    /// The number of failed connections.
     pub failures: u64,
-    /// Why the last one failed, while no later one has been answered on.
+    /// The error of the last connection, until the server answers on a later one.
     pub last_failure: Option<Failure>,
-    /// Why there is no connection with the newest certificate and CAs, which are those that the
-    /// status of the credentials shows, while calls go on with those before.
+    /// The error with which the newest client certificate and CAs were rejected, while calls keep
+    /// the previous ones.
     pub rejected: Option<Failure>,
 }
 
-/// One finished TLS handshake, after which the server has answered: with TLS 1.3 it may refuse what
-/// it was shown until then.
+/// A finished TLS handshake, after which the server has sent data. Until then a TLS 1.3 server may
+/// still reject the client certificate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Handshake {
-    /// When.
+    /// The time of the handshake.
     #[serde(with = "time")]
     pub at: SystemTime,
-    /// Such as `TLSv1_3`.
+    /// For example `TLSv1_3`.
     pub tls_version: Option<String>,
-    /// What the server presented.
+    /// The server's certificate.
     pub server: Option<Presented>,
-    /// What we presented, to a server that asked.
+    /// The client certificate, if the server asked for one.
     pub client: Option<Presented>,
 }
 
 impl Handshake {
-    /// Whether both sides have presented what they presented in the other one.
+    /// Whether both sides presented the same certificates in both handshakes.
     pub(crate) fn same_serials(&self, other: &Self) -> bool {
         let serials = |handshake: &Self| {
             [&handshake.server, &handshake.client]
@@ -198,11 +195,11 @@ impl Handshake {
 /// A certificate that one side presented.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Presented {
-    /// In upper-case hex.
+    /// The serial number in upper-case hex.
     pub serial: String,
     /// The distinguished name of the CA.
     pub issuer: String,
-    /// The last second at which it is valid.
+    /// The last second of its validity.
     #[serde(with = "time")]
     pub valid_until: SystemTime,
 }
@@ -217,51 +214,166 @@ impl From<&CertificateSummary> for Presented {
     }
 }
 
-/// What has become of the SDK's calls. Each attempt counts, also those that the SDK repeats.
+/// The outcomes of the SDK's calls. Each attempt counts, including retries.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct CallsStatus {
     /// Long polls for tasks.
     pub polls: Outcomes,
-    /// All others.
+    /// All other calls.
     pub others: Outcomes,
-    /// Calls that the server refused for lack of permission.
+    /// Calls that the server refused for lack of authentication or permission.
     pub refusals: RefusalStatus,
 }
 
 impl CallsStatus {
-    /// Polls and the others, each with a name that is fit for a label.
+    /// Both kinds, each with a name that is valid as a metric label.
     pub fn named(&self) -> [(&'static str, &Outcomes); 2] {
         [("poll", &self.polls), ("other", &self.others)]
     }
 
-    /// The last call of any kind that went well.
+    /// The time of the last successful call of any kind.
     pub fn last_success(&self) -> Option<SystemTime> {
         self.polls.last_success.max(self.others.last_success)
     }
 }
 
-/// What has become of calls of one kind.
+/// The outcomes of calls of one kind.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcomes {
-    /// How many have ended with this code, such as `Ok` or `Unavailable`. Codes that have not
-    /// occurred are left out.
+    /// The number of calls by gRPC code, such as `Ok` or `Unavailable`. Codes that have not
+    /// occurred are omitted.
     pub by_code: BTreeMap<String, u64>,
-    /// The last one that went well.
+    /// The time of the last successful call.
     #[serde(with = "time::option")]
     pub last_success: Option<SystemTime>,
 }
 
-/// Calls that the server refused for lack of permission.
+/// Calls that the server refused for lack of authentication or permission.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RefusalStatus {
-    /// How many there were.
+    /// The number of refused calls.
     pub count: u64,
-    /// The last one: what may be the cause, and what to do.
+    /// The diagnosis of the last one.
     pub last: Option<Diagnosis>,
-    /// When.
+    /// The time of the last one.
     #[serde(with = "time::option")]
     pub last_at: Option<SystemTime>,
-    /// Since when calls are refused, if none that was begun later has been accepted.
+    /// The time since which calls are refused, until the server accepts a later one.
     #[serde(with = "time::option")]
     pub refusing_since: Option<SystemTime>,
 }
+
+/// The longest time without a successful poll for a ready worker. The server answers an idle poll
+/// after 60 s, and the SDK gives up on a poll after 70 s. A worker polls only while it has free
+/// slots, so a worker whose slots are all in use for longer than this counts as not ready.
+pub const POLL_LIMIT: Duration = Duration::from_secs(100);
+
+/// The longest time that connections may fail for a ready worker. A server that restarts is usually
+/// back sooner.
+pub const FAILURE_LIMIT: Duration = Duration::from_secs(5);
+
+/// Judges whether a worker with this status can do its work at `now`.
+///
+/// # Errors
+/// The reasons why it cannot.
+pub fn readiness(status: &Status, now: SystemTime) -> Result<(), Vec<String>> {
+    let reasons = [
+        phase(status, now),
+        connection(status, now),
+        token(status, now),
+        refusals(status, now),
+    ];
+    let reasons: Vec<_> = reasons.into_iter().flatten().collect();
+    if reasons.is_empty() {
+        Ok(())
+    } else {
+        Err(reasons)
+    }
+}
+
+fn phase(status: &Status, now: SystemTime) -> Option<String> {
+    match &status.phase {
+        Phase::Connecting { last_attempt: None } => {
+            Some(format!("connecting to `{}`", status.target))
+        }
+        Phase::Connecting {
+            last_attempt: Some(reason),
+        } => Some(format!("connecting to `{}`: {reason}", status.target)),
+        Phase::Stopping => Some("stopping: finishing the work in hand".to_owned()),
+        Phase::Working { since } => {
+            let last = status.calls.polls.last_success;
+            let silent = age(last.unwrap_or(*since).max(*since), now);
+            (silent > POLL_LIMIT).then(|| {
+                let last = last.map_or("none ever has".to_owned(), |last| {
+                    format!("the last one did at {}", rfc3339(last))
+                });
+                format!(
+                    "no poll for tasks has succeeded for {}: {last}",
+                    whole_seconds(silent)
+                )
+            })
+        }
+    }
+}
+
+fn connection(status: &Status, now: SystemTime) -> Option<String> {
+    let failure = status.connection.last_failure.as_ref()?;
+    let failing = age(failure.since, now);
+    (failing > FAILURE_LIMIT).then(|| {
+        format!(
+            "the connection has been failing since {}, {}: {}",
+            rfc3339(failure.since),
+            whole_seconds(failing),
+            failure.reason
+        )
+    })
+}
+
+/// A minted token may expire while there are no calls: the next call mints another.
+fn token(status: &Status, now: SystemTime) -> Option<String> {
+    let credentials = &status.credentials;
+    let token = credentials.token.as_ref()?;
+    let expired = token.valid_until.filter(|until| *until <= now);
+    match &credentials.minting {
+        None => expired.map(|at| {
+            let from = token.from.join(", ");
+            let why = match (&token.last_failure, token.since) {
+                (Some(failure), _) => format!("nothing newer can be used: {}", failure.reason),
+                (None, Some(_)) => format!("`{from}` holds no newer one"),
+                (None, None) => format!("the one of {from} is never renewed"),
+            };
+            format!("the token expired at {}, and {why}", rfc3339(at))
+        }),
+        Some(minting) if token.in_use.is_none() || expired.is_some() => {
+            let failure = minting.last_failure.as_ref()?;
+            Some(format!(
+                "no token can be minted since {}: {}",
+                rfc3339(failure.since),
+                failure.reason
+            ))
+        }
+        Some(_) => None,
+    }
+}
+
+fn refusals(status: &Status, now: SystemTime) -> Option<String> {
+    let refusals = &status.calls.refusals;
+    let since = refusals.refusing_since?;
+    Some(format!(
+        "calls have been refused since {}, {}: {}",
+        rfc3339(since),
+        whole_seconds(age(since, now)),
+        refusals
+            .last
+            .as_ref()
+            .map_or("for a reason unknown", |last| &last.cause)
+    ))
+}
+
+/// The time since then; zero if the clock was set back.
+fn age(since: SystemTime, now: SystemTime) -> Duration {
+    now.duration_since(since).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,11 +3,11 @@
 //! | what | file |
 //! |---|---|
 //! | `<namespace>:<role>`, parsed and linted | `permission.rs` |
-//! | the claims of a token, and its lifetime | `claims.rs` |
-//! | the private key, and its RFC 7638 name | `signing_key.rs` |
-//! | the content of a token, read without verification | `unverified.rs` |
+//! | the claims of a minted token | `claims.rs` |
+//! | the private key and its RFC 7638 thumbprint | `signing_key.rs` |
+//! | a token read without verification | `unverified.rs` |
 //!
-//! Only this module names the JWT library.
+//! Only this module uses the JWT library.
 
 pub mod claims;
 pub mod permission;
@@ -15,6 +15,6 @@ pub mod signing_key;
 pub mod unverified;
 
 pub use claims::{Claims, ClaimsTemplate};
-pub use permission::{Permission, Role};
+pub use permission::{Permission, PermissionsClaim, Role};
 pub use signing_key::{KeyError, SigningKey};
 pub use unverified::{Lifetime, MalformedToken, UnverifiedToken};

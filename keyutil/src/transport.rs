@@ -1,43 +1,34 @@
-//! How a call leaves the process.
+//! The path of a call from the SDK to the server.
 //!
 //! SDK → `sdk_service` → `auth_interceptor` → `channel` → `stream` → server.
 //!
 //! | what | file |
 //! |---|---|
-//! | the SDK's callback ↔ our channel, raw bytes in and out | `sdk_service.rs` |
-//! | what has become of the calls, counted | `call_outcomes.rs` |
-//! | the token goes into every call: the tonic `Interceptor` | `auth_interceptor.rs` |
-//! | a tonic channel that is replaced when identity or trust changes | `channel.rs` |
-//! | new credentials are tried before calls go over them | `trial.rs` |
-//! | name, TCP and TLS, with the credentials of this moment | `connector.rs` |
-//! | the connection, and the TLS alert that ended it | `stream.rs` |
+//! | the SDK's callback over the channel, as raw bytes | `sdk_service.rs` |
+//! | outcomes of the calls, counted and logged | `call_outcomes.rs` |
+//! | the tonic `Interceptor` that adds the token | `auth_interceptor.rs` |
+//! | the tonic channel that rotates with the TLS credentials | `channel.rs` |
+//! | name resolution, TCP and TLS | `connector.rs` |
+//! | the stream, the connection log and the TLS alert | `stream.rs` |
 
 mod auth_interceptor;
 mod call_outcomes;
 mod channel;
-mod connection_log;
 mod connector;
 mod error;
-mod failure_log;
-mod local_cause;
 mod peer;
 mod sdk_service;
-mod security;
 mod stream;
-mod trial;
 
 use tonic::service::interceptor::InterceptedService;
 
 pub use auth_interceptor::AuthInterceptor;
-pub use call_outcomes::CallOutcomes;
-pub use call_outcomes::is_refusal;
+pub use call_outcomes::{CallOutcomes, is_refusal};
 pub use channel::RotatingChannel;
-pub use connector::Connector;
-pub use error::{ConnectStage, ConnectorError, alert_in};
-pub use local_cause::LocalCause;
+pub use connector::{Connector, Security, TlsCredentials, TrustSource};
+pub use error::{ConnectStage, ConnectorError, LocalCause, alert_in};
 pub use peer::{PeerInfo, Secured};
 pub use sdk_service::{BytesCodec, sdk_service};
-pub use security::{Security, TlsCredentials, TrustSource};
 
-/// What every call goes through, ours and the SDK's.
+/// The channel of all calls, with a token for each.
 pub type AuthorizedChannel = InterceptedService<RotatingChannel, AuthInterceptor>;

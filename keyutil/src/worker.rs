@@ -1,31 +1,181 @@
-//! Runs workers until they are told to stop, and then stops them in order.
+//! Runs workers until shutdown, with limits from flags and with the SDK's metrics.
 //!
-//! The cargo feature `worker`, which is on by default, brings in the SDK's core.
+//! The cargo feature `worker`, which is on by default, adds a dependency on the SDK's core.
 
-mod metrics;
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
-use std::{future::Future, pin::pin, sync::Arc, time::Duration};
-
+use clap::Args;
 use futures::future::join_all;
 use parking_lot::Mutex;
 use temporalio_client::Client;
-use temporalio_common::telemetry::{TelemetryOptions, metrics::CoreMeter};
+use temporalio_common::telemetry::{
+    PrometheusExporterOptions, TelemetryOptions,
+    metrics::{CoreMeter, TemporalMeter},
+    start_prometheus_metric_exporter, telemetry_init,
+};
 use temporalio_sdk::{
     Runtime, RuntimeError, Worker, WorkerCreateError, WorkerOptions, WorkerRunError,
-    runtime::RuntimeOptions,
+    runtime::{
+        AutoscalingOptions, PollerBehavior, RuntimeOptions,
+        worker_tuner::{FixedSizeSlotSupplier, WorkerTuner},
+    },
 };
+use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use metrics::{MetricsError, SdkMetrics};
+/// The limits of a worker, as flags and variables. A limit that is not set keeps the value in the
+/// program's [`WorkerOptions`].
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Worker limits")]
+pub struct WorkerArgs {
+    /// Maximum number of concurrent workflow tasks, at least 2 [default: 100]
+    #[arg(long, env = "WORKER_MAX_CONCURRENT_WORKFLOW_TASKS", value_name = "NUMBER", value_parser = at_least::<2>)]
+    pub max_concurrent_workflow_tasks: Option<usize>,
 
-/// How workers run.
+    /// Maximum number of concurrent activities [default: 100]
+    #[arg(long, env = "WORKER_MAX_CONCURRENT_ACTIVITIES", value_name = "NUMBER", value_parser = at_least::<1>)]
+    pub max_concurrent_activities: Option<usize>,
+
+    /// Maximum number of concurrent local activities [default: 100]
+    #[arg(long, env = "WORKER_MAX_CONCURRENT_LOCAL_ACTIVITIES", value_name = "NUMBER", value_parser = at_least::<1>)]
+    pub max_concurrent_local_activities: Option<usize>,
+
+    /// Maximum number of workflows kept in memory; with 0 each task replays the whole history
+    /// [default: 1000]
+    #[arg(long, env = "WORKER_MAX_CACHED_WORKFLOWS", value_name = "NUMBER")]
+    pub max_cached_workflows: Option<usize>,
+
+    /// Number of concurrent polls for workflow tasks, at least 2, or `auto` [default: 5, or `auto`
+    /// if the namespace enables it]
+    #[arg(long, env = "WORKER_WORKFLOW_TASK_POLLERS", value_name = "NUMBER|auto", value_parser = pollers::<2>)]
+    pub workflow_task_pollers: Option<Pollers>,
+
+    /// Number of concurrent polls for activity tasks, or `auto` [default: 5, or `auto` if the
+    /// namespace enables it]
+    #[arg(long, env = "WORKER_ACTIVITY_TASK_POLLERS", value_name = "NUMBER|auto", value_parser = pollers::<1>)]
+    pub activity_task_pollers: Option<Pollers>,
+
+    /// Maximum number of activities that this worker starts per second [default: unlimited]
+    #[arg(long, env = "WORKER_MAX_ACTIVITIES_PER_SECOND", value_name = "RATE", value_parser = rate)]
+    pub max_activities_per_second: Option<f64>,
+
+    /// Maximum number of activities that the server dispatches per second to the task queue; the
+    /// last worker to poll sets it [default: unlimited]
+    #[arg(long, env = "WORKER_MAX_TASK_QUEUE_ACTIVITIES_PER_SECOND", value_name = "RATE", value_parser = rate)]
+    pub max_task_queue_activities_per_second: Option<f64>,
+}
+
+/// The number of concurrent polls for tasks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pollers {
+    /// A fixed maximum.
+    Fixed(usize),
+    /// Scaled by the SDK from the server's feedback.
+    Auto,
+}
+
+impl WorkerArgs {
+    /// Applies the limits to `options`. A limit on concurrent tasks replaces a resource-based tuner
+    /// with the SDK's default of fixed slots.
+    #[must_use]
+    pub fn apply(&self, mut options: WorkerOptions) -> WorkerOptions {
+        let limits = [
+            self.max_concurrent_workflow_tasks,
+            self.max_concurrent_activities,
+            self.max_concurrent_local_activities,
+        ];
+        let holds_slots = matches!(options.tuner, WorkerTuner::TunerHolder(_));
+        if !holds_slots && limits.iter().any(Option::is_some) {
+            options.tuner = WorkerTuner::default();
+        }
+        if let WorkerTuner::TunerHolder(slots) = &mut options.tuner {
+            let suppliers = [
+                &mut slots.workflow_task_slot_supplier,
+                &mut slots.activity_task_slot_supplier,
+                &mut slots.local_activity_task_slot_supplier,
+            ];
+            for (supplier, limit) in suppliers.into_iter().zip(limits) {
+                if let Some(limit) = limit {
+                    *supplier = FixedSizeSlotSupplier::new(limit).into();
+                }
+            }
+        }
+        if let Some(limit) = self.max_cached_workflows {
+            options.max_cached_workflows = limit;
+        }
+        if let Some(pollers) = self.workflow_task_pollers {
+            options.workflow_task_poller_behavior = Some(pollers.into());
+        }
+        if let Some(pollers) = self.activity_task_pollers {
+            options.activity_task_poller_behavior = Some(pollers.into());
+        }
+        if let Some(rate) = self.max_activities_per_second {
+            options.max_worker_activities_per_second = Some(rate);
+        }
+        if let Some(rate) = self.max_task_queue_activities_per_second {
+            options.max_task_queue_activities_per_second = Some(rate);
+        }
+        options
+    }
+}
+
+impl From<Pollers> for PollerBehavior {
+    fn from(pollers: Pollers) -> Self {
+        match pollers {
+            Pollers::Fixed(number) => Self::SimpleMaximum(number),
+            // The numbers with which the SDK scales if the namespace enables it:
+            // `resolve_effective_behavior` in `worker/mod.rs` of temporalio-sdk-core 0.10.
+            Pollers::Auto => Self::Autoscaling(
+                AutoscalingOptions::builder()
+                    .minimum(1)
+                    .maximum(100)
+                    .initial(5)
+                    .build(),
+            ),
+        }
+    }
+}
+
+// While it caches workflows, the SDK refuses a single workflow task slot or poller: the sticky and
+// the normal task queue need one each (`WorkerConfig::build` in temporalio-sdk-core 0.10).
+fn at_least<const MINIMUM: usize>(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number >= MINIMUM => Ok(number),
+        _ => Err(format!("it must be a whole number, {MINIMUM} or more")),
+    }
+}
+
+fn pollers<const MINIMUM: usize>(text: &str) -> Result<Pollers, String> {
+    match text {
+        "auto" => Ok(Pollers::Auto),
+        number => at_least::<MINIMUM>(number)
+            .map(Pollers::Fixed)
+            .map_err(|error| format!("{error}, or `auto`")),
+    }
+}
+
+/// The server treats zero as "no limit", and the SDK refuses zero and subnormal numbers.
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate.is_normal() && rate.is_sign_positive() => Ok(rate),
+        _ => Err("it must be a number greater than 0".to_owned()),
+    }
+}
+
+/// Options of [`run`].
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// How long running activities and workflow tasks have after the signal to stop. The default is
-    /// 10 s.
+    /// The time that running activities and workflow tasks have to finish after the shutdown
+    /// signal. The default is 10 s.
     pub shutdown_grace: Duration,
-    /// What the SDK counts with: [`SdkMetrics::meter`], or nothing.
+    /// The meter of the SDK, for example [`SdkMetrics::meter`].
     pub meter: Option<Arc<dyn CoreMeter>>,
 }
 
@@ -38,16 +188,18 @@ impl Default for RunOptions {
     }
 }
 
-/// How long activities have to react to cancellation after the grace has run out.
+/// The time that activities have to react to cancellation after the grace period.
 const CANCELLATION_GRACE: Duration = Duration::from_secs(2);
 
-/// Runs workers until `shutdown` is done and the work in hand is finished. Each polls the task queue
-/// of its options in the namespace of its client; clients of one
+/// Runs workers until `shutdown` completes, then stops them in order.
+///
+/// Each worker polls the task queue of its options in the namespace of its client. Clients of one
 /// [`Connection`](crate::Connection) share its connection. When one worker ends, the others are
-/// stopped, too. Without any worker it returns at once.
+/// stopped too. With no workers it returns at once.
 ///
 /// # Errors
-/// [`RunError`]: a worker could not start or had to give up, or the grace ran out.
+/// [`RunError`], if a worker cannot start or gives up, or if the grace period ends before the
+/// worker has stopped.
 pub async fn run(
     workers: impl IntoIterator<Item = (Client, WorkerOptions)>,
     options: RunOptions,
@@ -89,7 +241,7 @@ pub async fn run(
     }
     let ended = tokio::time::timeout(grace.saturating_add(CANCELLATION_GRACE), running).await;
     let task_queue = task_queues.join(", ");
-    // Why the first one failed is told even where another one has not stopped in time.
+    // The failure of the first worker is more important than a second one that has not stopped.
     first_failure()?;
     match ended {
         Ok(_) => {
@@ -112,22 +264,22 @@ fn runtime(meter: Option<Arc<dyn CoreMeter>>) -> Result<Runtime, RunError> {
     Runtime::from_current_tokio(options).map_err(RunError::Runtime)
 }
 
-/// Why a worker ended otherwise than in order.
+/// The reason why a worker did not end in order.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The SDK refused the runtime options.
+    /// The SDK rejected the runtime options.
     #[error("the Temporal SDK refuses its options: {0}")]
     Options(String),
     /// The SDK's runtime could not be created.
     #[error("failed to set up the Temporal SDK")]
     Runtime(#[source] RuntimeError),
-    /// The options contradict each other.
+    /// The SDK rejected the worker options.
     #[error("failed to create the worker")]
     Create(#[source] WorkerCreateError),
-    /// Polling was refused for too long, or something inside broke.
+    /// Polls were refused for too long, or the SDK failed.
     #[error("the worker had to give up")]
     Run(#[source] WorkerRunError),
-    /// Something did not finish in time.
+    /// Tasks were still running at the end of the grace period.
     #[error(
         "the grace of {} ran out before the worker had stopped: work was in hand, or the server did not answer; what was in hand goes to another worker when it times out",
         humantime::format_duration(*grace)
@@ -137,3 +289,68 @@ pub enum RunError {
         grace: Duration,
     },
 }
+
+/// The SDK's metrics. The SDK exports them only at a listener, which is bound to the loopback
+/// address for the health endpoint to read. Dropping this value closes the listener.
+#[derive(Debug)]
+pub struct SdkMetrics {
+    meter: Arc<dyn CoreMeter>,
+    client_meter: Option<TemporalMeter>,
+    address: SocketAddr,
+    listening: AbortHandle,
+}
+
+/// The listener for the SDK's metrics could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to set up the metrics of the Temporal SDK")]
+pub struct MetricsError(#[source] Box<dyn std::error::Error + Send + Sync>);
+
+impl SdkMetrics {
+    /// Starts the exporter. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`MetricsError`], if there is no free port.
+    pub fn start() -> Result<Self, MetricsError> {
+        let options = PrometheusExporterOptions::builder()
+            .socket_addr(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            // Names and units are the SDK's defaults: the dashboards of temporalio/dashboards use
+            // them.
+            .build();
+        let failed = |error: anyhow::Error| MetricsError(error.into_boxed_dyn_error());
+        let started = start_prometheus_metric_exporter(options).map_err(failed)?;
+        let meter: Arc<dyn CoreMeter> = started.meter;
+        let telemetry = TelemetryOptions::builder().metrics(meter.clone()).build();
+        Ok(Self {
+            client_meter: telemetry_init(telemetry)
+                .map_err(failed)?
+                .get_temporal_metric_meter(),
+            meter,
+            address: started.bound_addr,
+            listening: started.abort_handle,
+        })
+    }
+
+    /// The meter for the SDK's workers.
+    pub fn meter(&self) -> Arc<dyn CoreMeter> {
+        self.meter.clone()
+    }
+
+    /// The meter for the SDK's client. Its metrics have the names that the SDK gives them.
+    pub fn client_meter(&self) -> Option<TemporalMeter> {
+        self.client_meter.clone()
+    }
+
+    /// The address of the exporter's `/metrics`.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for SdkMetrics {
+    fn drop(&mut self) {
+        self.listening.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests;

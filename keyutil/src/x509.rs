@@ -1,4 +1,4 @@
-//! PEM and certificates as files have them.
+//! PEM files and X.509 certificates.
 
 pub mod certificate;
 pub mod pem;

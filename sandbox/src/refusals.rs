@@ -210,6 +210,7 @@ fn stranger(stack: &Stack) -> anyhow::Result<ConnectArgs> {
 fn wrong_token(stack: &Stack, wrong: Wrong) -> anyhow::Result<SecretString> {
     let mut template = ClaimsTemplate {
         subject: "sandbox".to_owned(),
+        permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),
         permissions: vec![Permission::write(stack.namespace())],
         lifetime: Duration::from_secs(300),

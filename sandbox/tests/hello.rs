@@ -73,7 +73,7 @@ async fn gzip_makes_fewer_bytes_of_it() {
         let output = support::run(&mut command).await;
         support::assert_success(&output);
         let greeting = format!("Workflow result: Hello {name}!\n");
-        assert!(support::stdout(&output) == greeting, "{output:?}");
+        assert!(support::stdout(&output).ends_with(&greeting), "{output:?}");
 
         worker.stop().await;
         bytes.push((relay.sent.load(), relay.received.load()));

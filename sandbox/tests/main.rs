@@ -38,4 +38,5 @@ mod startup;
 mod support;
 mod token_agent;
 mod tokens;
+mod traces;
 mod up;

@@ -4,32 +4,31 @@ use std::time::Duration;
 
 use keyutil::{Diagnosis, Status, program, status::Presented};
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::{load::Outcome, report::Latencies};
+use crate::outcome::{Latencies, Outcome};
 
-/// What a run came to.
+/// The outcome of the whole program.
 #[derive(Serialize)]
 pub struct Object {
-    /// Whether all went well.
+    /// Whether all of it succeeded.
     ok: bool,
-    /// What the process ends with.
     exit_code: u8,
     address: String,
     namespace: String,
     task_queue: String,
-    /// Whether nothing was to be started.
+    /// Whether `--check` was given.
     check: bool,
-    /// From the first step to the last.
     duration_ms: u128,
     credentials: CredentialsObject,
     workflows: Vec<Workflow>,
-    /// Of the workflows that ended well.
+    /// The latencies of the workflows that succeeded.
     latency_ms: Option<Quantiles>,
-    /// Why it did not go well: the first failure.
+    /// The first failure.
     failure: Option<Diagnosis>,
 }
 
-/// What was presented. One that there was not is null.
+/// The credentials that were presented, or null.
 #[derive(Default, Serialize)]
 struct CredentialsObject {
     token_kid: Option<String>,
@@ -41,7 +40,7 @@ struct CredentialsObject {
 struct Workflow {
     workflow_id: String,
     run_id: Option<String>,
-    result: Option<String>,
+    result: Option<Value>,
     latency_ms: Option<u128>,
     error: Option<String>,
 }
@@ -54,7 +53,7 @@ struct Quantiles {
     worst: u128,
 }
 
-/// What is known from the arguments.
+/// What the arguments say.
 pub struct About {
     pub address: String,
     pub namespace: String,
@@ -63,7 +62,7 @@ pub struct About {
 }
 
 impl Object {
-    /// `status` is of the connection, if it came to one.
+    /// `status` is that of the connection, if one was made.
     pub fn new(
         about: About,
         took: Duration,
@@ -112,7 +111,7 @@ impl Workflow {
             run_id: outcome.run_id.clone(),
             result: done.map(|done| done.result.clone()),
             latency_ms: done.map(|done| done.latency.as_millis()),
-            error: error.map(|error| error.words.clone()),
+            error: error.map(|error| error.message.clone()),
         }
     }
 }

@@ -3,12 +3,17 @@
 //! | what | file |
 //! |---|---|
 //! | the canary, which the smoke test starts | `canary.rs` |
+//! | an example with signal, query, update, timer and heartbeat; replace it | `order.rs` |
 //! | the process: connects, polls until it is told to stop, and stops in order | `main.rs` |
+
+use std::time::Duration;
 
 use temporalio_sdk::{WorkerOptions, WorkflowRegistrationError};
 
 #[expect(missing_docs, reason = "the SDK's macros make constants without any")]
 pub mod canary;
+#[expect(missing_docs, reason = "the SDK's macros make constants without any")]
+pub mod order;
 
 /// The task queue that worker and starter meet at, unless told otherwise.
 pub const DEFAULT_TASK_QUEUE: &str = "hello";
@@ -21,5 +26,9 @@ pub fn options(task_queue: &str) -> Result<WorkerOptions, WorkflowRegistrationEr
     Ok(WorkerOptions::new(task_queue)
         .register_workflow::<canary::HelloWorkflow>()?
         .register_activities(canary::Greetings)
+        .register_workflow::<order::OrderWorkflow>()?
+        .register_activities(order::Fulfilment {
+            time_per_parcel: Duration::from_millis(200),
+        })
         .build())
 }

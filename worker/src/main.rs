@@ -10,11 +10,11 @@ use keyutil::{
     health::Health,
     program::{self, LogArgs},
     settings::Settings,
-    worker::{RunError, RunOptions, SdkMetrics, run},
+    worker::{RunError, RunOptions, SdkMetrics, WorkerArgs, run},
 };
 use worker::DEFAULT_TASK_QUEUE;
 
-/// Runs the hello workflow for whoever starts it
+/// Runs the workflows and activities of this service
 #[derive(Parser)]
 #[command(version, after_help = program::examples_and_exit_codes(EXAMPLES))]
 struct Arguments {
@@ -25,14 +25,17 @@ struct Arguments {
     #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     task_queue: String,
 
-    /// How long running work has to finish after SIGINT or SIGTERM
+    /// Time that running work has to finish after SIGINT or SIGTERM
     #[arg(long, env = "WORKER_SHUTDOWN_GRACE", default_value = "10s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     shutdown_grace: Duration,
 
-    /// Address to answer at for `/healthz`, `/readyz`, `/metrics` and `/status`; port 0 takes a
-    /// free one, which the log names [default: no such answers]
+    /// Address that serves `/healthz`, `/readyz`, `/metrics` and `/status`; with port 0, a free port,
+    /// which is logged [default: disabled]
     #[arg(long, env = "WORKER_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
     health_listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    limits: WorkerArgs,
 
     #[command(flatten)]
     log: LogArgs,
@@ -53,7 +56,7 @@ async fn main() -> ExitCode {
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
     arguments.log.start()?;
-    // From here on, so that a signal while connecting ends the process too.
+    // From here on, so that a signal while connecting also ends the process.
     let mut interrupted = std::pin::pin!(program::interrupted());
     let settings = Settings::new(&arguments.connect, "worker").diagnosed()?;
     let mut opened = connect::open(settings).diagnosed()?;
@@ -77,7 +80,8 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
     };
     let client = connection.client().clone();
     let options =
-        worker::options(&arguments.task_queue).context("failed to register the workflow")?;
+        worker::options(&arguments.task_queue).context("failed to register the workflows")?;
+    let options = arguments.limits.apply(options);
     let run_options = RunOptions {
         shutdown_grace: arguments.shutdown_grace,
         meter: health.as_ref().map(|(_, metrics)| metrics.meter()),

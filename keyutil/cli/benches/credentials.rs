@@ -36,6 +36,7 @@ mod interceptor {
         std::fs::write(&path, signing_key::generate_pem().unwrap().expose_secret()).unwrap();
         let template = ClaimsTemplate {
             subject: "worker".into(),
+            permissions_claim: Default::default(),
             audience: None,
             permissions: vec![Permission::write("default")],
             lifetime: Duration::from_secs(300),
@@ -76,6 +77,7 @@ mod interceptor {
         let key = keyutil::token::SigningKey::from_pem(pem.expose_secret().as_bytes()).unwrap();
         let template = ClaimsTemplate {
             subject: "worker".into(),
+            permissions_claim: Default::default(),
             audience: None,
             permissions: vec![Permission::write("default")],
             lifetime: Duration::from_secs(300),
@@ -89,6 +91,7 @@ mod interceptor {
         let pem = signing_key::generate_pem().unwrap();
         let template = ClaimsTemplate {
             subject: "worker".into(),
+            permissions_claim: Default::default(),
             audience: None,
             permissions: vec![Permission::write("default")],
             lifetime: Duration::from_secs(300),

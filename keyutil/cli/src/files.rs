@@ -1,4 +1,4 @@
-//! Credential files on disk: replaced as a whole, never written into, private where they must be.
+//! Credential files on disk: replaced as a whole, never written in place, private where necessary.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -10,37 +10,37 @@ use std::{
 use secrecy::{ExposeSecret, SecretString};
 use tracing::info;
 
-/// Who may read a file that this crate writes.
+/// The permissions of a file that this crate writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// `0600`: private keys and tokens.
+    /// `0600`, for private keys and tokens.
     Private,
-    /// `0644`: certificates, key sets and other public material.
+    /// `0644`, for certificates, key sets and other public material.
     Public,
 }
 
-/// One of the steps in which a set of files changes. Between any two of them the process may die,
-/// so the order of a [`Change`] is a part of its design.
+/// One file operation of a [`Change`]. The process may die between any two operations, so their
+/// order is part of the design of a change.
 #[derive(Debug)]
 pub enum Operation {
-    /// [`replace`].
+    /// Replaces a file, see [`replace`].
     Replace {
-        /// The file.
+        /// The file to replace.
         path: PathBuf,
-        /// What it is to hold; private keys too, so never in the `Debug` output.
+        /// The new content. It may be a private key, so `Debug` does not show it.
         content: SecretString,
-        /// Who may read it.
+        /// The permissions of the new file.
         mode: Mode,
     },
-    /// [`remove`].
+    /// Removes a file, see [`remove`].
     Remove {
-        /// The file.
+        /// The file to remove.
         path: PathBuf,
     },
 }
 
 impl Operation {
-    /// Replaces a file that everybody may read.
+    /// Replaces a file that every user may read.
     pub fn publish(path: PathBuf, content: impl Into<SecretString>) -> Self {
         Self::Replace {
             path,
@@ -58,10 +58,10 @@ impl Operation {
         }
     }
 
-    /// Does it.
+    /// Performs the operation.
     ///
     /// # Errors
-    /// [`WriteError`]. The file is then as it was.
+    /// [`WriteError`]. The file is left unchanged.
     pub fn apply(&self) -> Result<(), WriteError> {
         match self {
             Self::Replace {
@@ -74,48 +74,48 @@ impl Operation {
     }
 }
 
-/// What is to be done to a set of files, in this order. Made in memory first: what cannot be made
-/// changes nothing.
+/// A list of file operations, in order. All contents are made before the first file is written, so
+/// a failure to make one changes nothing.
 #[derive(Debug, Default)]
 #[must_use = "nothing is written before it is applied"]
 pub struct Change(Vec<Operation>);
 
 impl Change {
-    /// These operations, in this order.
+    /// Creates a change of these operations.
     pub fn new(operations: Vec<Operation>) -> Self {
         Self(operations)
     }
 
-    /// Does all of it.
+    /// Performs all operations.
     ///
     /// # Errors
-    /// [`WriteError`] of the first operation that failed. Those before it are done, those after it
-    /// are not.
+    /// [`WriteError`] of the first operation that failed. The operations before it are done, those
+    /// after it are not.
     pub fn apply(&self) -> Result<(), WriteError> {
         self.0.iter().try_for_each(Operation::apply)
     }
 
-    /// The operations. A test that kills the process between two of them applies only the first.
+    /// The operations, in order.
     pub fn operations(&self) -> &[Operation] {
         &self.0
     }
 
-    /// What a process leaves behind that dies after `count` operations.
+    /// Performs the first `count` operations, as a process does that dies after them.
     #[cfg(test)]
     pub(crate) fn apply_first(&self, count: usize) -> Result<(), WriteError> {
         self.0.iter().take(count).try_for_each(Operation::apply)
     }
 }
 
-/// Held while a set of files is looked at and changed. The kernel lets go of it when the process
-/// dies.
+/// An exclusive lock on a folder, held while files in it are read and changed. The kernel releases
+/// it when the process dies.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
 
 impl Lock {
-    /// Waits until nobody else holds the lock of this folder, which is made if it is missing.
+    /// Waits for the lock of this folder, which is created if it is missing.
     ///
-    /// What an interrupted [`replace`] of a former holder has left in the folder is removed.
+    /// Unfinished files that an interrupted [`replace`] left in the folder are removed.
     ///
     /// # Errors
     /// [`LockError`].
@@ -123,10 +123,10 @@ impl Lock {
         let path = folder.join(".lock");
         let locked = || -> io::Result<File> {
             create_folder(folder)?;
-            // Never replaced: two callers must lock one and the same file.
+            // The lock file is never replaced: all callers must lock the same file.
             let file = File::options().append(true).create(true).open(&path)?;
             if let Err(TryLockError::WouldBlock) = file.try_lock() {
-                info!(path = %path.display(), "waiting for another process that holds the lock");
+                info!(path = %path.display(), "waiting for the lock that another process holds");
                 file.lock()?;
             }
             sweep(folder, Duration::ZERO)?;
@@ -139,10 +139,11 @@ impl Lock {
     }
 }
 
-/// Removes what [`replace`] has not come to rename, of at least this age. Private keys are among it.
+/// Removes the temporary files of interrupted [`replace`] calls that are at least this old. Private
+/// keys may be among them.
 ///
 /// # Errors
-/// When the folder cannot be read, or a file not be removed.
+/// When the folder cannot be read or a file cannot be removed.
 pub fn sweep(folder: &Path, least_age: Duration) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -151,7 +152,7 @@ pub fn sweep(folder: &Path, least_age: Duration) -> io::Result<()> {
         if !name.starts_with(UNFINISHED) || !entry.file_type()?.is_file() {
             continue;
         }
-        // A clock that was set back makes files of the future.
+        // After the clock was set back, files have modification times in the future.
         let age = entry.metadata()?.modified()?.elapsed();
         if least_age.is_zero() || age.is_ok_and(|age| age >= least_age) {
             fs::remove_file(entry.path())?;
@@ -160,10 +161,10 @@ pub fn sweep(folder: &Path, least_age: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// How the names of files begin that are not renamed yet.
+/// The prefix of files that are not renamed yet.
 const UNFINISHED: &str = ".unfinished-";
 
-/// Removes a file, if it is there, so that it stays away over a power cut once this returns.
+/// Removes a file if it exists. The removal survives a power failure once this function returns.
 ///
 /// # Errors
 /// [`WriteError`], which names the path.
@@ -180,7 +181,7 @@ pub fn remove(path: &Path) -> Result<(), WriteError> {
         })
 }
 
-/// The folder that a file is in.
+/// Returns the folder of a file.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -188,14 +189,14 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Replaces `path` by a file with this content, so that a reader sees the old file or the new one
-/// and never half of either, and so that the new one survives a power cut once this returns.
+/// Replaces the file at `path`. A reader sees either the old file or the new one, and the new one
+/// survives a power failure once this function returns.
 ///
-/// A temporary file in the same folder (a rename does not cross file systems) is written, synced
-/// and renamed. Missing parent folders are made, with mode `0700`.
+/// The content is written and synced to a temporary file in the same folder, because a rename does
+/// not cross file systems, and then renamed. Missing parent folders are created with mode `0700`.
 ///
 /// # Errors
-/// [`WriteError`], which names the path. Whatever stood at `path` before is then still there.
+/// [`WriteError`], which names the path. The old file is left in place.
 pub fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), WriteError> {
     let failed = |source| WriteError {
         path: path.to_owned(),
@@ -209,7 +210,7 @@ pub fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), WriteError
 fn write_and_rename(folder: &Path, path: &Path, content: &[u8], mode: Mode) -> io::Result<()> {
     use io::Write;
 
-    // tempfile creates with 0600, so a private key is never readable by others, not even briefly.
+    // tempfile creates the file with mode 0600, so a private key is never readable by other users.
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
         .tempfile_in(folder)?;
@@ -220,7 +221,7 @@ fn write_and_rename(folder: &Path, path: &Path, content: &[u8], mode: Mode) -> i
     keep_owner(path, file.as_file(), mode)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
-    // The rename itself is durable only once the folder is synced.
+    // The rename is durable only once the folder is synced.
     fs::File::open(folder)?.sync_all()
 }
 
@@ -230,9 +231,9 @@ fn make_public(file: &fs::File) -> io::Result<()> {
     file.set_permissions(fs::Permissions::from_mode(0o644))
 }
 
-/// A file that belongs to the user or group of a service goes on belonging to it, or the service
-/// would be cut off from its own credentials. A group that may read a private file may still; one
-/// that everybody may read becomes private.
+/// Keeps the owner and group of the file that is replaced; otherwise a service could lose access to
+/// its own credentials. A private file that its group may read stays readable by the group; one
+/// that every user may read becomes private.
 #[cfg(unix)]
 fn keep_owner(path: &Path, file: &File, mode: Mode) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
@@ -242,7 +243,8 @@ fn keep_owner(path: &Path, file: &File, mode: Mode) -> io::Result<()> {
     let now = file.metadata()?;
     if (before.uid(), before.gid()) != (now.uid(), now.gid()) {
         match fchown(file, Some(before.uid()), Some(before.gid())) {
-            // Who may not give files away has made the one before, or took over from somebody.
+            // A process that may not change owners either created the old file or has taken over
+            // from another user.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
             changed => changed?,
         }
@@ -263,7 +265,7 @@ fn make_public(_: &fs::File) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes the folder and its parents, with mode `0700`, as far as they are missing.
+/// Creates the folder and its missing parents with mode `0700`.
 #[cfg(unix)]
 pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
@@ -278,10 +280,18 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
-/// Somebody else's lock could not be waited for.
+/// Returns a hint for an error caused by a file in the place of a folder.
+pub(crate) fn folder_hint(error: &io::Error) -> Option<&'static str> {
+    let in_the_way = [io::ErrorKind::NotADirectory, io::ErrorKind::AlreadyExists];
+    in_the_way
+        .contains(&error.kind())
+        .then_some("`--dir` names a file, or a folder below one: name another folder")
+}
+
+/// The folder could not be locked.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
-#[error("failed to lock the folder by `{}`", path.display())]
+#[error("failed to lock the folder with `{}`", path.display())]
 pub struct LockError {
     pub path: PathBuf,
     #[source]
@@ -292,9 +302,9 @@ pub struct LockError {
 #[derive(Debug, thiserror::Error)]
 #[error("failed to write `{}`", path.display())]
 pub struct WriteError {
-    /// The file that was to be written or removed.
+    /// The file to write or remove.
     pub path: PathBuf,
-    /// Why it was not.
+    /// The cause.
     #[source]
     pub source: io::Error,
 }

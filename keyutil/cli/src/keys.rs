@@ -2,11 +2,11 @@
 //!
 //! | what | file |
 //! |---|---|
-//! | next → current → previous, on disk | `keyring.rs` |
+//! | the signing keys on disk: next → current → previous | `keyring.rs` |
 //! | the public document (RFC 7517) | `jwks.rs` |
 //! | the endpoint that publishes it | `serve.rs` |
-//! | the key set that a server reads, fetched | `fetch.rs` |
-//! | whether the server accepts a token by its key set | `verify.rs` |
+//! | fetches the key set that a server reads | `fetch.rs` |
+//! | verifies a token against a key set by the rules of the server | `verify.rs` |
 
 pub mod fetch;
 pub mod jwks;

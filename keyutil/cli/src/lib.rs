@@ -1,13 +1,13 @@
-//! What the command-line tool `keyutil` is made of.
+//! The library behind the command-line tool `keyutil`.
 //!
 //! | what | module |
 //! |---|---|
-//! | every step of the way of a call, looked at on its own | [`doctor`] |
+//! | a check of every step of a call | [`doctor`] |
 //! | a token file that is kept current for other processes | [`agent`] |
 //! | signing keys, the key set and its endpoint | [`keys`] |
-//! | certificates for development; in production they come from elsewhere | [`pki`] |
+//! | development certificates; production certificates come from elsewhere | [`pki`] |
 //! | registering a namespace | [`namespace`] |
-//! | files replaced as a whole, in order, under a lock | [`files`] |
+//! | credential files, replaced as a whole, in order, under a lock | [`files`] |
 
 pub mod agent;
 pub mod doctor;

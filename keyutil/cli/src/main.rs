@@ -1,4 +1,4 @@
-//! The tool for keys, tokens, certificates and namespaces.
+//! The command-line tool for keys, tokens, certificates and namespaces.
 
 mod commands;
 
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use keyutil::program::{self, LogArgs};
 
-/// Keys, tokens, certificates and namespaces of a Temporal Server with authorization
+/// Manage keys, tokens, certificates and namespaces of a Temporal Server with authorization
 #[derive(Parser)]
 #[command(name = "keyutil", version, after_help = program::examples_and_exit_codes(EXAMPLES), subcommand_required = true)]
 struct Arguments {
@@ -28,28 +28,28 @@ Examples:
 #[derive(Subcommand)]
 enum Command {
     Pki(commands::pki::PkiArgs),
-    /// The keys that sign tokens
+    /// Manage the keys that sign tokens
     #[command(subcommand)]
     Key(commands::key::Key),
-    /// The public halves of the keys, as the server reads them
+    /// Print or serve the public keys that the server verifies tokens with
     #[command(subcommand)]
     Jwks(commands::jwks::Jwks),
-    /// Tokens: make one, look at one
+    /// Mint, inspect and renew tokens
     #[command(subcommand)]
     Token(commands::token::Token),
     Doctor(Box<commands::doctor::Doctor>),
-    /// Namespaces of the server
+    /// Manage namespaces
     #[command(subcommand)]
     Namespace(commands::namespace::Namespace),
     Probe(commands::probe::Probe),
-    Completions(commands::completions::Completions),
+    Completions(commands::Completions),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     program::main("keyutil", async |arguments: Arguments| {
         match &arguments.command {
-            // It tells of everything itself.
+            // The report has everything; warnings of the library would repeat it.
             Command::Doctor(_) => arguments.log.start_at("error")?,
             _ => arguments.log.start()?,
         }
@@ -62,7 +62,7 @@ async fn main() -> ExitCode {
             Command::Namespace(command) => commands::namespace::run(command).await,
             Command::Probe(command) => commands::probe::run(command).await,
             Command::Completions(command) => {
-                commands::completions::run(command, Arguments::command())
+                commands::print_completions(command, Arguments::command())
             }
         }
     })

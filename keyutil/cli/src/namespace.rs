@@ -1,4 +1,4 @@
-//! Registering a namespace, and waiting until it can be used.
+//! Registers a namespace and waits until it is usable.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use keyutil::{
     token::Role,
 };
 
-/// What [`register`] found.
+/// Whether [`register`] created the namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Registered {
-    /// It was not there.
+    /// The namespace was created.
     Created,
-    /// It was, and is as it was.
+    /// The namespace existed and was left unchanged.
     Existed,
 }
 
-/// Registers `namespace`, the one that the connection is for, and comes back when it can be used.
-/// Finished workflows are kept for `retention`.
+/// Registers `namespace`, which must be the namespace of the connection, and waits until it is
+/// usable. The histories of finished workflows are kept for `retention`.
 ///
 /// # Errors
 /// [`ConnectError`]. The token needs `<namespace>:admin`, which is enough before the namespace
@@ -54,8 +54,8 @@ pub async fn register(
     Ok(registered)
 }
 
-/// `DescribeNamespace` reads the database. This goes by the cache that every other call goes by,
-/// which learns of a new namespace a little later.
+/// `DescribeNamespace` reads the database. `CountWorkflowExecutions` goes through the namespace
+/// cache, which every other call uses and which learns of a new namespace later.
 async fn usable(opened: &PendingConnection, namespace: &str) -> Result<(), ConnectError> {
     let mut service = opened.session().service();
     let request = CountWorkflowExecutionsRequest {

@@ -1,41 +1,35 @@
-//! Development certificates: three CAs and a leaf for each party.
+//! Development certificates: three CAs, and a leaf certificate for each party.
 //!
-//! For a single machine and for tests: the private keys of the CAs lie beside everything else. In
-//! production cert-manager, Vault or a company's CA writes the same files.
+//! For one machine and for tests only: the private keys of the CAs are stored beside everything
+//! else. In production cert-manager, Vault or a company CA writes the same files.
 //!
 //! | what | where |
 //! |---|---|
-//! | `keyutil pki init`: all of them, new, on disk | `init.rs` |
-//! | `keyutil pki rotate`: a new leaf, or a CA in three steps | `rotate.rs` |
-//! | `keyutil pki list`: what is there, and what is wrong with it | `list.rs` |
-//! | who holds which certificate, and in which file | `layout.rs` |
-//! | a CA, and the certificates and keys that it makes | `authority.rs` |
-//! | what it is asked for: names, purpose, from when until when | `request.rs` |
+//! | `keyutil pki init`: creates all certificates | `init.rs` |
+//! | `keyutil pki rotate`: replaces a leaf, or a CA in three steps | `rotate.rs` |
+//! | `keyutil pki list`: shows all certificates and problems | `list.rs` |
+//! | the parties, and the path of each file | `layout.rs` |
+//! | a CA, the certificates it issues, and the requests for them | `authority.rs` |
 //! | a PEM file of certificates | `bundle.rs` |
-//! | what can go wrong | `error.rs` |
 
 mod authority;
 mod bundle;
-mod error;
 mod init;
 mod layout;
 mod list;
-mod request;
 mod rotate;
 
 #[cfg(test)]
 mod tests;
 
-pub use authority::{Authority, Leaf};
+pub use authority::{
+    AlternativeName, Authority, AuthorityError, AuthorityRequest, BACK_DATED, Leaf, LeafRequest,
+    NameError, Purpose, Validity, ValidityError,
+};
 pub use bundle::{BundleError, FileError};
-pub use error::{AuthorityError, Mistake, PkiError};
-pub use init::{Existing, InitOptions, Initialized, Written, init};
+pub use init::{Existing, InitOptions, Initialized, Mistake, PkiError, Written, init};
 pub use layout::{AuthorityFiles, AuthorityKind, Layout, Party, PartyFiles};
 pub use list::{AuthorityRole, ListedAuthority, ListedLeaf, Listing, list};
-pub use request::{
-    AlternativeName, AuthorityRequest, BACK_DATED, LeafRequest, NameError, Purpose, Validity,
-    ValidityError,
-};
 pub use rotate::{
     AuthorityOptions, AuthorityRotated, LeafOptions, LeafRotated, NextStep, RotateError,
     RotationStep, next_step, rotate_authority, rotate_leaf,

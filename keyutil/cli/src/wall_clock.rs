@@ -1,7 +1,7 @@
-//! Times in files, which outlive the process that wrote them.
+//! Times recorded in files, which outlive the process that wrote them.
 //!
-//! A rotation takes many runs, and its waits are counted from times that earlier runs recorded.
-//! The clock may have been set in between; no wait may become shorter because of that.
+//! A rotation spans several runs, and its waits are counted from times that earlier runs recorded.
+//! The clock may be set in between; that must not shorten a wait.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// The longest wait (100 years): short enough to be added to any time without an overflow.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
-/// A time as the files have it: RFC 3339 in UTC, with fractions of a second if there are any.
+/// A recorded time: RFC 3339 in UTC, with fractions of a second if there are any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Timestamp(pub(crate) SystemTime);
@@ -29,20 +29,20 @@ impl From<Timestamp> for String {
     }
 }
 
-/// The clock has shown less than a time that was recorded before. Either it was wrong then, or it
-/// is wrong now. Once it shows `until` again it was wrong in between: what was recorded from `from`
-/// on counts as recorded at `until`.
+/// The clock showed a time earlier than one recorded before: it was wrong either then or now. Once
+/// it shows `until` again, it was wrong in between, and times recorded from `from` on count as
+/// `until`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClockRegression {
-    /// The least that the clock has shown.
+    /// The earliest time that the clock showed.
     pub(crate) from: Timestamp,
     /// The latest time that was recorded.
     pub(crate) until: Timestamp,
 }
 
 impl ClockRegression {
-    /// Whether the clock shows less than one of the times `recorded`, or still less than in an
-    /// `earlier` regression.
+    /// Returns the regression if the clock shows less than one of the times `recorded`, or less
+    /// than the end of an `earlier` regression.
     pub(crate) fn at(
         now: SystemTime,
         recorded: impl IntoIterator<Item = Timestamp>,
@@ -55,7 +55,7 @@ impl ClockRegression {
         (now < until).then_some(Self { from, until })
     }
 
-    /// What a recorded time counts as.
+    /// Returns the time that a recorded time counts as.
     pub(crate) fn corrected(&self, time: Timestamp, now: SystemTime) -> Timestamp {
         let over = self.until.0 <= now;
         if over && (self.from..self.until).contains(&time) {

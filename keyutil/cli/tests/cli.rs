@@ -133,7 +133,7 @@ fn keys_are_made_once_private_and_replaced_only_when_asked() {
 fn the_key_set_that_is_printed_is_the_one_that_is_published() {
     let folder = tempfile::tempdir().unwrap();
     let missing = run(keyutil(folder.path()).args(["jwks", "print"]));
-    assert_eq!(missing.code, Some(1), "{missing:?}");
+    assert_eq!(missing.code, Some(64), "{missing:?}");
     assert!(
         missing.stderr.contains("`certs/signing/jwks.json`"),
         "{missing:?}"
@@ -181,9 +181,26 @@ fn keys_that_openssl_made_have_a_key_set_too() {
         ("missing.pem", "No such file"),
     ] {
         let refused = print_one(dir, file);
-        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert_eq!(refused.code, Some(64), "{refused:?}");
         assert!(refused.stderr.contains(words), "{words}: {refused:?}");
         assert!(refused.stderr.contains(file), "{file}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_the_folder_is_named_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("file"), "").unwrap();
+    for args in [
+        &["key", "generate", "--dir=file"][..],
+        &["key", "list", "--dir=file"],
+        &["pki", "init", "--dir=file"],
+        &["pki", "init", "--dir=file/below"],
+    ] {
+        let refused = run(keyutil(folder.path()).args(args));
+        assert_eq!(refused.code, Some(64), "{args:?}: {refused:?}");
+        assert!(refused.stderr.contains("`file/"), "{args:?}: {refused:?}");
+        assert!(hint(&refused).contains("`--dir`"), "{args:?}: {refused:?}");
     }
 }
 

@@ -63,12 +63,12 @@ fn a_token_is_verified_or_refused() {
             (
                 &forged,
                 &[],
-                "the signature is not that of the published key",
+                "the signature does not match the published key",
             ),
-            (&token, &["--audience=temporal"], "`temporal` was expected"),
+            (&token, &["--audience=temporal"], "expected `temporal`"),
         ] {
             let refused = check(token, args);
-            assert_eq!(refused.code, Some(1), "{refused:?}");
+            assert_eq!(refused.code, Some(80), "{refused:?}");
             assert!(refused.stdout.contains("signature  REFUSED"), "{refused:?}");
             assert!(
                 refused.stderr.contains("the token would be refused"),
@@ -78,13 +78,14 @@ fn a_token_is_verified_or_refused() {
         }
     }
     let wrong = endpoint.url.replace("jwks.json", "other.json");
-    for (jwks, words) in [
-        ("missing.json", "failed to read key set `missing.json`"),
-        (&wrong[..], "404"),
+    for (jwks, code, words) in [
+        ("missing.json", 64, "failed to read key set `missing.json`"),
+        (&wrong[..], 69, "404"),
     ] {
         let failed = run(inspect(folder.path()).args([&token[..], "--jwks", jwks]));
-        assert_eq!(failed.code, Some(1), "{failed:?}");
+        assert_eq!(failed.code, Some(code), "{failed:?}");
         assert!(failed.stderr.contains(words), "{words}: {failed:?}");
+        assert!(failed.stderr.contains("\nhint: "), "{failed:?}");
     }
 }
 
@@ -97,12 +98,12 @@ fn what_is_no_token_is_not_repeated() {
         ("", 64),
         ("  \n", 64),
         ("Bearer ", 64),
-        ("tops3cret-tops3cret-tops3cret", 1),
-        (start, 1),
-        (&format!("{token}.{end}"), 1),
-        (&format!("{token} {token}"), 1),
-        (&token.replace('.', "!."), 1),
-        (&token[5..], 1),
+        ("tops3cret-tops3cret-tops3cret", 80),
+        (start, 80),
+        (&format!("{token}.{end}"), 80),
+        (&format!("{token} {token}"), 80),
+        (&token.replace('.', "!."), 80),
+        (&token[5..], 80),
     ] {
         let refused = piped(&mut inspect(folder.path()), text);
         assert_eq!(refused.code, Some(code), "{text}: {refused:?}");
@@ -130,7 +131,7 @@ fn a_token_of_somebody_else_does_not_write_to_the_terminal() {
         let token = format!("{}.{}.AAAA", part(header), part(claims));
         let jwks = ["--jwks=certs/signing/jwks.json", "--namespace=default"];
         let shown = run(inspect(folder.path()).arg(&token).args(jwks));
-        assert_eq!(shown.code, Some(1), "{shown:?}");
+        assert_eq!(shown.code, Some(80), "{shown:?}");
         let all = [shown.stdout, shown.stderr].concat();
         let found = all.chars().find(|c| c.is_control() && *c != '\n');
         assert_eq!(found, None, "{all:?}");

@@ -68,7 +68,7 @@ fn all_mistakes_of_a_mint_are_named_at_once() {
 fn a_missing_key_is_named_with_the_command_that_makes_it() {
     let folder = tempfile::tempdir().unwrap();
     let failed = run(&mut mint(folder.path()));
-    assert_eq!((failed.code, &failed.stdout[..]), (Some(1), ""));
+    assert_eq!((failed.code, &failed.stdout[..]), (Some(64), ""));
     assert!(
         failed.stderr.contains("`certs/signing/current.pem`"),
         "{failed:?}"
@@ -88,7 +88,7 @@ fn a_file_without_an_end_is_not_read_to_it() {
         inspect(folder.path()).arg("--file=/dev/zero"),
     ] {
         let refused = run(command);
-        assert_eq!(refused.code, Some(1), "{refused:?}");
+        assert_eq!(refused.code, Some(64), "{refused:?}");
         assert!(refused.stderr.contains("larger than"), "{refused:?}");
     }
 }

@@ -56,7 +56,7 @@ fn what_is_wrong_is_answered_until_it_is_over() {
     fs::remove_file(&agent.output).unwrap();
     fs::create_dir(&agent.output).unwrap();
     let refused = agent.waits_for_probe(Some(69));
-    for words in ["503", "no token was written since", "run/token"] {
+    for words in ["503", "no token has been written since", "run/token"] {
         assert!(refused.stderr.contains(words), "{words}: {refused:?}");
     }
     assert_eq!(agent.probe("healthz").code, Some(0));
@@ -104,13 +104,13 @@ fn mistakes_change_nothing() {
     for (args, words) in [
         (
             &["--output=certs/signing/current.pem"][..],
-            "holds something else",
+            "does not hold a token",
         ),
         (
             &["--output=certs/signing/jwks.json"],
-            "holds something else",
+            "does not hold a token",
         ),
-        (&["--output", token.trim()], "not the name of a file"),
+        (&["--output", token.trim()], "not a file path"),
         (
             &["--output=run/token", "--token-lifetime=14s"],
             "15s or more",

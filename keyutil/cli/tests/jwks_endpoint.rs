@@ -188,7 +188,7 @@ fn without_a_key_set_nothing_is_served() {
     let folder = tempfile::tempdir().unwrap();
     let serve = ["jwks", "serve", "--listen=127.0.0.1:0"];
     let refused = run(keyutil(folder.path()).args(serve));
-    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert_eq!(refused.code, Some(64), "{refused:?}");
     for words in [
         "no key set to serve",
         "`certs/signing/jwks.json`",
@@ -201,7 +201,7 @@ fn without_a_key_set_nothing_is_served() {
     fs::create_dir_all(&signing).unwrap();
     fs::write(signing.join("jwks.json"), r#"{"keys":[]}"#).unwrap();
     let refused = run(keyutil(folder.path()).args(serve));
-    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert_eq!(refused.code, Some(64), "{refused:?}");
     assert!(
         refused.stderr.contains("the key set is empty"),
         "{refused:?}"
@@ -218,6 +218,8 @@ fn a_port_that_is_taken_is_named() {
     assert_eq!(failed.code, Some(1), "{failed:?}");
     let words = format!("failed to listen at `{address}`: Address already in use");
     assert!(failed.stderr.contains(&words), "{failed:?}");
+    let hint = "hint: another process uses the port: stop it, or name another port with `--listen`";
+    assert!(failed.stderr.contains(hint), "{failed:?}");
 }
 
 async fn ask(method: Method, url: &str) -> Response {

@@ -232,7 +232,7 @@ fn what_is_there_can_be_left_as_it_is() {
     let kept = certs.init(&["--if-missing"]);
     assert_eq!(kept.status.code(), Some(0), "{kept:?}");
     let said = String::from_utf8(kept.stdout).unwrap();
-    assert!(said.contains("left as it is"), "{said}");
+    assert!(said.contains("left unchanged"), "{said}");
     assert_eq!(certs.contents(), before);
 
     // Half of a set is not taken for one.
@@ -278,7 +278,7 @@ fn wrong_input_is_a_usage_error_and_all_of_it_is_named() {
     ]);
 
     assert_eq!(refused.status.code(), Some(64));
-    let expected = "keyutil: refused what was asked for:
+    let expected = "keyutil: invalid arguments:
   leaf lifetime `90d`: longer than the CA lifetime `1day 12h`
   frontend name `https://temporal` is neither a DNS name nor an IP address: only letters, digits, `-`, `_` and `.` are allowed
   internode name `a..b` is neither a DNS name nor an IP address: a label is empty
@@ -293,7 +293,7 @@ fn a_folder_that_cannot_be_written_to_is_named() {
     fs::write(certs.folder.path().join("occupied"), "a file").unwrap();
 
     let failed = certs.init(&[]);
-    assert_eq!(failed.status.code(), Some(1));
+    assert_eq!(failed.status.code(), Some(64));
     let message = String::from_utf8(failed.stderr).unwrap();
     assert!(message.contains("occupied/certs/worker/"), "{message}");
     assert!(message.contains("Not a directory"), "{message}");

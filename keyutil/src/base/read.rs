@@ -6,14 +6,14 @@ use std::{
     path::Path,
 };
 
-/// The largest file that is read where a credential is expected, in bytes. It is larger than any
-/// certificate bundle, key or token; a wrong path must not fill the memory.
+/// The size limit for credential files, in bytes. It exceeds any certificate bundle, key or token,
+/// and keeps a wrong path from filling the memory.
 pub const MAX_FILE_SIZE: u64 = 4 << 20;
 
 /// Reads a regular file of at most `limit` bytes.
 ///
-/// Other kinds of files are refused: opening a pipe without a writer would block, and some devices
-/// have no end.
+/// Other kinds of files are refused: opening a pipe without a writer blocks, and some devices have
+/// no end.
 ///
 /// # Errors
 /// An [`io::Error`], when the file cannot be read, is not a regular file, or is larger.
@@ -24,10 +24,10 @@ pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_at_most(File::open(path)?, limit)
 }
 
-/// Reads to the end, which must come after at most `limit` bytes.
+/// Reads to the end, at most `limit` bytes.
 ///
 /// # Errors
-/// An [`io::Error`], when reading fails or there is more.
+/// An [`io::Error`], when reading fails or there are more bytes.
 pub fn read_at_most(from: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     from.take(limit + 1).read_to_end(&mut content)?;
@@ -38,8 +38,8 @@ pub fn read_at_most(from: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The text without a leading byte order mark, with which some Windows editors save PEM. A parser
-/// that expects `-----BEGIN` at the start of a line would not find the first block behind it.
+/// The text without a leading byte order mark, which some Windows editors write. A parser that
+/// expects `-----BEGIN` at the start of a line would miss the first block.
 pub fn without_byte_order_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }

@@ -1,12 +1,12 @@
-//! What must not be repeated in a message.
+//! Redaction of text that may contain a secret.
 
 use std::path::Path;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::{Map, Value};
 
-/// Whether a path is the content of a credential file, PEM or a token, that was given in the place
-/// of the file's name. A message that repeats the name of a file must not repeat that.
+/// Whether a path is the content of a credential file, PEM or a token, given by mistake in place of
+/// its name. Such a path must not be repeated in a message.
 pub fn is_content(path: &Path) -> bool {
     let text = path.to_string_lossy();
     text.contains("-----BEGIN ") || text.split_whitespace().any(is_jwt)
@@ -22,7 +22,7 @@ pub fn is_jwt(text: &str) -> bool {
     matches!(decoded.as_deref(), Some([header, claims, _]) if is_object(header) && is_object(claims))
 }
 
-/// An address without the user name and password that may stand before the host.
+/// The address without user name and password.
 pub fn without_user(address: &str) -> String {
     match address.rsplit_once('@') {
         Some((_, host)) => format!("…@{host}"),
@@ -30,8 +30,7 @@ pub fn without_user(address: &str) -> String {
     }
 }
 
-/// A URL or file name without a password, a query or a fragment; a credential that stands in its
-/// place is left out.
+/// A URL or file name without password, query and fragment. A credential in its place is omitted.
 pub fn source(source: &str) -> String {
     if is_content(Path::new(source)) {
         return "not the name of a file".to_owned();

@@ -1,17 +1,17 @@
-//! Text of others, made fit for a terminal.
+//! Text from other parties, made safe for a terminal.
 
-/// Escapes what is no text: control characters, with which a terminal can be told what to do, and
-/// those that turn the direction of writing, with which a line can be made to read as another.
+/// Escapes control characters, which can control a terminal, and characters that change the writing
+/// direction, which can disguise a line.
 pub fn printable(text: &str) -> String {
     escaped(text, |_| false)
 }
 
-/// The same, and leaves the ends of lines.
+/// Like [`printable`], but keeps line ends.
 pub fn printable_lines(text: &str) -> String {
     escaped(text, |character| character == '\n')
 }
 
-/// The beginning of what is longer than anybody reads.
+/// The text, cut after `most` characters.
 pub fn shortened(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}… ({} characters)", &text[..end], text.chars().count()),
@@ -19,7 +19,7 @@ pub fn shortened(text: &str, most: usize) -> String {
     }
 }
 
-/// Text of others for one line of a report: printable, and not longer than a person reads.
+/// Text from other parties for one line of a report: printable and of limited length.
 pub fn fit(text: &str) -> String {
     const LONGEST: usize = 1500;
     shortened(&printable(text), LONGEST)

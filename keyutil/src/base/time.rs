@@ -1,11 +1,11 @@
-//! Times as people and machines both read them: RFC 3339, in UTC, to the millisecond.
+//! Times and durations as text: RFC 3339 in UTC.
 
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-/// The last second of the year 9999, 9999-12-31T23:59:59Z: the last that X.509 and RFC 3339 can
-/// express.
+/// The last second of the year 9999, 9999-12-31T23:59:59Z: the last time that X.509 and RFC 3339
+/// can express.
 pub const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Serializes a time as RFC 3339 text, for `#[serde(with = "time")]`.
@@ -32,15 +32,15 @@ pub mod option {
     }
 }
 
-/// Text, because `humantime` panics on times that no calendar of ours has: certificates may be
-/// valid until the year 9999, and a token until whenever its issuer says.
+/// The time in RFC 3339, to the millisecond. `humantime` panics on times after the year 9999, which
+/// a token can contain.
 pub fn rfc3339(time: SystemTime) -> String {
     within_the_calendar(time, |time| {
         humantime::format_rfc3339_millis(time).to_string()
     })
 }
 
-/// The same to the second, for what is of no finer grain.
+/// The time in RFC 3339, to the second.
 pub fn rfc3339_seconds(time: SystemTime) -> String {
     within_the_calendar(time, |time| {
         humantime::format_rfc3339_seconds(time).to_string()
@@ -55,12 +55,12 @@ fn within_the_calendar(time: SystemTime, shown: impl Fn(SystemTime) -> String) -
     }
 }
 
-/// A duration without the part of a second, such as `1m 5s`.
+/// A duration in whole seconds, such as `1m 5s`.
 pub fn whole_seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
-/// A time to the second, and how far away it is.
+/// A time to the second, and its distance from now.
 pub fn when(time: SystemTime, now: SystemTime) -> String {
     let shown = rfc3339_seconds(time);
     match time.duration_since(now) {
@@ -69,7 +69,7 @@ pub fn when(time: SystemTime, now: SystemTime) -> String {
     }
 }
 
-/// To the second, and for what takes days without the rest.
+/// To the second, or in whole days from two days on.
 fn roughly(duration: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
     match duration.as_secs() {

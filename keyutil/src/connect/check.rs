@@ -1,5 +1,5 @@
-//! What a program needs beyond a connection: permission for its calls, and a worker that polls the
-//! task queue. Nothing is started or changed.
+//! Checks of what a program needs beyond a connection: permission for its calls, and a worker that
+//! polls the task queue. The checks start and change nothing.
 
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +35,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// What the program does, for a sentence: "the token suffices to …".
+    /// What the program does, as in "the token suffices to …".
     pub fn purpose(self) -> &'static str {
         match self {
             Self::Starter => "start workflows",
@@ -44,7 +44,7 @@ impl Program {
         }
     }
 
-    /// The role that its calls take, by `common/api/metadata.go` of the server.
+    /// The role that its calls require, by `common/api/metadata.go` of the server.
     pub fn needs(self) -> Role {
         match self {
             Self::Starter | Self::Worker => Role::Write,
@@ -56,11 +56,11 @@ impl Program {
 /// The longest time that one call of a check takes.
 pub const CALL_LIMIT: Duration = Duration::from_secs(5);
 
-/// Checks that workflows may be started, and that a worker polls the task queue. Each call is given
-/// `limit`, and [`CALL_LIMIT`] at most.
+/// Checks that workflows may be started, and that a worker polls the task queue. Each call takes at
+/// most `limit` and [`CALL_LIMIT`].
 ///
 /// # Errors
-/// The diagnosis of the first thing that is missing.
+/// The diagnosis of the first check that fails.
 pub async fn ready_to_start(
     connection: &Connection,
     task_queue: &str,
@@ -74,8 +74,7 @@ pub async fn ready_to_start(
     ready.await.map_err(printable)
 }
 
-/// Checks that a worker polls the task queue. Each call is given `limit`, and [`CALL_LIMIT`] at
-/// most.
+/// Checks that a worker polls the task queue. Each call takes at most `limit` and [`CALL_LIMIT`].
 ///
 /// # Errors
 /// The diagnosis.
@@ -88,7 +87,7 @@ pub async fn polled(
     session.check_polled(task_queue).await.map_err(printable)
 }
 
-/// Much of it comes from others: from the server, a token, whoever polls.
+/// The text may contain parts of a server's answer, of a token, or of a poller's identity.
 fn printable(diagnosis: Diagnosis) -> Diagnosis {
     Diagnosis {
         cause: fit(&diagnosis.cause),
@@ -98,11 +97,11 @@ fn printable(diagnosis: Diagnosis) -> Diagnosis {
 }
 
 impl Session {
-    /// Whether the token permits what this program does. The test call omits required arguments,
-    /// so it changes nothing: the server looks for permission before it looks at the arguments.
+    /// Checks that the token permits the calls of this program. The test call omits required
+    /// arguments and changes nothing: the server checks the permission before the arguments.
     ///
     /// # Errors
-    /// The diagnosis of the refusal, or of what else went wrong.
+    /// The diagnosis of the refusal, or of another failure of the call.
     pub async fn permits(&self, program: Program) -> Result<(), Diagnosis> {
         match self.attempt_as(program).await {
             Err(status) if is_refusal(&status) => {
@@ -110,14 +109,14 @@ impl Session {
                 let diagnosis = refused.diagnosis();
                 Err(Diagnosis {
                     cause: format!(
-                        "the token does not suffice to {}: {}",
+                        "the token does not permit to {}: {}",
                         program.purpose(),
                         diagnosis.cause
                     ),
                     ..diagnosis
                 })
             }
-            // `InvalidArgument` means that the permission was found, and then the missing arguments.
+            // `InvalidArgument` means that the permission check has passed.
             Err(status) if status.code() != Code::InvalidArgument => {
                 Err(self.explain(status, program.needs()).diagnosis())
             }
@@ -146,7 +145,7 @@ impl Session {
                 answer.await.map(drop)
             }
             Program::Admin => {
-                // Without a retention (`validateRetentionDuration`).
+                // The missing retention is refused (`validateRetentionDuration`).
                 let request = RegisterNamespaceRequest {
                     namespace,
                     ..Default::default()
@@ -165,7 +164,7 @@ impl Session {
         }
     }
 
-    /// Who polls the task queue, and since when.
+    /// The pollers of the task queue, with the time of their last poll.
     ///
     /// # Errors
     /// The diagnosis of a call that failed.
@@ -187,9 +186,11 @@ impl Session {
                 let last = last.map(|last| when(last, now)).unwrap_or_default();
                 let shown = format!("{name:<10} {}, last at {last}", poller.identity);
                 if has_ended(&workers, &poller.identity, task_queue) {
-                    gone.push(format!("{shown}, and has ended"));
+                    gone.push(format!("{shown} (the worker has shut down)"));
                 } else if silent {
-                    gone.push(format!("{shown}, and not since: it is gone, or cut off"));
+                    gone.push(format!(
+                        "{shown} (no poll since: the worker is gone or disconnected)"
+                    ));
                 } else {
                     polling.push(shown);
                 }
@@ -199,12 +200,12 @@ impl Session {
             step: Step::TaskQueue,
             class: Class::TaskQueue,
             cause: format!(
-                "nobody polls the task queue `{task_queue}`{}",
+                "no worker polls the task queue `{task_queue}`{}",
                 other_queues(&workers, task_queue)
             ),
             hint: Some(format!(
                 "start a worker with `--task-queue {task_queue}` and `--namespace {}`, or compare \
-                 both with those of the worker that runs; names are compared letter by letter",
+                 both with those of the running worker; names are case-sensitive",
                 self.namespace()
             )),
         });
@@ -234,8 +235,7 @@ impl Session {
         Ok(answer.into_inner().pollers)
     }
 
-    /// Workers tell the server of themselves, and of the task queue that they poll; those of older
-    /// SDKs do not.
+    /// The workers that report themselves to the server. Older SDKs do not.
     async fn workers(&self) -> Vec<WorkerListInfo> {
         let request = ListWorkersRequest {
             namespace: self.namespace().to_owned(),
@@ -248,12 +248,13 @@ impl Session {
     }
 }
 
-/// Who polls a task queue. A line for each poller.
+/// The pollers of a task queue, one line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pollers {
-    /// Those that poll.
+    /// The active pollers.
     pub polling: Vec<String>,
-    /// Those that the server still names, and that have ended or not polled for two minutes.
+    /// The pollers that the server still lists, but that have shut down or not polled for two
+    /// minutes.
     pub gone: Vec<String>,
     /// The diagnosis, if no worker polls.
     pub unpolled: Option<Diagnosis>,
@@ -262,12 +263,12 @@ pub struct Pollers {
 /// Prefix of the task queues that the server's own workers poll.
 const OF_THE_SERVER: &str = "temporal-sys-";
 
-/// A poll is answered after a minute at the latest (the server's
-/// `matching.longPollExpirationInterval`), and the next one follows. As much again is for clocks that
-/// differ, since the times are the server's.
+/// A poll is answered after at most a minute (the server's `matching.longPollExpirationInterval`),
+/// and the next one follows. Another minute allows for a difference of the clocks, because the times
+/// are the server's.
 const POLLS_AGAIN_WITHIN: Duration = Duration::from_secs(120);
 
-/// The server names a poller for some minutes after its last poll.
+/// The server lists a poller for some minutes after its last poll.
 fn has_ended(workers: &[WorkerListInfo], identity: &str, task_queue: &str) -> bool {
     let mut matching = workers
         .iter()
@@ -276,7 +277,7 @@ fn has_ended(workers: &[WorkerListInfo], identity: &str, task_queue: &str) -> bo
     matching.peek().is_some() && matching.all(is_ending)
 }
 
-/// A worker that was killed does not tell the server.
+/// A worker that was killed does not report its end to the server.
 fn is_silent(last: SystemTime, now: SystemTime) -> bool {
     now.duration_since(last)
         .is_ok_and(|since| since > POLLS_AGAIN_WITHIN)
@@ -303,7 +304,7 @@ fn other_queues(workers: &[WorkerListInfo], than: &str) -> String {
         String::new()
     } else {
         let queues = queues.join("`, `");
-        format!("; in the last minutes workers of this namespace have polled `{queues}`")
+        format!("; in the last minutes workers of this namespace polled `{queues}`")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Why there is no authorized connection, and what to do about it.
+//! The errors of connecting, and what to do about each.
 
 use std::{fmt, time::Duration};
 
@@ -14,30 +14,30 @@ use crate::{
     x509::certificate::CertificateSummary,
 };
 
-/// Why there is no authorized connection.
+/// The reason why a connection could not be made, or is not authorized.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The arguments, or the files that they name.
+    /// The settings, or the files that they name, have errors.
     #[error(transparent)]
     Settings(#[from] SettingsErrors),
-    /// Host and port make no URI.
-    #[error("the address makes no URI")]
+    /// Host and port do not form a URI.
+    #[error("the address does not form a URI")]
     Address(#[source] http::Error),
-    /// Host and port make no URL.
-    #[error("the address makes no URL")]
+    /// Host and port do not form a URL.
+    #[error("the address does not form a URL")]
     Url(#[source] url::ParseError),
-    /// No connection.
+    /// No connection was made.
     #[error("failed to connect to `{target}`{}", Waited(*waited))]
     Unreachable {
         /// `host:port`.
         target: String,
-        /// For how long it was tried.
+        /// How long the attempts lasted.
         waited: Option<Duration>,
         #[source]
         source: ConnectorError,
     },
-    /// The server's certificate is not what it must be.
+    /// The server's certificate could not be verified.
     #[error(
         "failed to verify the certificate of `{target}`{}, trusting {trusted}",
         Shown(source)
@@ -45,26 +45,26 @@ pub enum ConnectError {
     ServerCertificate {
         /// `host:port`.
         target: String,
-        /// The CAs that it was verified with.
+        /// The trusted CAs.
         trusted: String,
         #[source]
         source: ConnectorError,
     },
-    /// Ours is not.
-    #[error("`{target}` refused the client certificate (presented: {presented})")]
+    /// The server rejected the client certificate, or its absence.
+    #[error("`{target}` rejected the client certificate (presented: {presented})")]
     ClientCertificate {
         /// `host:port`.
         target: String,
         presented: String,
-        /// What to do, as far as can be told from what the server asked for.
+        /// What to do, judged by the CAs that the server asked for.
         advice: String,
         #[source]
         source: ConnectorError,
     },
-    /// There is no token to send.
+    /// There is no valid token to send.
     #[error("{reason}")]
     NoToken { reason: String },
-    /// The token does not do.
+    /// The server refused the call: it rejects the token, or the token lacks the permission.
     #[error(
         "`{target}` refused a call in namespace `{namespace}` with `{:?}: {}`: {explanation}",
         status.code(),
@@ -74,41 +74,41 @@ pub enum ConnectError {
         /// `host:port`.
         target: String,
         namespace: String,
-        /// What can be seen from this side.
+        /// The cause, as far as the client can tell.
         explanation: Explanation,
         status: Status,
     },
-    /// The token does, and the namespace is not there.
+    /// The server accepts the token, and the namespace does not exist.
     #[error("namespace `{namespace}` does not exist on `{target}`")]
     NoNamespace {
         /// `host:port`.
         target: String,
         namespace: String,
     },
-    /// Whoever stands before the server takes no header that large.
+    /// A proxy in front of the server limits the size of headers.
     #[error(
-        "`{target}` answered that the headers are too large: the token, which has {size} bytes, is too large for a proxy before the server"
+        "`{target}` answered that the headers are too large: the token has {size} bytes, more than a proxy in front of the server accepts"
     )]
     TokenTooLarge {
         /// `host:port`.
         target: String,
-        /// Of the `authorization` header.
+        /// The size of the `authorization` header in bytes.
         size: usize,
     },
-    /// Some other answer.
+    /// Any other answer.
     #[error("`{target}` answered with `{:?}: {}`", status.code(), status.message())]
     Call {
         /// `host:port`.
         target: String,
         status: Status,
     },
-    /// The SDK's own part of connecting failed.
+    /// The SDK failed to connect.
     #[error("the Temporal SDK failed to connect")]
     Sdk(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl ConnectError {
-    /// Whether waiting may cure it. A namespace that is missing may appear while `fresh`.
+    /// Whether a later attempt may succeed. A missing namespace may appear while `fresh`.
     pub(super) fn may_pass(&self, fresh: bool) -> bool {
         match self {
             Self::Unreachable { source, .. } => source.may_pass(),
@@ -157,8 +157,8 @@ impl Diagnose for ConnectError {
                 Step::Token,
                 Class::Token,
                 Some(
-                    "see to whoever renews the token, or the signing key; calls go on by \
-                     themselves when there is a valid one again"
+                    "check the process that renews the token file, or the signing key; calls \
+                     continue as soon as there is a valid token"
                         .to_owned(),
                 ),
             ),
@@ -169,17 +169,15 @@ impl Diagnose for ConnectError {
                 Step::Permission,
                 Class::Namespace,
                 Some(format!(
-                    "register it with `keyutil namespace register --namespace {namespace}`, or \
-                     name the one that is meant with `--namespace` (TEMPORAL_NAMESPACE); upper \
-                     and lower case matter"
+                    "register it with `keyutil namespace register --namespace {namespace}`, or set \
+                     another one with `--namespace` (TEMPORAL_NAMESPACE); names are case-sensitive"
                 )),
             ),
             Self::TokenTooLarge { .. } => (
                 Step::Token,
                 Class::Token,
                 Some(
-                    "have the token made with the permissions that are needed, and no more; or \
-                     have the proxy take larger headers"
+                    "issue the token with fewer permissions, or raise the header limit of the proxy"
                         .to_owned(),
                 ),
             ),
@@ -229,13 +227,13 @@ fn unreachable(error: &ConnectorError) -> (Step, Class, Option<String>) {
         ConnectorError::Resolve { .. } => (
             Step::Name,
             Class::Unreachable,
-            "check the host name in `--address` (TEMPORAL_ADDRESS), and that this machine, or \
-             container, can resolve it: `getent hosts <name>`",
+            "check the host name in `--address` (TEMPORAL_ADDRESS), and that this machine or \
+             container can resolve it: `getent hosts <name>`",
         ),
         ConnectorError::Connect { .. } => (
             Step::Tcp,
             Class::Unreachable,
-            "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is right",
+            "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is correct",
         ),
         ConnectorError::TimedOut { stage, .. } => {
             let step = match stage {
@@ -249,12 +247,12 @@ fn unreachable(error: &ConnectorError) -> (Step, Class, Option<String>) {
                     "check the name servers of this machine: `getent hosts <name>`"
                 }
                 ConnectStage::Tcp => {
-                    "something drops the packets: check the port, and the firewalls on the way"
+                    "a firewall may drop the packets: check the port and the firewalls in between"
                 }
                 ConnectStage::Handshake | ConnectStage::Answer => {
-                    "something accepts the connection and says nothing: check that the port is the \
-                     server's frontend (7233, if nobody changed it), and the proxies on the way; a \
-                     server that hangs looks the same"
+                    "the connection is accepted but not answered: check that the port is that of \
+                     the server's frontend (default 7233), the proxies in between, and whether the \
+                     server hangs"
                 }
             };
             (step, Class::Unreachable, hint)
@@ -262,41 +260,39 @@ fn unreachable(error: &ConnectorError) -> (Step, Class, Option<String>) {
         ConnectorError::TokenInPlaintext { .. } => (
             Step::Configuration,
             Class::Usage,
-            "take away what switches TLS off, or connect to this machine",
+            "use TLS, or connect to this machine",
         ),
         ConnectorError::PlaintextClosed => (
             Step::ServerTls,
             Class::ServerTls,
-            "for a server with TLS give `--tls`, and a CA and a client certificate where it needs \
-             them: `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`; without TLS something that \
-             speaks no HTTP/2, as the Web UI, looks the same: check the port",
+            "if the server uses TLS, set `--tls`, and where needed `--tls-ca-path`, \
+             `--tls-cert-path` and `--tls-key-path`; if it does not, check that the port is that of \
+             the gRPC frontend (default 7233) and not of the Web UI",
         ),
         ConnectorError::NoHttp2 => (
             Step::ServerTls,
             Class::ServerTls,
-            "check that the port is that of the server's gRPC frontend (7233, if nobody changed \
-             it), not of the Web UI or the HTTP API; let a proxy in between speak HTTP/2, or pass \
-             TLS through",
+            "check that the port is that of the server's gRPC frontend (default 7233) and not of \
+             the Web UI or the HTTP API; a proxy in between must support HTTP/2 or pass TLS through",
         ),
         ConnectorError::NoTls => (
             Step::ServerTls,
             Class::ServerTls,
-            "leave out the TLS options and the token, or use `--tls=false` for a server on this \
-             machine; or check that the port is that of the server's gRPC frontend",
+            "check that the port is that of the server's gRPC frontend; for a server without TLS on \
+             this machine, set `--tls=false`",
         ),
         ConnectorError::HungUp => (
             Step::ServerTls,
             Class::Unreachable,
-            "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is right, \
-             and look at the log of the server, or of the proxy before it",
+            "check that the server is running, that `--address` (TEMPORAL_ADDRESS) is correct, and \
+             the log of the server or of the proxy in front of it",
         ),
         ConnectorError::Handshake { .. }
         | ConnectorError::Alert { .. }
         | ConnectorError::ServerCertificate { .. } => (
             Step::ServerTls,
             Class::ServerTls,
-            "see what the server says to `openssl s_client -connect <host:port> -alpn h2`, and \
-             what it logs",
+            "run `openssl s_client -connect <host:port> -alpn h2`, and check the log of the server",
         ),
     };
     (step, class, Some(hint.to_owned()))
@@ -306,20 +302,20 @@ fn call(status: &Status) -> (Step, Class, Option<String>) {
     let (class, hint) = match status.code() {
         Code::InvalidArgument => (
             Class::Usage,
-            "the server does not take the arguments: see what it says of them",
+            "the server rejected the arguments: correct them as its message says",
         ),
         Code::Unavailable if status.message().contains("not healthy yet") => (
             Class::Unreachable,
-            "the server is still starting: wait, or give it longer with `--connect-timeout`",
+            "the server is still starting: wait, or raise `--connect-timeout`",
         ),
         Code::Unimplemented | Code::Unknown | Code::Internal => (
             Class::ServerTls,
-            "check that the port is that of a Temporal frontend; a proxy or another gRPC server \
+            "check that the port is that of a Temporal frontend: a proxy or another gRPC server \
              answers like this",
         ),
         _ => (
             Class::Unreachable,
-            "the server, or a proxy before it, answers, and is not well: see its log",
+            "check the log of the server, or of the proxy in front of it",
         ),
     };
     (Step::Grpc, class, Some(hint.to_owned()))
@@ -336,29 +332,29 @@ fn server_certificate_hint(source: &ConnectorError) -> String {
                 None => "`--tls-server-name`".to_owned(),
             };
             return format!(
-                "give a name that the certificate is for with {example} \
-                 (TEMPORAL_TLS_SERVER_NAME), or connect by that name"
+                "set {example} (TEMPORAL_TLS_SERVER_NAME) to a name in the certificate, or connect \
+                 by that name"
             );
         }
         Some(E::BadSignature) => {
-            "its CA was made anew, it seems: copy the new CA certificate to the file of \
+            "the CA probably has a new key: copy the new CA certificate to the file of \
              `--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH)"
         }
         Some(E::Expired | E::ExpiredContext { .. }) => {
-            "have the server's certificate renewed, or set the clock of this machine"
+            "renew the server's certificate, or correct the clock of this machine"
         }
         Some(E::NotValidYet | E::NotValidYetContext { .. }) => {
-            "set the clock of this machine, or wait: the server's certificate is not valid yet"
+            "correct the clock of this machine, or wait until the server's certificate is valid"
         }
         Some(E::InvalidPurpose | E::InvalidPurposeContext { .. }) => {
-            "have the server's certificate issued with the extended key usage `serverAuth`"
+            "reissue the server's certificate with the extended key usage `serverAuth`"
         }
         _ => {
             let issuer = presented.map(|leaf| format!(", `{}`,", leaf.issuer));
             return format!(
-                "name the CA that issued the server's certificate{} with `--tls-ca-path` \
-                 (TEMPORAL_TLS_SERVER_CA_CERT_PATH); if that is an intermediate CA, have the server \
-                 send its certificate, too",
+                "set `--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH) to the CA that issued the \
+                 server's certificate{}; if that is an intermediate CA, the server must send its \
+                 certificate too",
                 issuer.unwrap_or_default()
             );
         }

@@ -1,4 +1,4 @@
-//! Who sees how a connection is doing.
+//! The status of a connection, as seen from inside the process.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -13,7 +13,7 @@ use crate::{
     transport::{CallOutcomes, Security, TlsCredentials, TrustSource},
 };
 
-/// Sees how a connection and its credentials are doing. Clones see the same.
+/// Reports the status of a connection and its credentials. Clones observe the same connection.
 #[derive(Clone)]
 pub struct Observer {
     session: Session,
@@ -30,7 +30,7 @@ impl Observer {
         }
     }
 
-    /// How all is doing now.
+    /// The status at this moment.
     pub fn status(&self) -> Status {
         let connector = self.session.connector();
         let log = connector.log();
@@ -64,8 +64,8 @@ impl Observer {
         }
     }
 
-    /// Adds to an error of a call what keeps calls from going well at this time, if anything does:
-    /// the SDK hands on the words of an error alone.
+    /// Attaches the diagnosis of the ongoing failure of calls to an error of the SDK, if there is
+    /// one. The SDK passes on only the text of an error.
     pub fn diagnosed(&self, error: anyhow::Error) -> anyhow::Error {
         match self.outcomes.ongoing() {
             Some(diagnosis) => anyhow::Error::new(Diagnosed {
@@ -76,7 +76,7 @@ impl Observer {
         }
     }
 
-    /// From now on the process finishes what is in hand, and takes nothing new.
+    /// Sets the phase to [`Phase::Stopping`].
     pub fn stopping(&self) {
         *self.phase.lock() = Phase::Stopping;
     }
@@ -117,7 +117,7 @@ fn credentials(security: &Security, source: Option<&TokenSource>) -> Credentials
             TrustSource::File(trust) => trust.into(),
             TrustSource::System(trust) => CredentialStatus {
                 in_use: Some(trust.identify()),
-                ..CredentialStatus::fixed("this machine")
+                ..CredentialStatus::fixed("the operating system")
             },
         });
     }
@@ -127,7 +127,7 @@ fn credentials(security: &Security, source: Option<&TokenSource>) -> Credentials
     status
 }
 
-/// Where the server has rejected newer TLS credentials, those in use are not those of the files.
+/// While the server rejects the TLS credentials in the files, the previous ones are in use.
 fn name_those_kept(status: &mut CredentialsStatus, kept: &TlsCredentials) {
     fn name(status: &mut Option<CredentialStatus>, kept: Option<&Arc<impl Credential>>) {
         if let (Some(status), Some(kept)) = (status, kept) {

@@ -1,7 +1,7 @@
-//! A channel, a token source and a namespace: everything that is needed to make calls.
+//! Authorized calls in one namespace, and the explanation of those that fail.
 //!
-//! A failed call is explained from what the status says, what this side of the connection has
-//! recorded, and what the token says.
+//! The explanation combines the status of the call, the connection log and the content of the
+//! token.
 
 use std::{
     error::Error,
@@ -29,8 +29,7 @@ use crate::{
     },
 };
 
-/// A channel, a token source and a namespace: everything that is needed to make calls. Clones share
-/// the connection and the token.
+/// A channel, a token source and a namespace. Clones share the connection and the token.
 #[derive(Clone, Debug)]
 pub struct Session {
     channel: RotatingChannel,
@@ -41,8 +40,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Calls in this namespace, over this channel, each with a token from this source, if there is
-    /// one.
+    /// Makes a session. Without a token source, calls have no token.
     pub fn new(
         channel: RotatingChannel,
         token: Option<TokenSource>,
@@ -81,12 +79,12 @@ impl Session {
         &self.channel
     }
 
-    /// The channel that puts a token into each call.
+    /// The channel that adds a token to each call.
     pub fn authorized_channel(&self) -> AuthorizedChannel {
         InterceptedService::new(self.channel.clone(), self.interceptor.clone())
     }
 
-    /// Where the connections of the channel lead, and what happened on them.
+    /// The connector of the channel, with the log of its connections.
     pub fn connector(&self) -> &Connector {
         self.channel.connector()
     }
@@ -101,12 +99,12 @@ impl Session {
         &self.namespace
     }
 
-    /// How messages are compressed, if they are.
+    /// The compression of messages.
     pub fn compression(&self) -> Option<CompressionEncoding> {
         self.compression
     }
 
-    /// Where the tokens come from, if any are sent.
+    /// The source of the tokens, if tokens are sent.
     pub fn token_source(&self) -> Option<&TokenSource> {
         self.interceptor.source()
     }
@@ -148,15 +146,15 @@ impl Session {
     /// `GetSystemInfo`, which requires no permission.
     ///
     /// # Errors
-    /// The status of the answer. The server refuses a bad token here, too.
+    /// The status of the answer. The server rejects an invalid token even for this call.
     pub async fn system_info(&self) -> Result<GetSystemInfoResponse, Status> {
         let mut service = self.service();
         let answer = self.limited(service.get_system_info(GetSystemInfoRequest {}));
         Ok(answer.await?.into_inner())
     }
 
-    /// `DescribeNamespace` of the session's namespace: the smallest call that takes permission in
-    /// it, `<namespace>:read`.
+    /// `DescribeNamespace` of the session's namespace: the smallest call that requires a
+    /// permission, `<namespace>:read`.
     ///
     /// # Errors
     /// The status of the answer.
@@ -170,7 +168,7 @@ impl Session {
         Ok(())
     }
 
-    /// One authorized call in the namespace, with a failure explained.
+    /// Makes one authorized call in the namespace.
     ///
     /// # Errors
     /// [`ConnectError`].
@@ -185,15 +183,15 @@ impl Session {
         Err(self.explain_with(status, Role::Read, verdict))
     }
 
-    /// Asks the server whether it accepts the token: a call that takes no permission is refused
-    /// with a token that is not accepted. Tells such a token from one that permits too little.
+    /// Asks the server whether it accepts the token. With a rejected token even a call that
+    /// requires no permission fails, which distinguishes it from a token that grants too little.
     pub async fn token_verdict(&self) -> TokenVerdict {
         if self.token_source().is_none() {
             return TokenVerdict::Unknown;
         }
         match self.system_info().await {
             Ok(_) => TokenVerdict::Accepted,
-            // Temporal Cloud, or a proxy, may ask for permission here too.
+            // Temporal Cloud or a proxy may require a permission for this call.
             Err(status)
                 if is_refusal(&status) && self.with_token(None).system_info().await.is_ok() =>
             {
@@ -233,8 +231,8 @@ impl Session {
         }
     }
 
-    /// What a failed call in `namespace` that takes `needed` means, if it is one of the failures
-    /// that many calls share: it was refused, or not sent, or there was no connection.
+    /// Explains a failure that concerns more than one call: the call was refused or not sent, or
+    /// there was no connection. `needed` is the role that the call requires in `namespace`.
     pub(super) fn explain_shared(
         &self,
         status: &Status,
@@ -283,14 +281,14 @@ impl Session {
             .map_or(0, |token| token.header().len())
     }
 
-    /// Why there was no connection for a call, if that is why it failed.
+    /// The connection error that caused the status, if there is one.
     fn connector_error(&self, status: &Status) -> Option<ConnectorError> {
         let source = status.source()?;
         if let Some(error) = causes(source).find_map(|cause| cause.downcast_ref::<ConnectorError>())
         {
             return Some(error.clone());
         }
-        // After the handshake HTTP/2 wraps our error and keeps only its text.
+        // After the handshake, HTTP/2 wraps the error and keeps only its text.
         causes(source).find(|cause| cause.is::<tonic::transport::Error>())?;
         match self.connector().security() {
             Security::Plaintext { .. } => Some(ConnectorError::PlaintextClosed),
@@ -337,7 +335,7 @@ pub fn explain_connection(
     }
 }
 
-/// What to do about a client certificate that was refused. Go, in which the server is written,
+/// What to do about a client certificate that was rejected. Go, in which the server is written,
 /// sends one alert for several causes (`crypto/tls/handshake_server.go`).
 fn client_certificate_advice(identity: Option<&Identity>, error: &ConnectorError) -> String {
     let asked_for = error
@@ -351,33 +349,33 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &ConnectorError
     };
     let Some(identity) = identity else {
         return format!(
-            "this server wants a client certificate{of_which}: give `--tls-cert-path` and \
+            "this server requires a client certificate{of_which}: set `--tls-cert-path` and \
              `--tls-key-path`"
         );
     };
     if !asked_for.is_empty() && !identity.issuers().any(|issuer| asked_for.contains(&issuer)) {
         return format!(
-            "the server takes client certificates{of_which}, and this one is issued by `{}`: \
-             present another, or have that CA added to the server's `clientCaFiles`; if it is an \
-             intermediate CA, put its certificate behind this one in the file",
+            "the server accepts client certificates{of_which}, and this one is issued by `{}`: use \
+             another certificate, or add that CA to the server's `clientCaFiles`; if it is an \
+             intermediate CA, append its certificate to the file",
             identity.leaf().issuer
         );
     }
     if !identity.leaf().permits_client() {
-        return "have the certificate issued with the extended key usage `clientAuth`: it is for \
-                servers alone"
+        return "reissue the certificate with the extended key usage `clientAuth`: it is valid for \
+                servers only"
             .to_owned();
     }
     if error.client_certificate_alert() == Some(AlertDescription::CertificateExpired) {
         return format!(
-            "by the clock of this machine the certificate is valid from {} to {}: set this clock or \
-             the server's, or have the certificate, or its CA's, renewed",
+            "the certificate is valid from {} to {}: check the clocks of this machine and of the \
+             server, and whether the CA's certificate has expired",
             rfc3339(identity.leaf().not_before),
             rfc3339(identity.leaf().not_after),
         );
     }
-    "have the certificate issued by a CA that the server trusts for clients (`clientCaFiles`; a new \
-     CA can have the name of the old one), with its intermediates behind it in the file, with the \
-     extended key usage `clientAuth`, and valid by the server's clock"
+    "check that a CA in the server's `clientCaFiles` issued the certificate (a new CA can have the \
+     name of the old one), that the file contains the intermediate certificates, that the extended \
+     key usage includes `clientAuth`, and that the certificate is valid by the server's clock"
         .to_owned()
 }

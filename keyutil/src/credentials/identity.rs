@@ -19,34 +19,34 @@ use crate::{
     },
 };
 
-/// What this process presents in a TLS handshake: a chain, leaf first, and the leaf's key.
+/// The certificate chain, leaf first, and the key of the leaf.
 pub struct Identity {
     certified: Arc<CertifiedKey>,
     leaf: CertificateSummary,
 }
 
 impl Identity {
-    /// Loads the pair, and keeps following the files.
+    /// Loads the pair, and reloads it when the files change.
     ///
     /// # Errors
-    /// [`LoadError`], for files that are missing, broken, do not belong together, or hold a
-    /// certificate that is not valid now.
+    /// [`LoadError`], if a file is missing or malformed, if the two do not belong together, or if
+    /// the certificate is not valid now.
     pub fn follow(certificate: PathBuf, key: PathBuf) -> Result<Reloading<Self>, LoadError> {
         Reloading::load(vec![certificate, key], |contents| {
             Ok(Self::parse(&contents[0], &contents[1], SystemTime::now())?)
         })
     }
 
-    /// Reads a PEM chain and a PEM key: PKCS#8, PKCS#1 or SEC1; RSA, EC or Ed25519. Both may stand
-    /// in one file. Of several keys the first is taken.
+    /// Parses a PEM chain and a PEM key: PKCS#8, PKCS#1 or SEC1; RSA, EC or Ed25519. Both may be in
+    /// one file. The first of several keys is used.
     ///
     /// # Errors
-    /// [`IdentityError`] says which of the two is wrong, and how.
+    /// [`IdentityError`] says which of the two is wrong and why.
     pub fn parse(chain: &[u8], key: &[u8], now: SystemTime) -> Result<Self, IdentityError> {
         let chain = certificates(chain)?;
         let keys = key;
         let key = private_key(keys)?;
-        // There is at least one.
+        // The parser has returned at least one.
         let (leaf, rest) = (&chain[0], &chain[1..]);
         let summary = CertificateSummary::from_der(leaf).map_err(IdentityError::Leaf)?;
         check_chain(&chain)?;
@@ -88,24 +88,24 @@ impl Identity {
         })
     }
 
-    /// For the rustls config of one connection.
+    /// The chain and key, for the rustls config of one connection.
     pub fn certified(&self) -> Arc<CertifiedKey> {
         self.certified.clone()
     }
 
-    /// Who signed each certificate of the chain.
+    /// The issuers of the certificates in the chain.
     pub fn issuers(&self) -> impl Iterator<Item = String> {
         let chain = self.certified.cert.iter();
         chain.filter_map(|der| Some(CertificateSummary::from_der(der).ok()?.issuer))
     }
 
-    /// The certificate that the server sees.
+    /// The leaf certificate.
     pub fn leaf(&self) -> &CertificateSummary {
         &self.leaf
     }
 }
 
-/// What the server's TLS would refuse to read, with an alert that does not say why.
+/// Rejects what the server's TLS cannot parse. Its alert would not give the reason.
 fn check_chain(chain: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
     if chain.len() > LONGEST_CHAIN {
         return Err(IdentityError::ChainTooLong { count: chain.len() });
@@ -121,7 +121,7 @@ fn check_chain(chain: &[CertificateDer<'_>]) -> Result<(), IdentityError> {
     Ok(())
 }
 
-/// More than any PKI has levels. A whole bundle of CAs was meant for `--tls-ca-path`.
+/// More levels than any PKI has. A longer file is probably a CA bundle for `--tls-ca-path`.
 const LONGEST_CHAIN: usize = 16;
 
 fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
@@ -165,20 +165,20 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// A certificate and key that cannot be presented. Never holds a part of the key.
+/// A certificate and key that cannot be used. Never contains a part of the key.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// The certificate file has a broken block.
+    /// The certificate file has a malformed block.
     #[error("the certificate file is not PEM")]
     Certificate(#[source] PemError),
-    /// The certificate file has no block.
+    /// The certificate file has no certificate.
     #[error("the certificate file has no `CERTIFICATE` block")]
     NoCertificate(#[source] PemError),
-    /// The first block is no certificate.
+    /// The first block is not a certificate.
     #[error("the first block of the certificate file is not an X.509 certificate")]
     Leaf(#[source] CertificateError),
-    /// A later block is no certificate.
+    /// A later block is not a certificate.
     #[error("block {number} of the certificate file is not an X.509 certificate")]
     Chain {
         /// Counted from 1.
@@ -194,18 +194,18 @@ pub enum IdentityError {
         /// Counted from 1.
         number: usize,
     },
-    /// A bundle, or a mistake.
+    /// The file is probably a CA bundle.
     #[error("the certificate file has {count} certificates: a chain has {LONGEST_CHAIN} at most")]
     ChainTooLong { count: usize },
     /// The key file has no usable block.
     #[error("the key file has no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block")]
     Key(#[source] PemError),
-    /// The key is protected by a passphrase.
+    /// The key is encrypted with a passphrase.
     #[error(
         "the key is encrypted: write it without a passphrase, `openssl pkey -in <file> -out <new file>`"
     )]
     EncryptedKey,
-    /// The crypto library knows no such key.
+    /// The crypto library does not support the key.
     #[error(
         "the key ({found}) is broken, or of a kind that TLS cannot use: it must be RSA, P-256, P-384, P-521 or Ed25519"
     )]
@@ -214,20 +214,20 @@ pub enum IdentityError {
         #[source]
         source: rustls::Error,
     },
-    /// Key and certificate are not a pair.
+    /// Key and certificate do not belong together.
     #[error("the key does not belong to the certificate")]
     Mismatch,
-    /// The pair may be there, behind something else.
+    /// The first of several keys does not belong to the certificate.
     #[error(
         "the first of the {count} private keys in the file does not belong to the certificate: leave only the one that does"
     )]
     SeveralKeys { count: usize },
-    /// The pair is there, behind something else.
+    /// The key belongs to a later certificate of the file.
     #[error(
         "the certificates are in the wrong order: the one that belongs to the key must come first, then its issuer"
     )]
     Order,
-    /// Too late.
+    /// The certificate has expired.
     #[error(
         "the certificate with serial {serial} expired at {at}, and by the clock of this machine it is {now}"
     )]
@@ -237,7 +237,7 @@ pub enum IdentityError {
         at: String,
         now: String,
     },
-    /// Too early.
+    /// The certificate is not valid yet.
     #[error(
         "the certificate with serial {serial} is not valid before {from}, and by the clock of this machine it is {now}"
     )]
@@ -266,9 +266,9 @@ impl IdentityError {
             Self::Order => {
                 "put the certificate of the client first in the file, and the one that issued it next"
             }
-            // Its message says how.
+            // The message says what to do.
             Self::EncryptedKey => return None,
-            // Its message says what to do.
+            // The message says what to do.
             Self::SeveralKeys { .. } => return None,
             Self::UnusableKey { .. } => {
                 "have a certificate issued for another key: `openssl genpkey -algorithm EC -pkeyopt \
@@ -302,7 +302,8 @@ mod tests {
     use super::*;
     use crate::{base::chain, credentials::TrustBundle, samples, token::SigningKey};
 
-    /// As YAML folding, a variable or a chat window leave a key; the parser quotes the whole line.
+    /// Keys as YAML folding, a variable or a chat window leave them. The parser quotes the whole
+    /// line.
     #[test]
     fn a_key_that_lost_its_line_ends_is_not_repeated() {
         let leaf = samples::client();
@@ -321,7 +322,7 @@ mod tests {
                 chain(&SigningKey::from_pem(flat).unwrap_err()),
             ];
             for told in told {
-                // `MII`, how the base64 of a key begins, as text and as a list of bytes.
+                // `MII`, the start of a key in base64, as text and as a list of bytes.
                 assert!(!told.contains("MII") && !told.contains("77, 73"), "{told}");
                 assert!(told.contains("lost its line ends"), "{told}");
             }

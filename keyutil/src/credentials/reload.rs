@@ -1,19 +1,26 @@
-//! The last good value of one or more files that somebody else replaces.
+//! The last good value of one or more files that another process replaces.
 //!
-//! The first load fails hard: a process with a broken credential must not start. Every later load
-//! fails soft and loud: the value in use stays, and a person is told once per broken content.
-//! Content is compared, not modification times, and symbolic links are followed, so the swap of a
-//! mounted Kubernetes secret is seen. Looking at the files about once a second needs no help from
-//! the operating system, and sees changes on every kind of file system.
+//! The first load fails hard: a process with an unusable credential must not start. A later load
+//! with unusable content keeps the value in use and logs one warning per content.
+//!
+//! The content is compared, not the modification time, and symbolic links are followed, so the swap
+//! of a mounted Kubernetes secret is detected. The files are read about once a second, which works
+//! on every kind of file system.
 
-use std::{error::Error, io, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    error::Error,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
-use super::watcher::Refresh;
 use crate::{
     base::{
         chain,
@@ -25,24 +32,25 @@ use crate::{
     status::{CredentialStatus, Failure},
 };
 
-/// A value that a person can recognise in a log.
+/// A value that is loaded from files and can be identified in a log.
 pub trait Credential: Send + Sync + 'static {
-    /// What it is, in a word or two: `client certificate`.
+    /// The kind, such as `client certificate`.
     const KIND: &'static str;
 
-    /// What tells this one from the one before: serial, kid. Never a secret.
+    /// Identifies the value for people, by serial or kid. Never a secret.
     fn identify(&self) -> String;
 
-    /// The same for a machine: the serial number of a certificate, the kid of a key or token.
+    /// Identifies the value for machines: the serial number of a certificate, the kid of a key or
+    /// token.
     fn id(&self) -> Option<String> {
         None
     }
 
-    /// When it stops being of use, if ever.
+    /// The end of its validity, if there is one.
     fn expires_at(&self) -> Option<SystemTime>;
 }
 
-/// The current value of type `T`, read from files. Clones share one value.
+/// The current value of type `T`, read from files. Clones share the value.
 pub struct Reloading<T> {
     shared: Arc<Shared<T>>,
 }
@@ -56,20 +64,20 @@ struct Shared<T> {
 
 type Parse<T> = dyn Fn(&[Vec<u8>]) -> Result<T, Diagnosed> + Send + Sync;
 
-/// What looking at the files has shown so far.
+/// The history of the reloads.
 struct State {
-    /// When `current` was taken into use.
+    /// The time since which `current` is in use.
     since: SystemTime,
-    /// How often it has replaced another.
+    /// The number of replacements.
     generation: u64,
-    /// Of the content that `current` was made of.
+    /// The fingerprint of the content of `current`.
     good: Fingerprint,
-    /// Of the broken content that was last reported.
+    /// The fingerprint of the unusable content that was reported last.
     reported: Option<Fingerprint>,
-    /// How many looks in a row have found something broken, and since when.
+    /// The number of consecutive reads with unusable content, and the time of the first.
     broken_looks: u32,
     broken_since: SystemTime,
-    /// How many broken contents have been reported since the start.
+    /// The number of unusable contents reported since the start.
     failures: u64,
     last_failure: Option<Failure>,
     expiry_reported: bool,
@@ -94,24 +102,24 @@ impl State {
 
 type Fingerprint = [u8; 32];
 
-/// How reloading has gone, for whoever shows it.
+/// The history of the reloads, as plain values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadStatus {
-    /// When the value in use was taken into use.
+    /// The time since which the value is in use.
     pub since: SystemTime,
-    /// How often a new value has replaced the one before.
+    /// The number of replacements.
     pub generation: u64,
-    /// How many broken contents were found and not used.
+    /// The number of unusable contents.
     pub failures: u64,
-    /// Why the last one was not used, and since when the files are broken, if they still are.
+    /// The error, while the files contain something unusable.
     pub last_failure: Option<Failure>,
 }
 
 impl<T: Credential> Reloading<T> {
-    /// Reads `files` and makes the first value of their contents, which come in the same order.
+    /// Reads `files` and parses the first value from their contents, which are in the same order.
     ///
     /// # Errors
-    /// [`LoadError`] names the file that cannot be read, or says what is wrong with the contents.
+    /// [`LoadError`], if a file cannot be read or the contents are unusable.
     pub fn load(
         files: Vec<PathBuf>,
         parse: impl Fn(&[Vec<u8>]) -> Result<T, Diagnosed> + Send + Sync + 'static,
@@ -142,17 +150,17 @@ impl<T: Credential> Reloading<T> {
         self.shared.current.load_full()
     }
 
-    /// The value in use, without touching its reference count: for the path of every call.
+    /// The value in use, without a change of its reference count: for the path of every call.
     pub fn peek(&self) -> Guard<Arc<T>> {
         self.shared.current.load()
     }
 
-    /// The files that are followed.
+    /// The files that are read.
     pub fn files(&self) -> &[PathBuf] {
         &self.shared.files
     }
 
-    /// How reloading has gone.
+    /// The history of the reloads.
     pub fn status(&self) -> ReloadStatus {
         let state = self.shared.state.lock();
         ReloadStatus {
@@ -163,7 +171,7 @@ impl<T: Credential> Reloading<T> {
         }
     }
 
-    /// What the files hold now: nothing else than `known`, a value, or something broken.
+    /// Reads the files: `None` for the content `known`, otherwise the new value or the error.
     fn find(
         &self,
         known: Fingerprint,
@@ -185,7 +193,7 @@ impl<T: Credential> Reloading<T> {
         }
     }
 
-    /// Takes a value that is good.
+    /// Replaces the value.
     fn accept(&self, state: &mut State, found: Fingerprint, value: T) {
         let before = self.peek().identify();
         let now = value.identify();
@@ -195,10 +203,17 @@ impl<T: Credential> Reloading<T> {
         state.good = found;
         state.expiry_reported = false;
         state.generation += 1;
-        info!(
-            credential = T::KIND,
-            before, now, expires, "credential replaced"
-        );
+        // A renewed token is logged at DEBUG, because an agent renews a token file about once a
+        // minute. Recovery from unusable content is logged at INFO.
+        if before == now && state.reported.is_none() {
+            debug!(credential = T::KIND, now, expires, "credential renewed");
+        } else {
+            let before = (before != now).then_some(before);
+            info!(
+                credential = T::KIND,
+                before, now, expires, "credential replaced"
+            );
+        }
     }
 
     fn reject(&self, state: &mut State, found: Fingerprint, failure: &LoadError) {
@@ -206,8 +221,8 @@ impl<T: Credential> Reloading<T> {
             state.broken_since = SystemTime::now();
         }
         state.broken_looks += 1;
-        // Between two renames a certificate and its key do not belong together, for a moment.
-        // What is still broken at the next look is really broken.
+        // Between two renames a certificate and its key do not belong together for a moment.
+        // Content that is still unusable at the next read is reported.
         if state.broken_looks < 2 || state.reported == Some(found) {
             return;
         }
@@ -273,7 +288,7 @@ impl<T: Credential> From<&Reloading<T>> for CredentialStatus {
 }
 
 impl CredentialStatus {
-    /// Of this credential alone, without its history.
+    /// The status of this credential, without its history.
     pub fn of(credential: &impl Credential) -> Self {
         Self {
             in_use: Some(credential.identify()),
@@ -342,11 +357,11 @@ fn fingerprint(contents: &[Vec<u8>]) -> Fingerprint {
     hash.finalize().into()
 }
 
-/// Files that could not be loaded. Never holds a part of their contents.
+/// Files that could not be loaded. Never contains a part of their contents.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// A secret, perhaps, so it is not repeated.
+    /// The path may be a secret, so it is not repeated.
     #[error(
         "the {kind} itself stands where the name of its file should: write it to a file, and give the name of that"
     )]
@@ -354,14 +369,14 @@ pub enum LoadError {
         /// [`Credential::KIND`].
         kind: &'static str,
     },
-    /// A file that cannot be read.
+    /// The file cannot be read.
     #[error("failed to read `{}`", path.display())]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    /// Contents that are not what they must be.
+    /// The contents are unusable.
     #[error("unusable {kind} in {}", names(files))]
     Content {
         /// [`Credential::KIND`].
@@ -385,7 +400,7 @@ impl LoadError {
 }
 
 impl Diagnose for LoadError {
-    /// Contents keep the step and the class of what is wrong with them.
+    /// The step, class and hint of unusable contents are those of the parser's error.
     fn diagnosis(&self) -> Diagnosis {
         let (step, class, hint) = match self {
             Self::NotAPath { .. } => (Step::Files, Class::Usage, None),
@@ -424,6 +439,59 @@ fn names(files: &[PathBuf]) -> String {
         .map(|path| format!("`{}`", path.display()))
         .collect();
     quoted.join(" and ")
+}
+
+/// The interval between two reads of the files.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A value that can be reloaded.
+pub trait Refresh: Send + Sync + 'static {
+    /// Reads the files now, and takes over new content that is usable.
+    fn refresh(&self);
+}
+
+/// A task that reloads values about once a second, until it is dropped.
+#[derive(Debug)]
+pub struct FileWatcher {
+    task: JoinHandle<()>,
+}
+
+impl FileWatcher {
+    /// Starts the task. Needs a tokio runtime.
+    pub fn start(watched: Vec<Box<dyn Refresh>>) -> Self {
+        Self::every(INTERVAL, watched)
+    }
+
+    fn every(interval: Duration, watched: Vec<Box<dyn Refresh>>) -> Self {
+        let watched: Arc<[Box<dyn Refresh>]> = watched.into();
+        let task = tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(interval);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let watched = watched.clone();
+                // A file system that hangs must not block the runtime.
+                let looked = tokio::task::spawn_blocking(move || {
+                    for one in watched.iter() {
+                        one.refresh();
+                    }
+                });
+                match looked.await {
+                    // The runtime is shutting down.
+                    Err(failure) if failure.is_cancelled() => return,
+                    Err(failure) => error!(%failure, "looking at the credential files failed"),
+                    Ok(()) => {}
+                }
+            }
+        });
+        Self { task }
+    }
+}
+
+impl Drop for FileWatcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 #[cfg(test)]

@@ -1,33 +1,46 @@
-//! Where the token comes from: minted here, read from a file, or fixed.
+//! The source of tokens: minted in this process, read from a file, or fixed.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+use secrecy::{ExposeSecret, SecretString};
+use tracing::{debug, warn};
 
 use super::{
-    minter::Minter,
-    reload::{LoadError, Reloading},
+    reload::{Credential, LoadError, Reloading},
     token::{Token, TokenError},
 };
 use crate::{
-    status::{CredentialStatus, CredentialsStatus},
-    token::{ClaimsTemplate, SigningKey},
+    base::chain,
+    status::{CredentialStatus, CredentialsStatus, Failure, MintingStatus},
+    token::{ClaimsTemplate, PermissionsClaim, SigningKey, claims::renew_at},
 };
 
-/// Where tokens come from. Clones share one cache.
+/// The source of tokens. Clones share one cache.
 #[derive(Clone, Debug)]
 pub enum TokenSource {
     /// Minted in this process.
     Minted(Arc<Minter>),
-    /// Read from a file that someone else renews.
+    /// Read from a file that another process renews.
     File(Reloading<Token>),
-    /// Given once.
+    /// A fixed token.
     Fixed(Token),
 }
 
 impl TokenSource {
-    /// Mints with the key of this file, and follows the file.
+    /// Mints tokens with the key in this file, which is reloaded.
     ///
     /// # Errors
-    /// [`LoadError`], for a file that is missing or holds no usable key.
+    /// [`LoadError`], if the file is missing or contains no usable key.
     pub fn minted(signing_key: PathBuf, template: ClaimsTemplate) -> Result<Self, LoadError> {
         let key = Reloading::load(vec![signing_key], |contents| {
             Ok(SigningKey::from_pem(&contents[0])?)
@@ -35,13 +48,14 @@ impl TokenSource {
         Ok(Self::Minted(Arc::new(Minter::new(key, template))))
     }
 
-    /// Reads this file, and follows it.
+    /// Reads the token from this file, which is reloaded.
     ///
     /// # Errors
-    /// [`LoadError`], for a file that is missing or holds no usable token.
-    pub fn file(path: PathBuf) -> Result<Self, LoadError> {
-        Reloading::load(vec![path], |contents| {
-            Ok(Token::parse_file(&contents[0], SystemTime::now())?)
+    /// [`LoadError`], if the file is missing or contains no usable token.
+    pub fn file(path: PathBuf, permissions_claim: PermissionsClaim) -> Result<Self, LoadError> {
+        Reloading::load(vec![path], move |contents| {
+            let token = Token::parse_file(&contents[0], SystemTime::now())?;
+            Ok(token.with_permissions_claim(&permissions_claim))
         })
         .map(Self::File)
     }
@@ -49,7 +63,7 @@ impl TokenSource {
     /// The token for a call that is made at `now`. Never an expired one.
     ///
     /// # Errors
-    /// [`TokenError`] says why there is none, and what to do.
+    /// [`TokenError`], if there is no valid token.
     pub fn token(&self, now: SystemTime) -> Result<Token, TokenError> {
         match self {
             Self::Minted(minter) => minter.token(now),
@@ -67,7 +81,7 @@ impl TokenSource {
         }
     }
 
-    /// The token that a call made now would bear, for whoever explains a refusal.
+    /// The current token, even if it has expired.
     pub fn current(&self) -> Option<Token> {
         match self {
             Self::Minted(minter) => minter.current(),
@@ -76,11 +90,11 @@ impl TokenSource {
         }
     }
 
-    /// Adds the token, and the key that signs it, to the status of the credentials.
+    /// Adds the token and the key that signs it to the status.
     pub fn add_status(&self, status: &mut CredentialsStatus) {
         match self {
             Self::Minted(minter) => {
-                // That a token is minted again is no reload.
+                // A new minted token does not count as a reload.
                 let minted = CredentialStatus::fixed("minted in this process");
                 status.token = Some(match self.current() {
                     None => minted,
@@ -105,7 +119,7 @@ impl TokenSource {
 }
 
 impl fmt::Display for TokenSource {
-    /// Where tokens come from.
+    /// Displays where the tokens come from.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = |files: &[PathBuf]| {
             let path = files.first().map(|path| path.display().to_string());
@@ -118,6 +132,180 @@ impl fmt::Display for TokenSource {
             Self::File(token) => write!(f, "from the file `{}`", path(token.files())),
             Self::Fixed(_) => f.write_str("from `TEMPORAL_API_KEY`"),
         }
+    }
+}
+
+/// Mints tokens, and keeps the last one until it is due for renewal.
+#[derive(Debug)]
+pub struct Minter {
+    key: Reloading<SigningKey>,
+    template: ClaimsTemplate,
+    cache: ArcSwapOption<Minted>,
+    /// Held by the caller that mints. Other callers use the cached token.
+    minting: Mutex<()>,
+    minted: AtomicU64,
+    failures: AtomicU64,
+    last_failure: Mutex<Option<Failure>>,
+}
+
+#[derive(Debug)]
+struct Minted {
+    token: Token,
+    key: Arc<SigningKey>,
+    minted_at: SystemTime,
+    renew_at: SystemTime,
+    expires_at: SystemTime,
+}
+
+impl Minted {
+    /// Judged by the wall clock, because a monotonic clock stands still while a laptop sleeps.
+    /// After the clock was set back, the cached token would be from the future, and the server
+    /// would reject it.
+    fn fresh(&self, now: SystemTime, key: &Arc<SigningKey>) -> bool {
+        now < self.renew_at
+            && now + TOLERATED_STEP_BACK > self.minted_at
+            && Arc::ptr_eq(&self.key, key)
+    }
+
+    fn usable(&self, now: SystemTime) -> bool {
+        now < self.expires_at
+    }
+}
+
+/// How far the clock may be set back before a new token is minted. Less than
+/// [`BACKDATED`](crate::token::claims::BACKDATED), so the token stays valid.
+const TOLERATED_STEP_BACK: Duration = Duration::from_secs(30);
+
+impl Minter {
+    /// Mints tokens with this key and these claims.
+    pub fn new(key: Reloading<SigningKey>, template: ClaimsTemplate) -> Self {
+        Self {
+            key,
+            template,
+            cache: ArcSwapOption::empty(),
+            minting: Mutex::new(()),
+            minted: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            last_failure: Mutex::new(None),
+        }
+    }
+
+    /// The key that signs, for the file watcher.
+    pub fn key(&self) -> &Reloading<SigningKey> {
+        &self.key
+    }
+
+    /// The claims of the tokens.
+    pub fn template(&self) -> &ClaimsTemplate {
+        &self.template
+    }
+
+    fn token(&self, now: SystemTime) -> Result<Token, TokenError> {
+        if let Some(minted) = &*self.cache.load()
+            && minted.fresh(now, &self.key.peek())
+        {
+            return Ok(minted.token.clone());
+        }
+        self.renew(now)
+    }
+
+    /// The token in use, if one was minted.
+    fn current(&self) -> Option<Token> {
+        self.cache
+            .load()
+            .as_ref()
+            .map(|minted| minted.token.clone())
+    }
+
+    /// The time at which the token in use was minted.
+    pub fn minted_at(&self) -> Option<SystemTime> {
+        self.cache.load().as_ref().map(|minted| minted.minted_at)
+    }
+
+    /// The number of minted tokens and of failures.
+    pub fn status(&self) -> MintingStatus {
+        MintingStatus {
+            minted: self.minted.load(Ordering::Relaxed),
+            failed: self.failures.load(Ordering::Relaxed),
+            last_failure: self.last_failure.lock().clone(),
+        }
+    }
+
+    #[cold]
+    fn renew(&self, now: SystemTime) -> Result<Token, TokenError> {
+        let _minting = match self.minting.try_lock() {
+            Some(guard) => guard,
+            None => {
+                if let Some(minted) = &*self.cache.load()
+                    && minted.usable(now)
+                {
+                    return Ok(minted.token.clone());
+                }
+                // No usable token: wait until the other caller has minted one.
+                self.minting.lock()
+            }
+        };
+        let key = self.key.current();
+        let cached = self.cache.load_full();
+        if let Some(minted) = &cached
+            && minted.fresh(now, &key)
+        {
+            return Ok(minted.token.clone());
+        }
+        match self.mint(now, key) {
+            Ok(minted) => {
+                let token = minted.token.clone();
+                self.cache.store(Some(Arc::new(minted)));
+                self.minted.fetch_add(1, Ordering::Relaxed);
+                *self.last_failure.lock() = None;
+                Ok(token)
+            }
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                Failure::note(&mut self.last_failure.lock(), chain(&error), now);
+                match cached {
+                    Some(minted) if minted.usable(now) => {
+                        warn!(
+                            error = chain(&error),
+                            "minting failed: kept the token in use"
+                        );
+                        Ok(minted.token.clone())
+                    }
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    fn mint(&self, now: SystemTime, key: Arc<SigningKey>) -> Result<Minted, TokenError> {
+        let raw: SecretString = key.mint(&self.template.at(now)).map_err(TokenError::Mint)?;
+        let token = Token::parse(raw.expose_secret(), now)?
+            .with_permissions_claim(&self.template.permissions_claim);
+        let expires_at = token.expires_at().unwrap_or(now);
+        debug!(kid = key.kid(), lifetime = ?self.template.lifetime, "token minted");
+        Ok(Minted {
+            token,
+            key,
+            minted_at: now,
+            renew_at: renew_at(now, expires_at),
+            expires_at,
+        })
+    }
+}
+
+impl Credential for SigningKey {
+    const KIND: &'static str = "signing key";
+
+    fn id(&self) -> Option<String> {
+        Some(self.kid().to_owned())
+    }
+
+    fn identify(&self) -> String {
+        format!("kid {}", self.kid())
+    }
+
+    fn expires_at(&self) -> Option<SystemTime> {
+        None
     }
 }
 
@@ -217,7 +405,7 @@ mod tests {
             format!("Bearer {good}\n"),
         ] {
             fs::write(&path, content).unwrap();
-            let source = TokenSource::file(path.clone()).unwrap();
+            let source = TokenSource::file(path.clone(), PermissionsClaim::default()).unwrap();
             let header = header(&source, now);
             assert_eq!(header.to_str().unwrap(), format!("Bearer {good}"));
         }
@@ -234,7 +422,8 @@ mod tests {
             (raw_token(now - LIFETIME * 2), "expired at"),
         ] {
             fs::write(&path, &content).unwrap();
-            let error = chain(&TokenSource::file(path.clone()).unwrap_err());
+            let error =
+                chain(&TokenSource::file(path.clone(), PermissionsClaim::default()).unwrap_err());
             assert!(error.contains(words), "{words}: {error}");
             assert!(!error.contains("secret"), "{error}");
         }
@@ -255,15 +444,18 @@ mod tests {
         assert!(error.to_string().contains("not text"), "{error}");
     }
 
-    /// A message that names the file would print the token, or the key.
+    /// A message with the path would print the token or the key.
     #[test]
     fn what_stands_where_a_name_should_is_not_repeated() {
         let token = raw_token(SystemTime::now());
         let key = signing_key::generate_pem().unwrap();
         let key = key.expose_secret();
         let refused = [
-            TokenSource::file(token.clone().into()),
-            TokenSource::file(format!("Bearer {token}").into()),
+            TokenSource::file(token.clone().into(), PermissionsClaim::default()),
+            TokenSource::file(
+                format!("Bearer {token}").into(),
+                PermissionsClaim::default(),
+            ),
             TokenSource::minted(key.into(), template()),
         ];
         for (refused, secret) in refused.into_iter().zip([&token, &token, key]) {
@@ -274,13 +466,13 @@ mod tests {
         }
     }
 
-    /// Such a token is good, and panicked where it was logged.
+    /// Regression test: such a token is valid, and logging its expiry panicked.
     #[test]
     fn a_newer_token_that_expires_in_milliseconds_is_taken() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         fs::write(&path, raw_token(SystemTime::now())).unwrap();
-        let source = TokenSource::file(path.clone()).unwrap();
+        let source = TokenSource::file(path.clone(), PermissionsClaim::default()).unwrap();
         let part = |value: &str| BASE64_URL_SAFE_NO_PAD.encode(value);
         let [header, claims] = [r#"{"alg":"ES256"}"#, r#"{"exp":1800000000000}"#].map(part);
         fs::write(&path, format!("{header}.{claims}.AAAA")).unwrap();
@@ -296,7 +488,7 @@ mod tests {
         let now = SystemTime::now();
         let fixed = TokenSource::Fixed(Token::parse(&raw_token(now), now).unwrap());
         assert!(fixed.token(now).is_ok());
-        // Nor one that would expire on its way to the server.
+        // Nor a token that would expire in transit.
         for late in [LIFETIME, LIFETIME - Duration::from_millis(500)] {
             let error = fixed.token(now + late).unwrap_err().to_string();
             assert!(error.contains("never renewed"), "{error}");

@@ -1,4 +1,4 @@
-//! A token, as it may be sent; and why there may be none.
+//! A token that can be sent, and the errors of those that cannot.
 
 use std::{
     fmt,
@@ -12,12 +12,12 @@ use super::reload::Credential;
 use crate::{
     base::{chain, read::without_byte_order_mark},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
-    token::{KeyError, MalformedToken, UnverifiedToken},
+    token::{KeyError, MalformedToken, PermissionsClaim, UnverifiedToken},
     x509::pem::Detected,
 };
 
-/// A token that was usable as a header when it was made: no white space, not empty, and, if it is
-/// a JWT, not expired.
+/// A token that was valid as a header when it was parsed: one word, not empty, and not expired if
+/// it is a JWT.
 #[derive(Clone)]
 pub struct Token {
     parsed: Arc<Parsed>,
@@ -25,15 +25,15 @@ pub struct Token {
 
 struct Parsed {
     header: MetadataValue<Ascii>,
-    /// What it says, if it is a JWT.
+    /// The content, if it is a JWT.
     content: Option<UnverifiedToken>,
 }
 
 impl Token {
-    /// What a file holds, in any of the forms that a file may have: [`Token::parse`].
+    /// Parses the content of a file, in the forms that [`Token::parse`] accepts.
     ///
     /// # Errors
-    /// [`TokenError`], which never holds a part of the file.
+    /// [`TokenError`], which never contains a part of the file.
     pub fn parse_file(content: &[u8], now: SystemTime) -> Result<Self, TokenError> {
         if Detected::of(content) == Detected::Utf16 {
             return Err(TokenError::Utf16);
@@ -42,21 +42,21 @@ impl Token {
         Self::parse(text.map_err(|_| TokenError::NotText)?, now)
     }
 
-    /// A token as the server's default claim mapper wants it: a JWT. White space around it is
-    /// taken away, and so is a `Bearer ` before it.
+    /// Parses a JWT, which the server's default claim mapper requires. Surrounding white space and
+    /// a leading `Bearer ` are removed.
     ///
     /// # Errors
-    /// [`TokenError`], which never holds a part of the token.
+    /// [`TokenError`], which never contains a part of the token.
     pub fn parse(raw: &str, now: SystemTime) -> Result<Self, TokenError> {
         let raw = trimmed(raw)?;
         let content = UnverifiedToken::parse(raw)?;
         Self::new(raw, Some(content), now)
     }
 
-    /// An API key, which is a JWT in Temporal Cloud and may be anything elsewhere.
+    /// Parses an API key: a JWT in Temporal Cloud, and any text elsewhere.
     ///
     /// # Errors
-    /// [`TokenError`], for what is empty, cannot be a header, or is a JWT that has expired.
+    /// [`TokenError`], if the text is empty, cannot be a header, or is an expired JWT.
     pub fn parse_api_key(raw: &str, now: SystemTime) -> Result<Self, TokenError> {
         let raw = trimmed(raw)?;
         Self::new(raw, UnverifiedToken::parse(raw).ok(), now)
@@ -81,35 +81,47 @@ impl Token {
         })
     }
 
-    /// The value of the header `authorization`, marked as sensitive.
+    /// The same token, with its permissions read from this claim.
+    #[must_use]
+    pub fn with_permissions_claim(&self, name: &PermissionsClaim) -> Self {
+        let content = self.parsed.content.clone();
+        Self {
+            parsed: Arc::new(Parsed {
+                header: self.parsed.header.clone(),
+                content: content.map(|content| content.with_permissions_claim(name.clone())),
+            }),
+        }
+    }
+
+    /// The value of the `authorization` header, marked as sensitive.
     pub fn header(&self) -> &MetadataValue<Ascii> {
         &self.parsed.header
     }
 
-    /// What it says, if it is a JWT.
+    /// The content, if it is a JWT.
     pub fn content(&self) -> Option<&UnverifiedToken> {
         self.parsed.content.as_ref()
     }
 
-    /// The token itself: a secret.
+    /// The token itself, which is secret.
     pub fn text(&self) -> &str {
         let header = self.header().to_str().unwrap_or_default();
         header.strip_prefix("Bearer ").unwrap_or(header)
     }
 
-    /// When it expired, or will before a call that is made now has reached the server.
+    /// The expiry, if it has passed or will pass before a call made now reaches the server.
     pub(super) fn expired(&self, now: SystemTime) -> Option<SystemTime> {
         self.expires_at()
             .filter(|expires_at| *expires_at <= now + IN_FLIGHT_MARGIN)
     }
 }
 
-/// The server has no leeway: a call whose token expires on the way is refused.
+/// The server has no leeway: it refuses a call whose token expires in transit.
 const IN_FLIGHT_MARGIN: Duration = Duration::from_secs(1);
 
 fn trimmed(raw: &str) -> Result<&str, TokenError> {
     let raw = raw.trim();
-    // The scheme is not part of the token, but it is in what people copy.
+    // The scheme is not part of the token, but people copy it.
     let raw = match raw.split_once(char::is_whitespace) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim_start(),
         _ if raw.eq_ignore_ascii_case("bearer") => "",
@@ -168,51 +180,51 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Why there is no token to send. Never holds a part of one.
+/// The reason why there is no token to send. Never contains a part of one.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("the token is empty")]
     Empty,
-    /// What an identity provider answers.
+    /// The text is the response of an identity provider.
     #[error(
         "this is JSON, and the token alone is needed: take it out, as with `jq -r .access_token`"
     )]
     Json,
-    /// A value of JSON or of a shell.
+    /// The text is a quoted value of JSON or of a shell.
     #[error("the token stands in quotes: take them away")]
     Quoted,
-    /// The signing key, or a certificate.
+    /// The text is a key or a certificate.
     #[error(
         "this is PEM, and a token is needed: a private key that mints tokens is for `--signing-key`"
     )]
     Pem,
-    /// One by line, or the old one with the new.
+    /// The text contains several tokens.
     #[error("there are {count} tokens, and one is needed")]
     Several { count: usize },
-    /// As PowerShell writes it.
+    /// The text is UTF-16, as PowerShell writes it.
     #[error("the text is UTF-16: save it as UTF-8")]
     Utf16,
-    /// Bytes that are no text.
+    /// The bytes are not UTF-8.
     #[error("the token is not text")]
     NotText,
-    /// Something between.
+    /// The text contains white space.
     #[error("the token has white space in it: it must be one word")]
     Whitespace,
-    /// Bytes that no header may have.
+    /// The text contains characters that are not allowed in a header.
     #[error("the token has characters that cannot be sent in a header")]
     NotAHeader,
-    /// Not a JWT.
+    /// The text is not a JWT.
     #[error(transparent)]
     MalformedToken(#[from] MalformedToken),
-    /// Too late when it was read.
+    /// The token had expired when it was read.
     #[error("the token expired at {}", humantime::format_rfc3339_seconds(*at))]
     Expired {
         /// `exp`.
         at: SystemTime,
     },
-    /// Too late when it was needed.
+    /// The token in the file expired while it was in use.
     #[error(
         "the token in the file expired at {}, and no newer one was found there: see to it that whoever renews the file is running",
         humantime::format_rfc3339_seconds(*at)
@@ -221,7 +233,7 @@ pub enum TokenError {
         /// `exp`.
         at: SystemTime,
     },
-    /// Too late when it was needed.
+    /// The fixed token expired while it was in use.
     #[error(
         "the API key expired at {}, and a fixed one is never renewed: use a signing key or a token file in a process that lives long",
         humantime::format_rfc3339_seconds(*at)
@@ -230,7 +242,7 @@ pub enum TokenError {
         /// `exp`.
         at: SystemTime,
     },
-    /// The key would not sign.
+    /// The key failed to sign.
     #[error("failed to mint a token")]
     Mint(#[source] KeyError),
 }

@@ -1,4 +1,4 @@
-//! What the server's certificate is verified with: a bundle of CAs, or the system's own.
+//! The CAs that verify the server's certificate: a bundle, or those of the operating system.
 
 use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 
@@ -14,26 +14,26 @@ use crate::{
     },
 };
 
-/// A set of CA certificates, each of which may have signed the server's.
+/// A set of CA certificates.
 pub struct TrustBundle {
     roots: Arc<RootCertStore>,
     authorities: Vec<CertificateSummary>,
 }
 
 impl TrustBundle {
-    /// Loads a PEM bundle, and keeps following the file.
+    /// Loads a PEM bundle, and reloads it when the file changes.
     ///
     /// # Errors
-    /// [`LoadError`], for a file that is missing, empty or broken in any of its certificates.
+    /// [`LoadError`], if the file is missing or empty, or one of its certificates is malformed.
     pub fn follow(bundle: PathBuf) -> Result<Reloading<Self>, LoadError> {
         Reloading::load(vec![bundle], |contents| Ok(Self::parse(&contents[0])?))
     }
 
-    /// Reads a PEM bundle.
+    /// Parses a PEM bundle.
     ///
     /// # Errors
-    /// [`TrustError`] says which certificate is wrong. One that is broken spoils the bundle: a
-    /// bundle that was cut short must not be taken for a smaller one.
+    /// [`TrustError`] says which certificate is wrong. A single malformed certificate makes the
+    /// whole bundle unusable: a truncated file must not pass for a smaller bundle.
     pub fn parse(bundle: &[u8]) -> Result<Self, TrustError> {
         let certificates = pem::certificates(bundle).map_err(|error| match error {
             PemError::NoBlock { .. } => TrustError::Empty(error),
@@ -57,14 +57,14 @@ impl TrustBundle {
         })
     }
 
-    /// The CAs that this machine trusts: those of the operating system, or of `SSL_CERT_FILE`.
+    /// The CAs of the operating system, or of `SSL_CERT_FILE`.
     ///
     /// # Errors
-    /// [`TrustError::NoSystemRoots`], on a machine without any.
+    /// [`TrustError::NoSystemRoots`], if there are none.
     pub fn system() -> Result<Self, TrustError> {
         let found = rustls_native_certs::load_native_certs();
         let mut roots = RootCertStore::empty();
-        // Every system store has a few certificates that are too old to parse.
+        // Every system store contains a few certificates that are too old to parse.
         let (usable, _) = roots.add_parsable_certificates(found.certs);
         if usable == 0 {
             return Err(TrustError::NoSystemRoots);
@@ -75,12 +75,12 @@ impl TrustBundle {
         })
     }
 
-    /// For the rustls config of one connection.
+    /// The roots, for the rustls config of one connection.
     pub fn roots(&self) -> Arc<RootCertStore> {
         self.roots.clone()
     }
 
-    /// The CAs of a file; none of those of the machine.
+    /// The CAs of a file. Empty for those of the operating system.
     pub fn authorities(&self) -> &[CertificateSummary] {
         &self.authorities
     }
@@ -95,7 +95,7 @@ impl fmt::Display for TrustBundle {
             .authorities
             .iter()
             .map(|authority| {
-                // The issuer of a root is the root.
+                // The issuer of a root is the root itself.
                 let issuer = if authority.issuer == authority.subject {
                     String::new()
                 } else {
@@ -118,7 +118,7 @@ impl Credential for TrustBundle {
         self.to_string()
     }
 
-    /// The last one to expire: until then something in the bundle is of use.
+    /// The expiry of the last CA: until then the bundle may verify a server.
     fn expires_at(&self) -> Option<SystemTime> {
         self.authorities
             .iter()
@@ -135,17 +135,17 @@ impl fmt::Debug for TrustBundle {
     }
 }
 
-/// A bundle that nothing can be verified with.
+/// A bundle that cannot verify anything.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// A broken block.
+    /// The file has a malformed block.
     #[error("the CA file is not PEM")]
     Pem(#[source] PemError),
-    /// No block.
+    /// The file has no certificate.
     #[error("the CA file has no `CERTIFICATE` block")]
     Empty(#[source] PemError),
-    /// A block that is something else.
+    /// A block is not a certificate.
     #[error("certificate {number} of the CA file is not an X.509 certificate")]
     NotX509 {
         /// Counted from 1.
@@ -153,7 +153,7 @@ pub enum TrustError {
         #[source]
         source: CertificateError,
     },
-    /// A certificate that cannot be an anchor.
+    /// A certificate cannot be a trust anchor.
     #[error("certificate {number} of the CA file cannot be used to verify others")]
     Unusable {
         /// Counted from 1.
@@ -161,7 +161,7 @@ pub enum TrustError {
         #[source]
         source: rustls::Error,
     },
-    /// No CA file was named, and the machine has none either.
+    /// No CA file is set, and the operating system has no CAs.
     #[error(
         "this machine has no CA certificates: install `ca-certificates`, or name a file with `--tls-ca-path`"
     )]
@@ -171,7 +171,7 @@ pub enum TrustError {
 impl TrustError {
     fn hint(&self) -> Option<&'static str> {
         match self {
-            // Its message says what to do.
+            // The message says what to do.
             Self::NoSystemRoots => None,
             _ => Some(
                 "give the CA certificates in PEM, one after the other, with `--tls-ca-path`: copy them \

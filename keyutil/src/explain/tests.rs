@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::*;
 
 fn explain(header: Value, claims: Value) -> String {
-    let token = UnverifiedToken { header, claims };
+    let token = UnverifiedToken::of_parts(header, claims);
     let refusal = Refusal {
         token: Sent::Token(&token),
         namespace: "default",
@@ -123,10 +123,7 @@ fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
             "takes `default:read`",
         ),
     ] {
-        let token = UnverifiedToken {
-            header: header.clone(),
-            claims: claims.clone(),
-        };
+        let token = UnverifiedToken::of_parts(header.clone(), claims.clone());
         let refusal = Refusal {
             token: Sent::Token(&token),
             namespace: "default",

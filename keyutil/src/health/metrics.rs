@@ -1,7 +1,7 @@
-//! A status in numbers, in the text format of Prometheus.
+//! The status as metrics, in the text format of Prometheus.
 //!
-//! Labels have few values: those of a gauge that tells what is in use are the only ones that
-//! change, and only the current one is there.
+//! Labels have few values. Only the label that identifies a credential changes, and only its
+//! current value is exported.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,13 +11,14 @@ use prometheus::{
 
 use crate::status::{CredentialsStatus, Status, readiness};
 
-/// `Content-Type` of what [`render`] makes.
+/// The `Content-Type` of the output of [`render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 
-/// The status as text. Built anew for each scrape, because the numbers are kept elsewhere.
+/// Renders the status as metrics. They are built anew for each scrape, because the counters live
+/// elsewhere.
 ///
 /// # Errors
-/// None that a status can cause: the names below would have to be wrong.
+/// None, unless the metric names in this file are invalid.
 pub fn render(status: &Status, now: SystemTime) -> prometheus::Result<String> {
     let numbers = Numbers::default();
     numbers.ready(readiness(status, now).is_ok())?;
@@ -27,17 +28,17 @@ pub fn render(status: &Status, now: SystemTime) -> prometheus::Result<String> {
     numbers.text()
 }
 
-/// Metrics, gathered for one scrape.
+/// The metrics of one scrape.
 #[derive(Debug, Default)]
 pub struct Numbers {
     registry: Registry,
 }
 
 impl Numbers {
-    /// Whether the process can do its work.
+    /// Adds whether the process can do its work.
     ///
     /// # Errors
-    /// For a name that is taken.
+    /// An error for a duplicate name.
     pub fn ready(&self, ready: bool) -> prometheus::Result<()> {
         let help = "1 if the process can do its work, or else 0";
         self.gauge("ready", help, &[])?
@@ -46,10 +47,10 @@ impl Numbers {
         Ok(())
     }
 
-    /// What is in use, until when, and how replacing it has gone.
+    /// Adds the credentials in use, their expiry and their replacements.
     ///
     /// # Errors
-    /// For a name that is taken.
+    /// An error for a duplicate name.
     pub fn credentials(&self, status: &CredentialsStatus) -> prometheus::Result<()> {
         const LABELS: &[&str] = &["credential"];
         let info = self.gauge(
@@ -175,10 +176,10 @@ impl Numbers {
         self.registered(IntCounterVec::new(options(name, help), labels)?)
     }
 
-    /// A counter without labels.
+    /// Adds a counter without labels.
     ///
     /// # Errors
-    /// For a name that is taken or malformed.
+    /// An error for a duplicate or invalid name.
     pub fn count(&self, name: &str, help: &str, value: u64) -> prometheus::Result<()> {
         let counter = self.counter(name, help, &[])?;
         counter.with_label_values(&[] as &[&str]).inc_by(value);
@@ -190,7 +191,7 @@ impl Numbers {
         Ok(family)
     }
 
-    /// All of them, in the text format of Prometheus.
+    /// All metrics, in the text format of Prometheus.
     ///
     /// # Errors
     /// Those of the encoder.

@@ -1,4 +1,4 @@
-//! What is logged, and in which form. The flags are the same in all programs.
+//! The log on standard error, and the flags that configure it.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -14,12 +14,11 @@ use tracing_subscriber::EnvFilter;
 
 use super::{UsageError, complain};
 
-/// How much is logged, and in which form: always on standard error.
+/// The flags of the log.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Log, on standard error")]
 pub struct LogArgs {
-    /// Log more: this program in detail, and with `-vv` its libraries, too. RUST_LOG decides only
-    /// without `-v` and `-q`
+    /// Log more; `-vv` includes libraries. RUST_LOG is used only without `-v` and `-q`
     #[arg(short, long, global = true, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
 
@@ -27,42 +26,42 @@ pub struct LogArgs {
     #[arg(short, long, global = true)]
     quiet: bool,
 
-    /// `text`, or `json`: an object per line
+    /// Format: `text`, or `json` with one object per line
     #[arg(
         long,
         global = true,
         env = "KEYUTIL_LOG_FORMAT",
         default_value = "text",
         value_name = "FORMAT",
-        // A list of them would make the help of every subcommand a long one.
+        // The list of values would take several lines in the help of every subcommand.
         hide_possible_values = true
     )]
     log_format: LogFormat,
 }
 
-/// Form of the log.
+/// Format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Lines for people, in colour on a terminal
     Text,
-    /// A JSON object per line, for what collects logs
+    /// One JSON object per line, for log collectors
     Json,
 }
 
-/// The form that was chosen, for what goes to standard error past the log.
+/// The format that [`LogArgs::start`] has set, for output on standard error outside the log.
 #[must_use]
 pub fn log_format() -> LogFormat {
-    // What is said before the arguments are read is said to people.
+    // Until the arguments are parsed, messages are for people.
     CHOSEN.get().copied().unwrap_or(LogFormat::Text)
 }
 
-/// Whether standard error takes colours: if it is a terminal, and by `NO_COLOR`, `CLICOLOR`,
-/// `CLICOLOR_FORCE` and `TERM`. clap decides by the same function for what it prints.
+/// Whether to colour standard error: it is a terminal, and `NO_COLOR`, `CLICOLOR`,
+/// `CLICOLOR_FORCE` and `TERM` allow it. clap uses the same function for its own output.
 fn stderr_is_colourful() -> bool {
     AutoStream::choice(&io::stderr()) != ColorChoice::Never
 }
 
-/// Warns whoever runs a tool and reads its output: without the time, unless a machine reads it.
+/// Prints a warning on standard error: as a log event in JSON, without a timestamp in text.
 pub fn print_warning(warning: impl Display) {
     match log_format() {
         LogFormat::Text => complain(format_args!("warning: {warning}")),
@@ -71,28 +70,29 @@ pub fn print_warning(warning: impl Display) {
 }
 
 impl LogArgs {
-    /// Logs to standard error from here on.
+    /// Starts the log on standard error.
     ///
     /// # Errors
-    /// [`UsageError`], if more and less is asked for at once.
+    /// [`UsageError`], for `--verbose` together with `--quiet`.
     pub fn start(self) -> Result<(), UsageError> {
         self.start_at(DEFAULT_FILTER)
     }
 
-    /// The same, with another filter where neither a flag nor `RUST_LOG` says what to log.
+    /// Like [`start`](Self::start), with a default filter for when neither a flag nor `RUST_LOG`
+    /// is set.
     ///
     /// # Errors
-    /// [`UsageError`], if more and less is asked for at once.
+    /// [`UsageError`], for `--verbose` together with `--quiet`.
     pub fn start_at(self, default_filter: &str) -> Result<(), UsageError> {
-        // A second call, from a test in the same process, changes nothing.
+        // A second call, as in tests of one process, changes nothing.
         let _ = CHOSEN.set(self.log_format);
         let chosen = self.filter(std::env::var_os("RUST_LOG"), default_filter)?;
         let log = tracing_subscriber::fmt()
             .with_env_filter(chosen.filter)
             .with_writer(io::stderr)
-            // In JSON it would be a second `target` in events that have a field of that name.
+            // In JSON it would collide with the field `target` of some events.
             .with_target(false)
-            // A log that takes nothing, on a full disk or without a reader, must not end the process.
+            // A full disk or a closed pipe behind the log must not end the process.
             .log_internal_errors(false);
         let _ = match self.log_format {
             LogFormat::Text => log.with_ansi(stderr_is_colourful()).try_init(),
@@ -100,14 +100,14 @@ impl LogArgs {
                 .with_ansi(false)
                 .json()
                 .flatten_event(true)
-                // It is the last one of the list of spans.
+                // The list of spans contains it.
                 .with_current_span(false)
                 .try_init(),
         };
         if let Some(mistake) = chosen.mistake {
             warn!(
                 used = default_filter,
-                "`RUST_LOG` cannot be read, and counts as not set: {mistake}"
+                "`RUST_LOG` is invalid and ignored: {mistake}"
             );
         }
         Ok(())
@@ -123,7 +123,7 @@ impl LogArgs {
             (0, true) => Some(format!("warn,{RETRIES}=off")),
             (1, false) => Some(our_crates_at("debug")),
             (_, false) => Some("debug".to_owned()),
-            // clap sees it only if both stand on the same side of the subcommand.
+            // clap detects this only if both flags are on the same side of the subcommand.
             (_, true) => {
                 let both = "`--verbose` and `--quiet` cannot be used together";
                 return Err(UsageError(both.to_owned()));
@@ -146,7 +146,7 @@ impl LogArgs {
     }
 }
 
-/// What is logged, and what is wrong with `RUST_LOG`.
+/// The filter, and the error in `RUST_LOG` if it was ignored.
 #[derive(Debug)]
 struct Chosen {
     filter: EnvFilter,
@@ -162,7 +162,7 @@ impl From<&str> for Chosen {
     }
 }
 
-/// Nothing, if nothing is there: a variable that is set and empty counts as not set.
+/// `None` for an empty variable, which counts as not set.
 fn parse(rust_log: &OsStr) -> Result<Option<EnvFilter>, String> {
     let Some(directives) = rust_log.to_str() else {
         return Err("it is not UTF-8".to_owned());
@@ -181,14 +181,14 @@ fn our_crates_at(level: &str) -> String {
     format!("info,{}", ours.join(","))
 }
 
-/// What goes on with a call that is repeated is told by [`CallOutcomes`](crate::transport::Calls), with
-/// the cause and at growing intervals; the SDK tells of each attempt.
+/// The SDK logs each attempt of a call that it retries. `CallOutcomes` logs the cause instead, at
+/// growing intervals.
 const RETRIES: &str = "temporalio_client::retry";
 
 const DEFAULT_FILTER: &str =
     "info,temporalio_sdk_core=warn,temporalio_client=warn,temporalio_client::retry=off";
 
-/// What `-v` shows more of: the packages of this workspace.
+/// The packages that `-v` sets to DEBUG.
 const OUR_CRATES: [&str; 5] = ["keyutil", "keyutil_cli", "worker", "starter", "sandbox"];
 
 static CHOSEN: OnceLock<LogFormat> = OnceLock::new();
@@ -205,7 +205,7 @@ mod tests {
         }
     }
 
-    /// Directives in the order in which a filter prints them.
+    /// The directives in the order in which `EnvFilter` prints them.
     fn filter(arguments: LogArgs, rust_log: Option<&str>) -> String {
         let chosen = arguments.filter(rust_log.map(OsString::from), "info,h2=warn");
         let chosen = chosen.unwrap();

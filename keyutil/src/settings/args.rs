@@ -1,8 +1,8 @@
-//! The flags and environment variables of a connection, the same in all programs.
+//! The flags and environment variables of a connection.
 //!
-//! Where Temporal's own command line has a name for something, it is that name. An environment
-//! variable that is set and empty counts as not set. What is contradictory or incomplete is found
-//! by [`ConnectArgs::settings`](crate::settings), all of it at once.
+//! Flags and variables have the names of Temporal's own command line where it has them. An empty
+//! environment variable counts as not set. [`Settings::new`](super::Settings::new) checks that the
+//! arguments are complete and do not contradict each other.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
@@ -17,26 +17,34 @@ use crate::{
     token::{Permission, Role},
 };
 
-/// How to reach the server, and as whom.
+/// The settings of a connection: server, namespace, TLS and token.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub struct ConnectArgs {
-    /// Server, as `host:port`; `https://` or `http://` before it turns TLS on or off
+    /// Address of the server, as `host:port`; the scheme `https://` turns TLS on, `http://` off
     #[arg(
         long,
+        global = true,
         env = "TEMPORAL_ADDRESS",
         default_value = "localhost:7233",
         value_name = "HOST:PORT"
     )]
     pub address: String,
 
-    /// Namespace to work in
-    #[arg(short, long, env = "TEMPORAL_NAMESPACE", default_value = "default")]
+    /// Namespace of the calls
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "TEMPORAL_NAMESPACE",
+        default_value = "default"
+    )]
     pub namespace: String,
 
-    /// TLS on or off [default: on as soon as a certificate, CA, server name or token is given]
+    /// Use TLS [default: true if a certificate, CA, server name or token is set]
     #[arg(
         long,
+        global = true,
         env = "TEMPORAL_TLS",
         num_args = 0..=1,
         default_missing_value = "true",
@@ -47,92 +55,109 @@ pub struct ConnectArgs {
     )]
     pub tls: Option<bool>,
 
-    /// Client certificate chain, PEM, leaf first; followed while running
-    #[arg(long, env = "TEMPORAL_TLS_CLIENT_CERT_PATH", value_name = "FILE", value_parser = path())]
+    /// File with the client certificate chain in PEM, leaf first; reloaded when it changes
+    #[arg(long, global = true, env = "TEMPORAL_TLS_CLIENT_CERT_PATH", value_name = "FILE", value_parser = path())]
     pub tls_cert_path: Option<PathBuf>,
 
-    /// Private key of the client certificate, PEM; followed while running
-    #[arg(long, env = "TEMPORAL_TLS_CLIENT_KEY_PATH", value_name = "FILE", value_parser = path())]
+    /// File with the private key of the client certificate in PEM; reloaded when it changes
+    #[arg(long, global = true, env = "TEMPORAL_TLS_CLIENT_KEY_PATH", value_name = "FILE", value_parser = path())]
     pub tls_key_path: Option<PathBuf>,
 
-    /// CA certificates to verify the server with, PEM; followed while running [default: those of
-    /// this machine]
-    #[arg(long, env = "TEMPORAL_TLS_SERVER_CA_CERT_PATH", value_name = "FILE", value_parser = path())]
+    /// File with the CA certificates that verify the server, in PEM; reloaded when it changes
+    /// [default: the CAs of the operating system]
+    #[arg(long, global = true, env = "TEMPORAL_TLS_SERVER_CA_CERT_PATH", value_name = "FILE", value_parser = path())]
     pub tls_ca_path: Option<PathBuf>,
 
-    /// Name that the server's certificate must be for [default: the host of the address]
-    #[arg(long, env = "TEMPORAL_TLS_SERVER_NAME", value_name = "NAME")]
-    pub tls_server_name: Option<String>,
-
-    /// Compress the messages of calls
+    /// Name that the server's certificate must contain [default: the host of the address]
     #[arg(
         long,
+        global = true,
+        env = "TEMPORAL_TLS_SERVER_NAME",
+        value_name = "NAME"
+    )]
+    pub tls_server_name: Option<String>,
+
+    /// Compression of gRPC messages
+    #[arg(
+        long,
+        global = true,
         env = "KEYUTIL_GRPC_COMPRESSION",
         default_value = "none",
         value_name = "METHOD"
     )]
     pub grpc_compression: Compression,
 
-    /// How long to wait for a server that is still starting
-    #[arg(long, env = "KEYUTIL_CONNECT_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    /// Time limit for connecting to a server that is still starting
+    #[arg(long, global = true, env = "KEYUTIL_CONNECT_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
 
-    /// Where the token comes from.
+    /// The source of the token.
     #[command(flatten)]
     pub token: TokenArgs,
 
-    /// How messages name these settings. clap sets it to flags, and [`Default`] to fields.
+    /// How error messages name these settings. clap sets [`Names::Flags`], and [`Default`] sets
+    /// [`Names::Fields`].
     #[arg(skip = Names::Flags)]
     pub names: Names,
 }
 
-/// The three ways to come by a token; at most one of them.
+/// The source of the token: at most one of a fixed token, a file and a signing key.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Token: from a signing key, or a file, or fixed")]
+#[command(next_help_heading = "Token (at most one source)")]
 pub struct TokenArgs {
-    /// A fixed token: an API key of Temporal Cloud, or a JWT. Better given by the variable, since
-    /// others can read the arguments of a process
-    #[arg(long, env = "TEMPORAL_API_KEY", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
+    /// Fixed token: an API key of Temporal Cloud, or a JWT. Prefer the variable: other users can
+    /// read the arguments of a process
+    #[arg(long, global = true, env = "TEMPORAL_API_KEY", value_name = "TOKEN", hide_env_values = true, value_parser = secret)]
     pub api_key: Option<SecretString>,
 
-    /// File with a token that someone else renews; followed while running
-    #[arg(long, env = "KEYUTIL_TOKEN_FILE", value_name = "FILE", value_parser = path())]
+    /// File with a token that another process renews; reloaded when it changes
+    #[arg(long, global = true, env = "KEYUTIL_TOKEN_FILE", value_name = "FILE", value_parser = path())]
     pub token_file: Option<PathBuf>,
 
-    /// Private key to mint tokens with, PEM, P-256 or RSA; followed while running
-    #[arg(long, env = "KEYUTIL_SIGNING_KEY_PATH", value_name = "FILE", value_parser = path())]
+    /// File with the private key that signs minted tokens, in PEM, P-256 or RSA; reloaded when it
+    /// changes
+    #[arg(long, global = true, env = "KEYUTIL_SIGNING_KEY_PATH", value_name = "FILE", value_parser = path())]
     pub signing_key: Option<PathBuf>,
 
-    /// What the minted token says.
+    /// The claims of minted tokens.
     #[command(flatten)]
     pub claims: ClaimsArgs,
 }
 
-/// What a minted token says.
+/// The claims of minted tokens.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Minted tokens")]
 pub struct ClaimsArgs {
-    /// What the bearer may do, as `<namespace>:<role>`, parted by commas [default:
-    /// `write` in the namespace]
-    #[arg(long, env = "KEYUTIL_PERMISSIONS", value_name = "LIST")]
+    /// Permissions to grant, comma-separated, each `<namespace>:<role>` [default: `write` on the
+    /// namespace]
+    #[arg(long, global = true, env = "KEYUTIL_PERMISSIONS", value_name = "LIST")]
     pub permissions: Option<String>,
 
-    /// `aud`, for a server that has an audience configured
-    #[arg(long, env = "KEYUTIL_AUDIENCE", value_name = "NAME")]
+    /// Name of the claim that holds the permissions: the server's `permissionsClaimName`. Applies
+    /// to minted and to other tokens [default: permissions]
+    #[arg(
+        long,
+        global = true,
+        env = "KEYUTIL_PERMISSIONS_CLAIM",
+        value_name = "NAME"
+    )]
+    pub permissions_claim: Option<String>,
+
+    /// `aud` claim: the audience that the server is configured with
+    #[arg(long, global = true, env = "KEYUTIL_AUDIENCE", value_name = "NAME")]
     pub audience: Option<String>,
 
-    /// `sub`, which the server requires [default: the name of the program]
-    #[arg(long, env = "KEYUTIL_SUBJECT", value_name = "NAME")]
+    /// `sub` claim, which the server requires [default: the name of the program]
+    #[arg(long, global = true, env = "KEYUTIL_SUBJECT", value_name = "NAME")]
     pub subject: Option<String>,
 
-    /// From minting to expiry, between 2s and 24h [default: 5m]
-    #[arg(long, env = "KEYUTIL_TOKEN_LIFETIME", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    /// Time from minting to expiry, between 2s and 24h [default: 5m]
+    #[arg(long, global = true, env = "KEYUTIL_TOKEN_LIFETIME", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub token_lifetime: Option<Duration>,
 }
 
 impl ConnectArgs {
-    /// Has tokens minted with `<namespace>:admin`, if they are minted here and nothing else is asked
-    /// for.
+    /// Sets the permissions of minted tokens to `<namespace>:admin`, unless permissions are set.
     pub fn mint_for_admin(&mut self) {
         let claims = &mut self.token.claims;
         if non_empty(&self.token.signing_key).is_some()
@@ -148,7 +173,7 @@ impl ConnectArgs {
 }
 
 impl Default for ConnectArgs {
-    /// What stands here when no flag and no variable says otherwise.
+    /// The defaults of the flags.
     fn default() -> Self {
         Self {
             address: "localhost:7233".to_owned(),
@@ -169,13 +194,13 @@ impl Default for ConnectArgs {
 /// Compression of gRPC messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
-    /// As they are: less work for both sides
+    /// No compression
     None,
-    /// gzip: fewer bytes, for slow networks
+    /// gzip, for slow networks
     Gzip,
 }
 
-/// Accepts an empty path, which an empty environment variable is; [`non_empty`] leaves it out.
+/// Accepts an empty path, as from an empty environment variable. [`non_empty`] filters it out.
 fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(|text: OsString| PathBuf::from(text))
 }
@@ -189,7 +214,7 @@ pub fn non_empty(path: &Option<PathBuf>) -> Option<&PathBuf> {
     path.as_ref().filter(|path| !path.as_os_str().is_empty())
 }
 
-/// The text without the white space around it, unless nothing is left.
+/// The trimmed text, unless it is empty.
 pub fn non_empty_text(text: &Option<String>) -> Option<&str> {
     text.as_deref()
         .map(str::trim)

@@ -1,11 +1,13 @@
-//! Every mistake, gathered.
+//! All errors in the settings, and how their messages name a setting.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
-use super::Names;
-use crate::diagnosis::{Class, Diagnose, Diagnosis, Step};
+use crate::{
+    credentials::reload::LoadError,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+};
 
-/// Every mistake in the arguments and in the files that they name.
+/// All errors in the arguments and in the files that they name.
 #[derive(Debug)]
 pub struct SettingsErrors {
     names: Names,
@@ -13,7 +15,7 @@ pub struct SettingsErrors {
 }
 
 impl SettingsErrors {
-    /// None so far. Messages name settings in this way.
+    /// An empty list, whose messages name settings by flags or by fields.
     pub fn naming(names: Names) -> Self {
         Self {
             names,
@@ -25,7 +27,7 @@ impl SettingsErrors {
         self.all.push(self.names.diagnosis(diagnosis));
     }
 
-    /// Adds one of flags and variables.
+    /// Adds an error in the arguments.
     pub fn add(&mut self, problem: impl Into<String>) {
         self.push(Diagnosis {
             step: Step::Configuration,
@@ -35,26 +37,47 @@ impl SettingsErrors {
         });
     }
 
-    /// Keeps the value, or adds the problem.
+    /// Returns the value, or adds the error.
     pub fn note<T>(&mut self, result: Result<T, String>) -> Option<T> {
         result.map_err(|problem| self.add(problem)).ok()
     }
 
-    /// Keeps the value, or adds what the error means.
+    /// Returns the value, or adds the diagnosis of the error.
     pub fn note_error<T>(&mut self, result: Result<T, impl Diagnose>) -> Option<T> {
         let noted = result.map_err(|error| self.push(error.diagnosis()));
         noted.ok()
     }
 
-    /// Each of them.
+    /// Returns the value, or adds the diagnosis of the error. The message about an unreadable file
+    /// begins with the setting that names the file.
+    pub fn note_loaded<T>(
+        &mut self,
+        files: &[(&str, &Path)],
+        result: Result<T, LoadError>,
+    ) -> Option<T> {
+        let failure = match result {
+            Ok(loaded) => return Some(loaded),
+            Err(failure) => failure,
+        };
+        let mut diagnosis = failure.diagnosis();
+        if let LoadError::Read { path, .. } = &failure
+            && let Some((setting, _)) = files.iter().find(|(_, file)| file == path)
+        {
+            diagnosis.cause = format!("{setting}: {}", diagnosis.cause);
+        }
+        self.push(diagnosis);
+        None
+    }
+
+    /// The errors, in the order in which they were found.
     pub fn all(&self) -> &[Diagnosis] {
         &self.all
     }
 
-    /// Whether there are none.
+    /// `Ok` if the list is empty.
     ///
     /// # Errors
-    /// Itself, if there is one.
+    /// The list itself, if it is not empty.
     pub fn into_result(self) -> Result<(), Self> {
         if self.all.is_empty() {
             Ok(())
@@ -69,7 +92,7 @@ impl fmt::Display for SettingsErrors {
         match &self.all[..] {
             [one] => f.write_str(&one.cause),
             all => {
-                write!(f, "there are {} mistakes in the settings", all.len())?;
+                write!(f, "the settings have {} errors", all.len())?;
                 for problem in all {
                     write!(f, "\n  - {}", problem.cause)?;
                     if let Some(hint) = &problem.hint {
@@ -85,8 +108,8 @@ impl fmt::Display for SettingsErrors {
 impl std::error::Error for SettingsErrors {}
 
 impl Diagnose for SettingsErrors {
-    /// All of them as one: of the class of the first that is not a mere slip in the arguments,
-    /// unless there is such a slip.
+    /// One diagnosis for all errors. Its class is [`Class::Usage`] if one of the errors has that
+    /// class, and otherwise the class of the first error.
     fn diagnosis(&self) -> Diagnosis {
         let first = self
             .all
@@ -99,9 +122,135 @@ impl Diagnose for SettingsErrors {
             cause: self.to_string(),
             hint: match &self.all[..] {
                 [one] => one.hint.clone(),
-                // Each stands below its mistake.
+                // The text has each hint below its error.
                 _ => None,
             },
         }
+    }
+}
+
+/// How error messages name a setting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Names {
+    /// By flag and variable: clap has parsed the settings.
+    Flags,
+    /// By field of [`ConnectArgs`](super::ConnectArgs): a program has filled the struct.
+    #[default]
+    Fields,
+}
+
+/// Flag, variable and field of each setting.
+const SETTINGS: [(&str, &str, &str); 16] = [
+    ("address", "TEMPORAL_ADDRESS", "address"),
+    ("namespace", "TEMPORAL_NAMESPACE", "namespace"),
+    (
+        "tls-cert-path",
+        "TEMPORAL_TLS_CLIENT_CERT_PATH",
+        "tls_cert_path",
+    ),
+    (
+        "tls-key-path",
+        "TEMPORAL_TLS_CLIENT_KEY_PATH",
+        "tls_key_path",
+    ),
+    (
+        "tls-ca-path",
+        "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
+        "tls_ca_path",
+    ),
+    (
+        "tls-server-name",
+        "TEMPORAL_TLS_SERVER_NAME",
+        "tls_server_name",
+    ),
+    (
+        "connect-timeout",
+        "KEYUTIL_CONNECT_TIMEOUT",
+        "connect_timeout",
+    ),
+    ("api-key", "TEMPORAL_API_KEY", "token.api_key"),
+    ("token-file", "KEYUTIL_TOKEN_FILE", "token.token_file"),
+    (
+        "signing-key",
+        "KEYUTIL_SIGNING_KEY_PATH",
+        "token.signing_key",
+    ),
+    (
+        "permissions",
+        "KEYUTIL_PERMISSIONS",
+        "token.claims.permissions",
+    ),
+    (
+        "permissions-claim",
+        "KEYUTIL_PERMISSIONS_CLAIM",
+        "token.claims.permissions_claim",
+    ),
+    ("audience", "KEYUTIL_AUDIENCE", "token.claims.audience"),
+    ("subject", "KEYUTIL_SUBJECT", "token.claims.subject"),
+    (
+        "token-lifetime",
+        "KEYUTIL_TOKEN_LIFETIME",
+        "token.claims.token_lifetime",
+    ),
+    ("tls", "TEMPORAL_TLS", "tls"),
+];
+
+impl Names {
+    /// Rewrites a message that names flags, so that it uses these names.
+    pub(super) fn apply(self, message: &str) -> String {
+        let mut message = message.to_owned();
+        if self == Self::Flags {
+            return message;
+        }
+        for (flag, variable, field) in SETTINGS {
+            for written in [
+                format!("`--{flag}` ({variable})"),
+                format!("`--{flag}`"),
+                format!("`--{flag}="),
+            ] {
+                let named = match written.ends_with('=') {
+                    true => format!("`{field}="),
+                    false => format!("`{field}`"),
+                };
+                message = message.replace(&written, &named);
+            }
+        }
+        message
+    }
+
+    fn diagnosis(self, diagnosis: Diagnosis) -> Diagnosis {
+        Diagnosis {
+            cause: self.apply(&diagnosis.cause),
+            hint: diagnosis.hint.map(|hint| self.apply(&hint)),
+            ..diagnosis
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command};
+
+    use super::*;
+    use crate::settings::ConnectArgs;
+
+    #[test]
+    fn every_flag_that_a_message_may_name_has_a_field() {
+        let command = ConnectArgs::augment_args(Command::new("test"));
+        for argument in command.get_arguments() {
+            let flag = argument.get_long().unwrap();
+            let variable = argument.get_env().unwrap().to_str().unwrap();
+            let message = format!("`--{flag}` ({variable}) and `--{flag}`");
+            let named = Names::Fields.apply(&message);
+            // No value of this enumeration can be wrong.
+            if flag != "grpc-compression" {
+                assert!(!named.contains("--") && !named.contains("_PATH"), "{named}");
+            }
+            assert_eq!(Names::Flags.apply(&message), message);
+        }
+        assert_eq!(
+            Names::Fields.apply("`--tls=false` contradicts"),
+            "`tls=false` contradicts"
+        );
     }
 }

@@ -1,52 +1,70 @@
-//! What a token says, and for how long it says it.
+//! The claims of a minted token, and the time at which to renew it.
 //!
 //! The server checks `exp`, `iat` and `nbf` in whole seconds and without leeway (golang-jwt 4.5,
-//! `map_claims.go`), so `iat` and `nbf` are dated back by [`BACKDATED`].
+//! `map_claims.go`). `iat` and `nbf` are therefore back-dated by [`BACKDATED`].
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::Permission;
+use super::{Permission, permission::PermissionsClaim};
 
-/// How far `iat` and `nbf` lie before the moment of minting: the clock of this machine may be
-/// ahead of the server's by that much.
+/// How far `iat` and `nbf` are before the time of minting. The clock of this machine may be ahead
+/// of the server's by that much.
 pub const BACKDATED: Duration = Duration::from_secs(60);
 
-/// The shortest token life that leaves time to renew: `exp` is cut to whole seconds.
+/// The shortest token lifetime that leaves time to renew: `exp` is truncated to whole seconds.
 pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(2);
 
-/// The longest token life that is accepted. A token cannot be revoked, only outlived.
+/// The longest accepted token lifetime. A token cannot be revoked.
 pub const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The claims of RFC 7519 that the server looks at, and `permissions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// The claims of RFC 7519 that the server checks, and the permissions.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
-    /// Who bears the token. The server refuses a token without it.
+    /// The subject. The server rejects a token without it.
     pub sub: String,
-    /// Issued at, in seconds since 1970.
+    /// The time of issue, in seconds since 1970.
     pub iat: u64,
-    /// Not valid before, in seconds since 1970.
+    /// The start of validity, in seconds since 1970.
     pub nbf: u64,
-    /// Expires at, in seconds since 1970.
+    /// The end of validity, in seconds since 1970.
     pub exp: u64,
-    /// For whom the token is meant; checked when the server has an audience configured.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The audience, which the server checks if it is configured with one.
     pub aud: Option<String>,
-    /// What the bearer may do: an array of `<namespace>:<role>`.
+    /// The permissions: an array of `<namespace>:<role>`.
     pub permissions: Vec<Permission>,
+    /// The name of the claim that holds `permissions`.
+    pub permissions_claim: PermissionsClaim,
 }
 
-/// Everything about a token that stays the same when it is minted again.
+impl Serialize for Claims {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut claims = serializer.serialize_map(None)?;
+        claims.serialize_entry("sub", &self.sub)?;
+        claims.serialize_entry("iat", &self.iat)?;
+        claims.serialize_entry("nbf", &self.nbf)?;
+        claims.serialize_entry("exp", &self.exp)?;
+        if let Some(audience) = &self.aud {
+            claims.serialize_entry("aud", audience)?;
+        }
+        claims.serialize_entry(self.permissions_claim.as_str(), &self.permissions)?;
+        claims.end()
+    }
+}
+
+/// The claims that stay the same when a token is minted again.
 #[derive(Clone, Debug)]
 pub struct ClaimsTemplate {
     /// `sub`.
     pub subject: String,
-    /// `aud`, when the server expects one.
+    /// `aud`, if the server expects one.
     pub audience: Option<String>,
-    /// `permissions`.
+    /// The permissions.
     pub permissions: Vec<Permission>,
-    /// From minting to `exp`.
+    /// The name of the claim that holds `permissions`.
+    pub permissions_claim: PermissionsClaim,
+    /// The time from minting to `exp`.
     pub lifetime: Duration,
 }
 
@@ -61,20 +79,21 @@ impl ClaimsTemplate {
             exp: seconds(now + self.lifetime),
             aud: self.audience.clone(),
             permissions: self.permissions.clone(),
+            permissions_claim: self.permissions_claim.clone(),
         }
     }
 }
 
-/// When to renew something that is valid until `expires_at`: at two thirds of the life that is
-/// left, so that a failed attempt leaves a third of it to try again.
+/// The time at which to renew something that is valid until `expires_at`: after two thirds of the
+/// remaining time. A failed attempt leaves a third for retries.
 ///
-/// What has expired already is due now.
+/// Something expired is due now.
 pub fn renew_at(now: SystemTime, expires_at: SystemTime) -> SystemTime {
     let left = expires_at.duration_since(now).unwrap_or_default();
     now + left * 2 / 3
 }
 
-/// Seconds since 1970, cut; 0 for anything before.
+/// Whole seconds since 1970; 0 for earlier times.
 pub fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -97,6 +116,7 @@ mod tests {
             subject: "worker".into(),
             audience: None,
             permissions: vec![Permission::write("default")],
+            permissions_claim: "roles".parse().unwrap(),
             lifetime: Duration::from_secs(300),
         };
         let claims = template.at(at(1_000_000) + Duration::from_millis(999));
@@ -105,7 +125,7 @@ mod tests {
             serde_json::json!({
                 "sub": "worker",
                 "iat": 999_940, "nbf": 999_940, "exp": 1_000_300,
-                "permissions": ["default:write"],
+                "roles": ["default:write"],
             })
         );
     }

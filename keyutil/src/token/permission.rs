@@ -1,25 +1,70 @@
-//! `<namespace>:<role>`, the way the server's default claim mapper reads it.
+//! Permissions, `<namespace>:<role>`, as the server's default claim mapper reads them.
 //!
 //! The rules are those of `common/authorization/default_jwt_claim_mapper.go` and `roles.go` in
-//! temporal-server 1.31.2. The server drops what it does not understand without a word; here it
-//! is refused, or warned of by [`lint`].
+//! temporal-server 1.31.2. The server silently ignores what it does not understand. Here it is an
+//! error, or a warning of [`lint`].
 
-use std::{fmt, str::FromStr};
+use std::{borrow::Cow, fmt, str::FromStr};
 
-/// The scope whose roles hold for the whole cluster and for every namespace.
+/// The scope whose roles apply to the cluster and to every namespace.
 pub const CLUSTER_SCOPE: &str = "temporal-system";
 
-/// One entry of a token's `permissions` claim.
+/// The name of the claim that holds the permissions: the server's
+/// `global.authorization.permissionsClaimName`. The default is `permissions`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PermissionsClaim(Cow<'static, str>);
+
+impl PermissionsClaim {
+    /// The name as it is in the token.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for PermissionsClaim {
+    fn default() -> Self {
+        Self(Cow::Borrowed("permissions"))
+    }
+}
+
+impl FromStr for PermissionsClaim {
+    type Err = ReservedClaim;
+
+    /// Accepts any name except those of RFC 7519 section 4.1.
+    fn from_str(name: &str) -> Result<Self, ReservedClaim> {
+        const REGISTERED: [&str; 7] = ["iss", "sub", "aud", "exp", "nbf", "iat", "jti"];
+        match REGISTERED
+            .into_iter()
+            .find(|registered| *registered == name)
+        {
+            Some(registered) => Err(ReservedClaim(registered)),
+            None => Ok(Self(Cow::Owned(name.to_owned()))),
+        }
+    }
+}
+
+impl fmt::Display for PermissionsClaim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A registered claim, which cannot hold permissions.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the claim `{0}` has a meaning of its own in RFC 7519 and cannot hold permissions")]
+pub struct ReservedClaim(&'static str);
+
+/// One entry of the permissions claim.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Permission {
-    /// The namespace, compared by the server exactly, or [`CLUSTER_SCOPE`].
+    /// The namespace, which the server compares exactly, or [`CLUSTER_SCOPE`].
     pub namespace: String,
-    /// What may be done in it.
+    /// The role in the namespace.
     pub role: Role,
 }
 
 impl Permission {
-    /// The least that a worker or a starter needs in `namespace`.
+    /// The least permission that a worker or a starter needs on `namespace`.
     pub fn write(namespace: impl Into<String>) -> Self {
         Self {
             namespace: namespace.into(),
@@ -27,7 +72,7 @@ impl Permission {
         }
     }
 
-    /// Whether this entry lets its bearer do in `namespace` what takes `needed`.
+    /// Whether this permission grants the role `needed` on `namespace`.
     pub fn grants(&self, namespace: &str, needed: Role) -> bool {
         (self.namespace == namespace || self.namespace == CLUSTER_SCOPE)
             && self.role.weight() >= needed.weight()
@@ -72,22 +117,22 @@ impl serde::Serialize for Permission {
     }
 }
 
-/// A role of `roles.go`. The server compares their weights as numbers, so a heavier role includes
-/// every lighter one.
+/// A role of `roles.go`. The server compares their numbers, so a higher role includes the lower
+/// ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
-    /// Lighter than everything that an API asks for: sufficient for nothing on its own.
+    /// Lower than the role of any API: grants nothing on its own.
     Worker,
-    /// Describe, list, query, read histories.
+    /// Describe, list, query and read histories.
     Read,
-    /// Start, signal, poll, complete: all that workers and starters do.
+    /// Start, signal, poll and complete: all calls of workers and starters.
     Write,
-    /// Register, update and delete the namespace itself.
+    /// Register, update and delete the namespace.
     Admin,
 }
 
 impl Role {
-    /// The bit of `roles.go`.
+    /// The number in `roles.go`.
     fn weight(self) -> u8 {
         match self {
             Self::Worker => 1,
@@ -111,7 +156,7 @@ impl FromStr for Role {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        // The server folds the case of the role, and of the role alone.
+        // The server folds the case of the role, but not of the namespace.
         [Self::Worker, Self::Read, Self::Write, Self::Admin]
             .into_iter()
             .find(|role| role.name().eq_ignore_ascii_case(text))
@@ -125,7 +170,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// Text that the server would ignore, or that cannot be meant.
+/// A permission that the server would ignore.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{}` is not a permission: {reason}", text.escape_debug())]
 pub struct PermissionError {
@@ -147,8 +192,8 @@ enum Reason {
     UnknownRole,
 }
 
-/// What is allowed but probably not meant, in sentences, for a token that is to be used in
-/// `namespace` (or in none in particular).
+/// Warnings about permissions that are valid but probably unintended, one sentence each.
+/// `namespace` is the namespace in which the token will be used, if it is known.
 pub fn lint(permissions: &[Permission], namespace: Option<&str>) -> Vec<String> {
     let mut warnings = Vec::new();
     if permissions.is_empty() {
@@ -187,7 +232,7 @@ pub fn lint(permissions: &[Permission], namespace: Option<&str>) -> Vec<String> 
                 "`{near}` is not for namespace `{namespace}`: the server compares upper and lower \
                  case"
             ),
-            None => format!("nothing here is for namespace `{namespace}`"),
+            None => format!("the token grants no permission on namespace `{namespace}`"),
         });
     }
     warnings
@@ -249,7 +294,7 @@ mod tests {
             (
                 vec!["other:write"],
                 Some("default"),
-                Some("nothing here is for"),
+                Some("grants no permission on namespace `default`"),
             ),
             (vec!["temporal-system:read"], Some("default"), None),
         ] {

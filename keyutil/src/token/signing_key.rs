@@ -17,10 +17,10 @@ use crate::{
     x509::pem::{self, Detected, KeyKind, PemError},
 };
 
-/// A key that mints tokens the server accepts: P-256 (ES256) or RSA (RS256).
+/// A private key for tokens: P-256 (ES256) or RSA (RS256).
 ///
-/// Other algorithms do not exist for the server (`default_token_key_provider.go`), so other keys
-/// are refused here rather than there.
+/// The server supports no other algorithms (`default_token_key_provider.go`), so other keys are
+/// rejected here.
 pub struct SigningKey {
     encoding: EncodingKey,
     algorithm: Algorithm,
@@ -29,11 +29,11 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Reads a PEM file: PKCS#8 or SEC1 for P-256, PKCS#8 or PKCS#1 for RSA. Of several keys the
-    /// first is taken.
+    /// Parses a PEM file: PKCS#8 or SEC1 for P-256, PKCS#8 or PKCS#1 for RSA. The first of several
+    /// keys is used.
     ///
     /// # Errors
-    /// [`KeyError`] says what was found instead.
+    /// [`KeyError`] says what the file contains instead.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let der = pem::private_key(pem).map_err(|error| match error {
             PemError::Encrypted => KeyError::Encrypted,
@@ -64,7 +64,7 @@ impl SigningKey {
     }
 
     fn from_p256(key: &p256::SecretKey) -> Result<Self, KeyError> {
-        // The JWT library takes EC keys as PKCS#8 alone, so SEC1 goes through it too.
+        // The JWT library accepts EC keys only as PKCS#8, so SEC1 is converted.
         let found = KeyKind::P256;
         let pkcs8 = key
             .to_pkcs8_der()
@@ -72,8 +72,8 @@ impl SigningKey {
         Self::new(EncodingKey::from_ec_der(pkcs8.as_bytes()), Algorithm::ES256)
     }
 
-    /// Takes PKCS#1. The PEM and PKCS#8 of the JWT library are not used: it looks at the first
-    /// block of a file alone, and its parser of ASN.1 calls itself as deep as its input is nested.
+    /// Accepts PKCS#1. The PEM and PKCS#8 parsers of the JWT library are not used: they read only
+    /// the first block of a file, and the ASN.1 parser recurses as deep as its input is nested.
     fn from_rsa(pkcs1: &[u8]) -> Result<Self, KeyError> {
         Self::new(EncodingKey::from_rsa_der(pkcs1), Algorithm::RS256)
     }
@@ -92,7 +92,7 @@ impl SigningKey {
             public,
             kid,
         };
-        // A key of a forbidden size parses and then refuses to sign: learn that now.
+        // A key of an unsupported size parses and then fails to sign, so it is tested here.
         key.encode(&serde_json::json!({}))
             .map_err(KeyError::Unusable)?;
         Ok(key)
@@ -111,15 +111,15 @@ impl SigningKey {
         }
     }
 
-    /// The public half, named by the `kid`.
+    /// The public key with its `kid`.
     pub fn public(&self) -> &Jwk {
         &self.public
     }
 
-    /// A signed token, in the compact form of RFC 7515.
+    /// Signs a token, in the compact form of RFC 7515.
     ///
     /// # Errors
-    /// [`KeyError::Unusable`], when the crypto library refuses to sign.
+    /// [`KeyError::Unusable`], if the crypto library fails to sign.
     pub fn mint(&self, claims: &Claims) -> Result<SecretString, KeyError> {
         self.encode(claims)
             .map(SecretString::from)
@@ -142,10 +142,10 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-/// A new P-256 key, as PKCS#8 PEM.
+/// Generates a P-256 key, as PKCS#8 PEM.
 ///
 /// # Errors
-/// [`KeyError::Generate`], when the operating system gives no random bytes.
+/// [`KeyError::Generate`], if the operating system provides no random bytes.
 pub fn generate_pem() -> Result<SecretString, KeyError> {
     use p256::elliptic_curve::Generate;
     let key = p256::SecretKey::try_generate().map_err(|_| KeyError::Generate)?;
@@ -155,32 +155,32 @@ pub fn generate_pem() -> Result<SecretString, KeyError> {
     Ok(SecretString::from(pem.as_str()))
 }
 
-/// A signing key that cannot be used. Never holds a part of the key.
+/// A signing key that cannot be used. Never contains a part of the key.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// Not PEM, or PEM of something else.
+    /// The file is not PEM, or contains something else.
     #[error(
         "no private key found: expected PEM with a `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block"
     )]
     Pem(#[source] PemError),
-    /// Protected by a passphrase.
+    /// The key is encrypted with a passphrase.
     #[error(
         "the private key is encrypted: write it without a passphrase, `openssl pkey -in <file> -out <new file>`"
     )]
     Encrypted,
-    /// The public half was given.
+    /// The file contains the public key.
     #[error("this is a public key: signing takes the private one")]
     Public,
-    /// Another curve, or another kind of key.
+    /// The key has another curve or type.
     #[error(
         "the key ({found}) is broken, or neither P-256 (ES256) nor RSA (RS256), and the server accepts no other: make one with `keyutil key generate`"
     )]
     NotP256 { found: KeyKind },
-    /// The crypto library refuses to work with it.
+    /// The crypto library fails to sign with it.
     #[error("the key cannot sign: it is broken, or an RSA key of less than 2048 bits")]
     Unusable(#[source] jsonwebtoken::errors::Error),
-    /// No randomness.
+    /// There are no random bytes.
     #[error("failed to generate a P-256 key: the operating system gave no random bytes")]
     Generate,
 }
@@ -192,7 +192,7 @@ impl KeyError {
                 "give the private signing key, P-256 or RSA, with `--signing-key`: `keyutil key \
                  generate` makes one in `certs/signing/current.pem`",
             ),
-            // Their messages say what to do.
+            // The messages say what to do.
             _ => None,
         }
     }
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_thumbprint_is_that_of_rfc_7638() {
-        // Section 3.1 of the RFC: its RSA key and the thumbprint that it computes.
+        // Section 3.1 of the RFC: its RSA key and the thumbprint.
         let jwk: Jwk = serde_json::from_value(serde_json::json!({
             "kty": "RSA",
             "n": "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
@@ -277,7 +277,7 @@ mod tests {
         }
     }
 
-    /// A parser that calls itself for each level would end the process.
+    /// A recursive parser would overflow the stack.
     #[test]
     fn a_deep_nest_in_place_of_a_key_is_refused() {
         let endless = [0x30, 0x80].repeat(50_000);

@@ -1,4 +1,4 @@
-//! What a token says, read without trusting it.
+//! The content of a token, read without verification.
 
 use std::{
     fmt,
@@ -8,24 +8,25 @@ use std::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use serde_json::Value;
 
-use super::{Permission, permission};
+use super::{Permission, PermissionsClaim, permission};
 use crate::base::time::{LAST_SECOND, whole_seconds};
 
-/// The two readable parts of a token in the compact form of RFC 7515. The signature is not looked
-/// at, so nothing here can be relied on for a decision.
+/// The header and the claims of a token in the compact form of RFC 7515. The signature is not
+/// verified, so the content must not be trusted.
 #[derive(Clone, Debug)]
 pub struct UnverifiedToken {
     /// The JOSE header.
     pub header: Value,
     /// The claims.
     pub claims: Value,
+    permissions_claim: PermissionsClaim,
 }
 
 impl UnverifiedToken {
-    /// Takes a token apart. It must have no white space around it.
+    /// Parses a token without surrounding white space.
     ///
     /// # Errors
-    /// [`MalformedToken`], which never holds a part of the text.
+    /// [`MalformedToken`], which never contains a part of the text.
     pub fn parse(token: &str) -> Result<Self, MalformedToken> {
         let parts: Vec<&str> = token.split('.').collect();
         let [header, claims, signature] = parts[..] else {
@@ -37,7 +38,31 @@ impl UnverifiedToken {
         Ok(Self {
             header: object(header, "header")?,
             claims: object(claims, "claims")?,
+            permissions_claim: PermissionsClaim::default(),
         })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_parts(header: Value, claims: Value) -> Self {
+        Self {
+            header,
+            claims,
+            permissions_claim: PermissionsClaim::default(),
+        }
+    }
+
+    /// The same token, with its permissions read from another claim than `permissions`.
+    #[must_use]
+    pub fn with_permissions_claim(self, name: PermissionsClaim) -> Self {
+        Self {
+            permissions_claim: name,
+            ..self
+        }
+    }
+
+    /// The name of the claim that the permissions are read from.
+    pub fn permissions_claim(&self) -> &PermissionsClaim {
+        &self.permissions_claim
     }
 
     /// `kid` of the header.
@@ -50,7 +75,7 @@ impl UnverifiedToken {
         self.claims["sub"].as_str()
     }
 
-    /// `aud`, which may be one or many.
+    /// `aud`, a string or an array.
     pub fn audiences(&self) -> Vec<&str> {
         match &self.claims["aud"] {
             Value::String(one) => vec![one],
@@ -59,18 +84,18 @@ impl UnverifiedToken {
         }
     }
 
-    /// `exp`, if there is one; then the token is valid before it and not at it.
+    /// `exp`, if there is one. The token is valid before it and not at it.
     pub fn expires_at(&self) -> Option<SystemTime> {
         self.time("exp")
     }
 
-    /// The later of `nbf` and `iat`: before it the server refuses the token.
+    /// The later of `nbf` and `iat`. The server rejects the token before it.
     pub fn valid_from(&self) -> Option<SystemTime> {
         self.time("nbf").max(self.time("iat"))
     }
 
-    /// A NumericDate of RFC 7519, which may have a fraction. Kept within what every formatter of
-    /// dates can write: somebody's milliseconds are in the year 50000, and `humantime` panics.
+    /// A NumericDate of RFC 7519, which may have a fraction. Clamped to the range of the date
+    /// formatters: milliseconds by mistake are in the year 50000, and `humantime` panics.
     fn time(&self, claim: &str) -> Option<SystemTime> {
         if self.malformed_time(claim) {
             return None;
@@ -79,23 +104,23 @@ impl UnverifiedToken {
         UNIX_EPOCH.checked_add(Duration::try_from_secs_f64(seconds).ok()?)
     }
 
-    /// Whether a date is there and is none: a NumericDate is a number that fits the 64 bits which
-    /// the server reads it into.
+    /// Whether the claim exists and is not a NumericDate: a number that fits the 64 bits into which
+    /// the server parses it.
     pub fn malformed_time(&self, claim: &str) -> bool {
         let fits = |seconds: f64| seconds.abs() < i64::MAX as f64;
         let value = self.claims.get(claim);
         value.is_some_and(|value| !value.as_f64().is_some_and(fits))
     }
 
-    /// The entries of `permissions` that are text.
+    /// The entries of the permissions claim that are strings.
     pub fn permissions(&self) -> Vec<&str> {
-        let entries = self.claims["permissions"].as_array();
+        let entries = self.claims[self.permissions_claim.as_str()].as_array();
         entries
             .map(|entries| entries.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default()
     }
 
-    /// How long the token is still valid, or why it is not.
+    /// The remaining validity at `now`.
     pub fn lifetime(&self, now: SystemTime) -> Lifetime {
         if let Some(from) = self.valid_from()
             && let Ok(early) = from.duration_since(now)
@@ -116,7 +141,7 @@ impl UnverifiedToken {
         }
     }
 
-    /// What the server would refuse or ignore without a word, in sentences.
+    /// Warnings about what the server would reject or silently ignore, one sentence each.
     pub fn lint(&self, namespace: Option<&str>) -> Vec<String> {
         let mut warnings = Vec::new();
         match self.header["alg"].as_str() {
@@ -148,16 +173,18 @@ impl UnverifiedToken {
         warnings
     }
 
+    /// Whether the permissions claim exists and is not an array. The server ignores it then.
+    pub fn malformed_permissions(&self) -> bool {
+        let value = self.claims.get(self.permissions_claim.as_str());
+        value.is_some_and(|value| !value.is_array() && !value.is_null())
+    }
+
     fn lint_permissions(&self, namespace: Option<&str>) -> Vec<String> {
-        match &self.claims["permissions"] {
-            Value::Array(_) => {}
-            Value::Null => {}
-            _ => {
-                return vec![
-                    "`permissions` is not an array: the server ignores it, and refuses every call"
-                        .to_owned(),
-                ];
-            }
+        if self.malformed_permissions() {
+            return vec![format!(
+                "`{}` is not an array: the server ignores it, and refuses every call",
+                self.permissions_claim
+            )];
         }
         let mut warnings = Vec::new();
         let mut known = Vec::new();
@@ -172,26 +199,26 @@ impl UnverifiedToken {
     }
 }
 
-/// The lifetime of a token, as seen at one moment.
+/// The validity of a token at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lifetime {
-    /// `nbf` or `iat` lies ahead.
+    /// `nbf` or `iat` is in the future.
     NotYetValid {
-        /// Until then.
+        /// The time until then.
         left: Duration,
     },
     /// The token is valid until `exp`.
     Valid {
-        /// Until then.
+        /// The time until then.
         left: Duration,
     },
     /// The token has no `exp`.
     Unlimited,
-    /// `exp` is not a date.
+    /// `exp` is not a NumericDate.
     Unreadable,
     /// `exp` has passed.
     Expired {
-        /// Since then; zero at `exp` itself.
+        /// The time since then; zero at `exp` itself.
         ago: Duration,
     },
 }
@@ -223,13 +250,13 @@ fn object(part: &str, name: &'static str) -> Result<Value, MalformedToken> {
     }
 }
 
-/// Text that is no token in the compact form of RFC 7515.
+/// Text that is not a token in the compact form of RFC 7515.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedToken {
-    /// The wrong number of dots.
+    /// The number of parts is not three.
     #[error("not a JWT: it has {0} part(s) where a signed token has three, parted by dots")]
     Parts(usize),
-    /// A part that is not what it must be.
+    /// A part is not what RFC 7515 requires.
     #[error("not a JWT: its {0} is not base64url of what it must be")]
     Part(&'static str),
 }
@@ -254,10 +281,7 @@ mod tests {
             (serde_json::json!({"exp": 1e300}), "`exp` cannot be read"),
             (serde_json::json!({"exp": null}), "`exp` cannot be read"),
         ] {
-            let token = UnverifiedToken {
-                header: serde_json::json!({}),
-                claims,
-            };
+            let token = UnverifiedToken::of_parts(serde_json::json!({}), claims);
             let found = token.lifetime(at(1000)).to_string();
             assert!(found.starts_with(words), "{words}: {found}");
         }
@@ -265,22 +289,39 @@ mod tests {
 
     #[test]
     fn permissions_that_are_no_array_are_named() {
-        let token = UnverifiedToken {
-            header: serde_json::json!({"alg": "HS256"}),
-            claims: serde_json::json!({"permissions": "default:write"}),
-        };
+        let token = UnverifiedToken::of_parts(
+            serde_json::json!({"alg": "HS256"}),
+            serde_json::json!({"permissions": "default:write"}),
+        );
         let warnings = token.lint(None).join("\n");
         for words in ["HS256", "no `kid`", "no `sub`", "not an array"] {
             assert!(warnings.contains(words), "{words}: {warnings}");
         }
     }
 
-    /// Milliseconds, by mistake: the year 50000, which `humantime` panics on.
+    #[test]
+    fn permissions_are_read_from_the_claim_that_the_server_reads() {
+        let token = UnverifiedToken::of_parts(
+            serde_json::json!({"alg": "ES256", "kid": "k"}),
+            serde_json::json!({"sub": "s", "roles": ["default:write"]}),
+        );
+        assert!(token.permissions().is_empty());
+        let warnings = token.lint(Some("default"));
+        assert!(warnings[0].contains("no permissions"), "{warnings:?}");
+
+        let token = token.with_permissions_claim("roles".parse().unwrap());
+        assert_eq!(token.permissions(), ["default:write"]);
+        assert_eq!(token.lint(Some("default")), [""; 0]);
+    }
+
+    /// Milliseconds by mistake: the year 50000, for which `humantime` panics.
     #[test]
     fn times_beyond_the_calendar_are_its_end() {
-        let token = |exp: f64| UnverifiedToken {
-            header: serde_json::json!({}),
-            claims: serde_json::json!({"exp": exp, "nbf": -exp}),
+        let token = |exp: f64| {
+            UnverifiedToken::of_parts(
+                serde_json::json!({}),
+                serde_json::json!({"exp": exp, "nbf": -exp}),
+            )
         };
         for exp in [1.8e12, 9e18] {
             let at = token(exp).expires_at().unwrap();

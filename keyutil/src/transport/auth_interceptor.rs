@@ -1,4 +1,4 @@
-//! The token goes into every call.
+//! The interceptor that adds the token to every call.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -13,17 +13,17 @@ use crate::{
     transport::LocalCause,
 };
 
-/// Puts `authorization: Bearer <token>` into each call, with the token of that moment; or nothing,
-/// where there is no token source.
+/// Adds `authorization: Bearer <token>` to each call, if there is a token source.
 ///
-/// A call with a `TokenExpiry` among its extensions learns when that token expires.
+/// Each call gets the token that is current when it is sent. If the call has a `TokenExpiry` among
+/// its extensions, the interceptor records there when that token expires.
 #[derive(Clone, Debug)]
 pub struct AuthInterceptor {
     source: Option<TokenSource>,
 }
 
 impl AuthInterceptor {
-    /// Takes tokens from this source.
+    /// Makes an interceptor with this token source.
     pub fn new(source: Option<TokenSource>) -> Self {
         Self { source }
     }
@@ -39,7 +39,7 @@ impl Interceptor for AuthInterceptor {
         let Some(source) = &self.source else {
             return Ok(request);
         };
-        // `Unavailable`, because the SDK goes on retrying it: the source may recover.
+        // `Unavailable`, because the SDK retries it: the token source may recover.
         let token = source.token(SystemTime::now()).map_err(|error| {
             let reason = format!("not sent, there is no valid token: {}", chain(&error));
             LocalCause::NotSent.mark(Status::unavailable(reason))
@@ -47,7 +47,7 @@ impl Interceptor for AuthInterceptor {
         if let Some(expiry) = request.extensions().get::<TokenExpiry>()
             && let Some(at) = token.expires_at()
         {
-            // Set once: each call has an expiry of its own.
+            // Each call has its own expiry, which is set once.
             let _ = expiry.0.set(at);
         }
         let header = token.header().clone();
@@ -56,12 +56,12 @@ impl Interceptor for AuthInterceptor {
     }
 }
 
-/// When the token expires that one call was sent with. Clones are of the same call.
+/// The expiry of the token of one call. Clones belong to the same call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TokenExpiry(Arc<OnceLock<SystemTime>>);
 
 impl TokenExpiry {
-    /// When that was, if it is over.
+    /// The expiry, if it has passed.
     pub(crate) fn passed(&self, now: SystemTime) -> Option<SystemTime> {
         self.0.get().copied().filter(|at| *at <= now)
     }
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
     use crate::credentials::Token;
 
-    /// A JWT with nothing but an `exp` in it.
+    /// A JWT whose only claim is `exp`.
     fn expiring(at: SystemTime) -> String {
         use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
         let seconds = crate::token::claims::seconds(at);

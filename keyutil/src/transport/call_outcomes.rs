@@ -1,4 +1,8 @@
-//! What has become of the calls, counted without a lock on the path of those that go well.
+//! The outcomes of the SDK's calls: counters, and a log of the failures that last.
+//!
+//! A successful call takes no lock. The SDK retries failed calls, and a refused poll for a while,
+//! so one cause makes many failures. The log reports a cause when it begins, at growing intervals
+//! while it lasts, and when it ends.
 
 use std::{
     collections::BTreeMap,
@@ -9,68 +13,70 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tonic::{Code, Status};
+use tracing::{info, warn};
 
-use super::failure_log::{self, FailureLog};
 use crate::{
+    base::time::{rfc3339, whole_seconds},
     diagnosis::Diagnosis,
     status::{CallsStatus, Outcomes, RefusalStatus},
 };
 
-/// What has become of the calls so far. One that the caller gives up on is not counted.
+/// The outcomes of all calls so far. A call that the caller abandons is not counted.
 #[derive(Debug, Default)]
 pub struct CallOutcomes {
     begun: AtomicU64,
     polls: Counts,
     others: Counts,
-    /// Whether there are failures to be cleared, so that a call which goes well takes no lock.
+    /// Whether a failure is ongoing. If not, a successful call takes no lock.
     failing: AtomicBool,
     failures: Mutex<Failures>,
 }
 
-/// Calls of one kind.
+/// Counters for one kind of call.
 #[derive(Debug, Default)]
 struct Counts {
-    /// By the number of their gRPC code.
+    /// Indexed by gRPC code.
     by_code: [AtomicU64; CODES],
     /// In microseconds since 1970; 0 is never.
     last_success: AtomicU64,
 }
 
-/// The long polls for tasks. Not `PollWorkflowExecutionUpdate`, which waits for something that was
-/// started.
-const POLLS: [&str; failure_log::POLLS] = [
+/// The long polls for tasks. `PollWorkflowExecutionUpdate` is not one of them: it waits for an
+/// update that a client has started.
+const POLLS: [&str; 3] = [
     "PollWorkflowTaskQueue",
     "PollActivityTaskQueue",
     "PollNexusTaskQueue",
 ];
 
-/// From `Ok`, 0, to `Unauthenticated`, 16.
+/// The gRPC codes, from `Ok`, 0, to `Unauthenticated`, 16.
 const CODES: usize = 17;
 
-/// Far longer than a refusal takes.
+/// A poll that is open for longer was not refused: a refusal comes at once.
 const AUTHORIZED_AFTER: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 struct Failures {
     log: FailureLog,
     refusals: RefusalStatus,
-    /// How many calls had begun when the last one failed.
+    /// The number of calls that had begun when the last one failed.
     begun: u64,
 }
 
-/// A call under way.
+/// A call in progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Call {
     number: u64,
-    /// Of which kind, if it is a poll for tasks.
+    /// The index in `POLLS`, for a poll.
     poll: Option<usize>,
-    /// The server answers it without looking for permissions.
+    /// Whether the server answers it without a permission.
     open: bool,
 }
 
 impl CallOutcomes {
-    /// A call of this method begins.
+    /// Registers a call of this method.
     pub(super) fn begin(&self, rpc: &str) -> Call {
         Call {
             number: self.begun.fetch_add(1, Ordering::Relaxed) + 1,
@@ -79,9 +85,9 @@ impl CallOutcomes {
         }
     }
 
-    /// Waits for the answer to a call. A refusal comes at once, and the answer to a poll after a
-    /// minute where there is nothing to do: a poll that is still open after a while was let in,
-    /// unless it waits for a connection, which has failed before: `connected` says so.
+    /// Waits for the answer to a call. A refusal comes at once, and an idle poll is answered after
+    /// a minute. A poll that is still open after [`AUTHORIZED_AFTER`] was therefore accepted,
+    /// unless it waits for a connection, which `connected` tells.
     pub(super) async fn watch<F: Future>(
         &self,
         call: Call,
@@ -112,7 +118,8 @@ impl CallOutcomes {
         }
     }
 
-    /// The diagnosis is of what keeps more calls than this one from going well.
+    /// Counts a failure. The `diagnosis`, if there is one, is of a cause that affects other calls
+    /// too.
     pub(super) fn failed(&self, call: Call, status: &Status, diagnosis: Option<Diagnosis>) {
         self.counts(call).count(status.code());
         if let Some(diagnosis) = diagnosis {
@@ -120,8 +127,8 @@ impl CallOutcomes {
         }
     }
 
-    /// A call that had begun before the last failure proves nothing: a long poll that was let in
-    /// with the token before goes on for a minute.
+    /// A call that began before the last failure proves nothing: a long poll that was accepted with
+    /// an earlier token stays open for a minute.
     #[cold]
     fn accepted(&self, call: Call) {
         let mut failures = self.failures.lock();
@@ -163,7 +170,7 @@ impl CallOutcomes {
         self.failing.store(true, Ordering::Release);
     }
 
-    /// What has become of them so far.
+    /// The counters, as plain values.
     pub fn status(&self) -> CallsStatus {
         CallsStatus {
             polls: self.polls.outcomes(),
@@ -172,7 +179,7 @@ impl CallOutcomes {
         }
     }
 
-    /// What keeps calls from going well at this time.
+    /// The cause of the failures that are ongoing.
     pub fn ongoing(&self) -> Option<Diagnosis> {
         let failures = self.failures.lock();
         failures.log.latest().cloned()
@@ -186,7 +193,7 @@ impl CallOutcomes {
     }
 }
 
-/// Whether the server has refused a call for what the caller may do, or for who it is.
+/// Whether the server has refused a call for lack of authentication or permission.
 pub fn is_refusal(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -220,6 +227,145 @@ impl Counts {
 fn micros(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Pause between the first and the second log line about a cause, doubled after each line.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// A cause that returns sooner continues where it was, and is not logged at each return.
+const RELAPSE: Duration = Duration::from_secs(60);
+
+/// How long the SDK repeats a refused poll before its worker ends (`LONG_POLL_FATAL_GRACE` in
+/// `retry.rs` of temporalio-client 1.1).
+const SDK_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The causes that are ongoing, and those that have ended.
+#[derive(Debug, Default)]
+struct FailureLog {
+    known: Vec<LoggedFailure>,
+    /// When polls of each kind began to be refused.
+    refused_polls: [Option<SystemTime>; POLLS.len()],
+}
+
+/// A cause, identified by its step and class.
+#[derive(Debug)]
+struct LoggedFailure {
+    diagnosis: Diagnosis,
+    /// Whether the server refuses the calls.
+    refusal: bool,
+    begun: Instant,
+    noted: Instant,
+    logged_at: Instant,
+    pause: Duration,
+    stands: bool,
+    /// Whether a line was logged since the cause last ended.
+    announced: bool,
+}
+
+impl FailureLog {
+    /// Records a failure. `refused` says whether the server refused the call, and `poll` the kind
+    /// of poll.
+    fn note(&mut self, diagnosis: Diagnosis, refused: bool, poll: Option<usize>) {
+        if let Some(since) = poll.and_then(|kind| self.refused_polls.get_mut(kind))
+            && refused
+        {
+            since.get_or_insert_with(SystemTime::now);
+        }
+        let ends_at = self.worker_ends_at();
+        let now = Instant::now();
+        let same = |known: &&mut LoggedFailure| {
+            let (was, is) = (&known.diagnosis, &diagnosis);
+            was.step == is.step && was.class == is.class
+        };
+        let Some(ongoing) = self.known.iter_mut().find(same) else {
+            let ongoing = LoggedFailure {
+                diagnosis,
+                refusal: refused,
+                begun: now,
+                noted: now,
+                logged_at: now,
+                pause: FIRST_PAUSE,
+                stands: true,
+                announced: true,
+            };
+            ongoing.log(None, ends_at);
+            return self.known.push(ongoing);
+        };
+        if !ongoing.stands {
+            if now.duration_since(ongoing.noted) >= RELAPSE {
+                (ongoing.logged_at, ongoing.pause) = (now, Duration::ZERO);
+            }
+            (ongoing.stands, ongoing.begun) = (true, now);
+        }
+        (ongoing.diagnosis, ongoing.noted) = (diagnosis, now);
+        if now.duration_since(ongoing.logged_at) >= ongoing.pause {
+            let lasted = now.duration_since(ongoing.begun);
+            ongoing.log((!lasted.is_zero()).then_some(lasted), ends_at);
+            (ongoing.logged_at, ongoing.announced) = (now, true);
+            let longer = ongoing.pause.saturating_mul(2);
+            ongoing.pause = longer.clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        }
+    }
+
+    /// Ends the causes after a successful call. Refusals continue unless the call `takes` a
+    /// permission.
+    fn mark_succeeded(&mut self, takes: bool, poll: Option<usize>) {
+        self.end(|ongoing| takes || !ongoing.refusal, poll.filter(|_| takes));
+    }
+
+    /// Ends the refusals after a poll that was accepted. Other causes end only if it is
+    /// `connected`.
+    fn mark_authorized(&mut self, poll: Option<usize>, connected: bool) {
+        self.end(|ongoing| connected || ongoing.refusal, poll);
+    }
+
+    fn end(&mut self, which: impl Fn(&LoggedFailure) -> bool, poll: Option<usize>) {
+        if let Some(since) = poll.and_then(|kind| self.refused_polls.get_mut(kind)) {
+            *since = None;
+        }
+        let mut over = None;
+        for ongoing in self.known.iter_mut().filter(|ongoing| ongoing.stands) {
+            if which(ongoing) {
+                ongoing.stands = false;
+                if std::mem::take(&mut ongoing.announced) {
+                    over = over.max(Some(ongoing.begun.elapsed()));
+                }
+            }
+        }
+        if let Some(lasted) = over {
+            info!(lasted = whole_seconds(lasted), "calls recovered");
+        }
+    }
+
+    /// The ongoing cause that was recorded last.
+    fn latest(&self) -> Option<&Diagnosis> {
+        let standing = self.known.iter().filter(|ongoing| ongoing.stands);
+        let latest = standing.max_by_key(|ongoing| ongoing.noted)?;
+        Some(&latest.diagnosis)
+    }
+
+    /// When the SDK will end the worker, if polls stay refused.
+    fn worker_ends_at(&self) -> Option<SystemTime> {
+        let first = self.refused_polls.iter().flatten().min()?;
+        Some(*first + SDK_PATIENCE)
+    }
+}
+
+impl LoggedFailure {
+    fn log(&self, lasted: Option<Duration>, ends_at: Option<SystemTime>) {
+        let Diagnosis {
+            step, cause, hint, ..
+        } = &self.diagnosis;
+        warn!(
+            %step,
+            reason = cause,
+            hint,
+            lasted = lasted.map(whole_seconds),
+            the_worker_ends_at = ends_at.filter(|_| self.refusal).map(rfc3339),
+            "calls are failing"
+        );
+    }
 }
 
 #[cfg(test)]
@@ -272,7 +418,7 @@ mod tests {
         let since = calls.status().refusals.refusing_since;
         assert!(since.is_some());
 
-        // Let in with the token before, and one that everybody may make.
+        // Accepted with an earlier token, and a call that requires no permission.
         calls.succeeded(long_poll);
         calls.succeeded(calls.begin("GetSystemInfo"));
         deny(&calls, POLL, "who?");
@@ -306,5 +452,101 @@ mod tests {
             () = asleep(5) => {}
         }
         assert!(!refusing());
+    }
+
+    fn diagnosis(step: Step) -> Diagnosis {
+        Diagnosis {
+            step,
+            class: Class::Token,
+            cause: "no such kid".to_owned(),
+            hint: None,
+        }
+    }
+
+    async fn a_second() {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+
+    /// The seconds at which the causes are logged. Each is recorded once a second, and a call
+    /// succeeds after every `relief`th second.
+    async fn logged_at(steps: &[Step], seconds: u64, relief: u64) -> Vec<u64> {
+        let mut log = FailureLog::default();
+        let begun = Instant::now();
+        let mut times = Vec::new();
+        for second in 1..=seconds {
+            for step in steps {
+                let before: Vec<_> = log.known.iter().map(|known| known.logged_at).collect();
+                log.note(diagnosis(*step), true, Some(0));
+                let after: Vec<_> = log.known.iter().map(|known| known.logged_at).collect();
+                if after != before {
+                    times.push(begun.elapsed().as_secs());
+                }
+            }
+            if second % relief == 0 {
+                log.mark_succeeded(true, Some(0));
+            }
+            a_second().await;
+        }
+        times
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_goes_on_is_told_at_growing_intervals() {
+        assert_eq!(
+            logged_at(&[Step::Jwks], 200, 999).await,
+            [0, 10, 30, 70, 150]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_causes_that_alternate_are_told_as_each_would_be_alone() {
+        let both = [Step::Jwks, Step::Grpc];
+        let twice = [0, 0, 10, 10, 30, 30, 70, 70];
+        assert_eq!(logged_at(&both, 100, 999).await, twice);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_again_and_again_is_not_told_each_time() {
+        assert_eq!(logged_at(&[Step::Jwks], 100, 2).await, [0, 10, 30, 70]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_after_long_is_new() {
+        let mut log = FailureLog::default();
+        log.note(diagnosis(Step::Jwks), true, None);
+        log.mark_succeeded(true, None);
+        assert_eq!(log.latest(), None);
+        tokio::time::advance(2 * RELAPSE).await;
+        log.note(diagnosis(Step::Jwks), true, None);
+        assert_eq!(log.known[0].logged_at, Instant::now());
+        assert_eq!(log.known[0].pause, FIRST_PAUSE);
+        assert!(log.latest().is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_stays_open_without_a_connection_proves_nothing() {
+        let mut log = FailureLog::default();
+        log.note(diagnosis(Step::Tcp), false, Some(0));
+        log.mark_authorized(Some(0), false);
+        assert!(log.latest().is_some());
+        log.mark_authorized(Some(0), true);
+        assert_eq!(log.latest(), None);
+    }
+
+    #[test]
+    fn the_worker_ends_by_the_first_kind_of_poll_that_is_refused() {
+        let mut log = FailureLog::default();
+        log.note(diagnosis(Step::Grpc), false, Some(0));
+        log.note(diagnosis(Step::Jwks), true, None);
+        assert_eq!(log.worker_ends_at(), None);
+        log.note(diagnosis(Step::Jwks), true, Some(1));
+        let first = log.worker_ends_at();
+        assert!(first > Some(SystemTime::now() + SDK_PATIENCE / 2));
+        // Success or later refusal of another kind of poll does not delay it.
+        log.mark_succeeded(true, Some(0));
+        log.note(diagnosis(Step::Jwks), true, Some(2));
+        assert_eq!(log.worker_ends_at(), first);
+        log.mark_succeeded(true, Some(1));
+        assert!(log.worker_ends_at() > first);
     }
 }

@@ -1,17 +1,20 @@
-//! A tonic channel that is replaced when identity or trust changes.
+//! A tonic channel that moves to a new connection when the client certificate or the CAs change.
 
 use std::{
     fmt,
     future::Future,
+    io,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwap;
 use http::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::timeout};
 use tokio_rustls::rustls::pki_types::ServerName;
 use tonic::{
     Status,
@@ -19,36 +22,38 @@ use tonic::{
     transport::{Channel, Endpoint, Error},
 };
 use tower::{Service, ServiceExt, service_fn};
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use super::{
-    connector::Connector,
-    security::{Security, TlsCredentials},
-    trial::{self, Rejection, TrialState},
+    connector::{Connector, Security, TlsCredentials},
+    error::{ConnectStage, ConnectorError},
+    stream::TrialResult,
 };
-
-use crate::{credentials::FileWatcher, transport::LocalCause};
+use crate::{
+    base::chain,
+    credentials::{Credential, FileWatcher},
+    transport::LocalCause,
+};
 
 /// The SDK's own intervals (`ClientKeepAliveOptions`), which the server's
 /// `frontend.keepAliveMinTime` allows.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Carries each call over a connection that was made with the newest credentials which the server
-/// has accepted.
+/// A channel whose connection uses the newest TLS credentials that the server has accepted.
 ///
-/// When one of them changes, the next call dials a connection with the new ones and waits for the
-/// server to say something on it, which it does only to a client whose certificate it accepts.
-/// From then on calls go there. Where it does not come to that, calls go on as before, new
-/// connections for them are made with the credentials before, and the new ones are tried again
-/// later. So what is wrong with a credential and shows only at the server, such as a certificate
-/// of a CA that it does not know, or a bundle that does not verify it, changes nothing either.
+/// When a credential changes, the next call makes a trial connection with the new ones and waits
+/// for the first data from the server, which arrives only after the server has accepted the client
+/// certificate. If the trial succeeds, calls move to that connection. If it fails, calls and new
+/// connections keep the previous credentials, and the trial is repeated later. A credential whose
+/// defect shows only at the server, such as a certificate of an unknown CA or a bundle that does
+/// not verify the server, therefore changes nothing.
 ///
-/// The connection before stays for the calls that are on it, long polls among them, and closes
-/// after the last: nothing is cut off. Clones share the connection.
+/// The previous connection stays open for the calls on it, including long polls, and closes after
+/// the last one. Clones share the connection.
 ///
-/// It follows that a CA which is no longer trusted goes on being trusted until the server has
-/// shown a certificate of another one. To distrust one at once, restart the process.
+/// A CA that is removed from the bundle stays trusted until the server has presented a certificate
+/// of another CA. To distrust a CA at once, restart the process.
 #[derive(Clone)]
 pub struct RotatingChannel {
     shared: Arc<Shared>,
@@ -59,25 +64,25 @@ struct Shared {
     endpoint: Endpoint,
     live: ArcSwap<Live>,
     trials: TrialState,
-    /// Reads the credential files again for as long as a clone of the channel can make calls.
+    /// Reloads the credential files as long as a clone of the channel lives.
     watcher: OnceLock<FileWatcher>,
 }
 
-/// A channel, and what its connections are made with.
+/// A channel, and the credentials of its connections.
 struct Live {
     channel: Channel,
     credentials: TlsCredentials,
 }
 
 impl RotatingChannel {
-    /// Nothing is dialled before the first call. Needs a tokio runtime.
+    /// Makes a channel without dialling. Needs a tokio runtime.
     ///
     /// # Errors
-    /// When host and port make no URI.
+    /// An error if host and port do not form a URI.
     pub fn new(connector: Connector) -> Result<Self, http::Error> {
         let target = connector.target();
-        // tonic refuses an https URI when TLS is not its own. The connector below does not look at
-        // the URI; the server sees the origin.
+        // tonic rejects an https URI unless TLS is its own. The connector below ignores the URI,
+        // and the server sees the origin.
         let (scheme, authority) = match connector.security() {
             Security::Plaintext { .. } => ("http", target.clone()),
             Security::Tls { server_name, .. } => ("https", authority(server_name, &target)),
@@ -110,25 +115,25 @@ impl RotatingChannel {
         })
     }
 
-    /// Keeps the task that follows the credential files for as long as any clone lives.
+    /// Keeps the file watcher running as long as a clone of the channel lives.
     #[must_use]
     pub fn holding(self, watcher: FileWatcher) -> Self {
-        // A second one would follow the same files.
+        // A second watcher would read the same files.
         let _ = self.shared.watcher.set(watcher);
         self
     }
 
-    /// Where it connects to, and what happened there last.
+    /// The connector, with the log of its connections.
     pub fn connector(&self) -> &Connector {
         &self.shared.connector
     }
 
-    /// What connections for calls are made with now.
+    /// The credentials of new connections.
     pub fn credentials(&self) -> TlsCredentials {
         self.shared.live.load().credentials.clone()
     }
 
-    /// What is wrong with newer ones, if there are any that did not do.
+    /// The rejected newer credentials, if there are any.
     pub fn rejection(&self) -> Option<Rejection> {
         let rejection = self.shared.trials.rejection()?;
         let security = self.connector().security();
@@ -153,7 +158,7 @@ impl Shared {
         up_to_date.then(|| live.channel.clone())
     }
 
-    /// One call tries the new credentials, and the others do not wait for it.
+    /// One call makes the trial; the others do not wait for it.
     #[cold]
     async fn newer(&self) -> Channel {
         let security = self.connector.security();
@@ -162,11 +167,11 @@ impl Shared {
                 return channel;
             }
             if !self.connector.log().has_answered() {
-                // There are none that were accepted, and that calls could go on with.
+                // No credentials have been accepted before, so there are none to keep.
                 self.replace(Live::untried(&self.connector, &self.endpoint));
             } else {
                 let credentials = TlsCredentials::now(security);
-                match trial::run(&self.connector, &self.endpoint, &credentials).await {
+                match try_credentials(&self.connector, &self.endpoint, &credentials).await {
                     Ok(channel) => {
                         self.trials.accepted(&self.connector);
                         self.replace(Live {
@@ -191,7 +196,9 @@ impl Shared {
     async fn try_partial_updates(&self, new: &TlsCredentials) {
         let before = self.live.load().credentials.clone();
         for credentials in before.partial_updates(new) {
-            if let Ok(channel) = trial::run(&self.connector, &self.endpoint, &credentials).await {
+            if let Ok(channel) =
+                try_credentials(&self.connector, &self.endpoint, &credentials).await
+            {
                 return self.replace(Live {
                     channel,
                     credentials,
@@ -204,7 +211,7 @@ impl Shared {
         self.live.store(Arc::new(live));
         debug!(
             target = self.connector.target(),
-            "new connection for the calls to come, because a credential changed"
+            "new calls use a new connection, because a credential changed"
         );
     }
 }
@@ -231,7 +238,7 @@ impl Live {
     }
 }
 
-/// The name that the certificate is for, unless that is the host which is dialled anyway.
+/// The `:authority` of the calls: the server name, or the target where the host is the same.
 fn authority(server_name: &ServerName<'_>, target: &str) -> String {
     let name = server_name.to_str();
     let host = target.rsplit_once(':').map_or(target, |(host, _)| host);
@@ -250,7 +257,7 @@ impl Service<Request<Body>> for RotatingChannel {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Error>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        // Which channel it will be is known at the call, so each call waits for its own.
+        // The channel is selected at the call, and the call waits until that channel is ready.
         Poll::Ready(Ok(()))
     }
 
@@ -266,7 +273,7 @@ impl Service<Request<Body>> for RotatingChannel {
     }
 }
 
-/// What tonic makes of the answer of a proxy with HTTP status 431, and the cause.
+/// The status that tonic makes of HTTP status 431 from a proxy, marked with its cause.
 fn too_large() -> Status {
     let message = "grpc-status header missing, mapped from HTTP status code 431";
     LocalCause::HeadersTooLarge.mark(Status::unknown(message))
@@ -278,6 +285,153 @@ impl fmt::Debug for RotatingChannel {
             .field("dial", &self.shared.connector)
             .finish_non_exhaustive()
     }
+}
+
+/// Limit for name, TCP, TLS and the first data from the server. It bounds how long a call waits for
+/// a trial.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Pause between two trials of the same credentials, doubled after each rejection. It stays short:
+/// when a server starts to accept the new credentials, it may soon reject the previous ones.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Makes a connection with these credentials, and returns it when the server has sent data.
+///
+/// In HTTP/2 both sides send a preface (RFC 9113 section 3.4). The server sends its preface after
+/// the handshake, which with TLS 1.3 means after it has checked the client certificate. Calls then
+/// use this same connection.
+async fn try_credentials(
+    connector: &Arc<Connector>,
+    endpoint: &Endpoint,
+    credentials: &TlsCredentials,
+) -> Result<Channel, ConnectorError> {
+    let (result, outcome) = oneshot::channel();
+    // For the first connection only: reconnects use credentials that were accepted.
+    let result = Arc::new(Mutex::new(Some(TrialResult(result))));
+    let connecting = service_fn({
+        let (connector, credentials) = (connector.clone(), credentials.clone());
+        move |_: Uri| {
+            let (connector, credentials) = (connector.clone(), credentials.clone());
+            let result = result.lock().take();
+            async move {
+                connector
+                    .connect(&credentials, result)
+                    .await
+                    .map(TokioIo::new)
+            }
+        }
+    });
+    let tried = async {
+        let connected = endpoint.connect_with_connector(connecting).await;
+        outcome.await.unwrap_or_else(|_| Err(hung_up(connector)))?;
+        connected.map_err(|_| hung_up(connector))
+    };
+    let tried = timeout(LIMIT, tried).await;
+    tried.unwrap_or(Err(ConnectorError::TimedOut {
+        stage: ConnectStage::Answer,
+        after: LIMIT,
+    }))
+}
+
+/// The error of a connection that was closed without an alert.
+fn hung_up(connector: &Connector) -> ConnectorError {
+    let source = io::Error::from(io::ErrorKind::UnexpectedEof);
+    match connector.security() {
+        Security::Plaintext { .. } => ConnectorError::PlaintextClosed,
+        Security::Tls { server_name, .. } => {
+            ConnectorError::handshake(server_name, &Arc::default(), source)
+        }
+    }
+}
+
+/// The state of the trials, of which one runs at a time.
+#[derive(Default)]
+struct TrialState {
+    alone: tokio::sync::Mutex<()>,
+    rejection: Mutex<Option<Rejection>>,
+}
+
+/// Credentials that the server rejected, while calls keep the previous ones.
+#[derive(Clone, Debug)]
+pub struct Rejection {
+    /// The rejected credentials.
+    pub credentials: TlsCredentials,
+    /// The error of the last trial.
+    pub error: ConnectorError,
+    /// The time of the first trial.
+    pub since: SystemTime,
+    pause: Duration,
+    not_before: Instant,
+    reported: bool,
+}
+
+impl TrialState {
+    /// Permission to make a trial, unless one is running or it is too early to repeat the last one.
+    fn begin(&self, security: &Security) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let alone = self.alone.try_lock().ok()?;
+        let rejection = self.rejection.lock();
+        let too_early = rejection.as_ref().is_some_and(|rejection| {
+            rejection.credentials.is_current(security) && Instant::now() < rejection.not_before
+        });
+        (!too_early).then_some(alone)
+    }
+
+    fn accepted(&self, connector: &Connector) {
+        let rejection = self.rejection.lock().take();
+        if rejection.is_some_and(|rejection| rejection.reported) {
+            info!(
+                target = connector.target(),
+                "the server accepted the new credentials"
+            );
+        }
+    }
+
+    fn rejected(&self, connector: &Connector, credentials: TlsCredentials, error: ConnectorError) {
+        let mut rejection = self.rejection.lock();
+        let before = rejection
+            .take()
+            .filter(|before| before.credentials.is_current(connector.security()));
+        let pause = match &before {
+            // An unreachable server says nothing about the credentials.
+            Some(before) if !error.may_pass() => before.pause.saturating_mul(2).min(LONGEST_PAUSE),
+            _ => FIRST_PAUSE,
+        };
+        let mut reported = before.as_ref().is_some_and(|before| before.reported);
+        if !reported && !error.may_pass() {
+            reported = true;
+            report(connector, &credentials, &error);
+        }
+        debug!(
+            target = connector.target(),
+            error = chain(&error),
+            ?pause,
+            "the trial of the new credentials failed"
+        );
+        *rejection = Some(Rejection {
+            credentials,
+            error,
+            since: before.map_or_else(SystemTime::now, |before| before.since),
+            pause,
+            not_before: Instant::now() + pause,
+            reported,
+        });
+    }
+
+    fn rejection(&self) -> Option<Rejection> {
+        self.rejection.lock().clone()
+    }
+}
+
+fn report(connector: &Connector, credentials: &TlsCredentials, error: &ConnectorError) {
+    let TlsCredentials { identity, trust } = credentials;
+    warn!(
+        target = connector.target(),
+        client_certificate = identity.as_ref().map(|identity| identity.identify()),
+        server_ca = trust.as_ref().map(|trust| trust.identify()),
+        error = chain(error),
+        "the new credentials were rejected: kept the previous ones, will try again"
+    );
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Name, TCP and TLS: one connection.
+//! Makes one connection: name resolution, TCP and TLS.
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,30 +10,29 @@ use tokio_rustls::{
         self, ClientConfig,
         client::{Resumption, WebPkiServerVerifier},
         crypto::aws_lc_rs,
+        pki_types::ServerName,
     },
 };
 use tracing::debug;
 
 use super::{
-    connection_log::ConnectionLog,
     error::{ConnectStage, ConnectorError},
     peer::{PeerInfo, RecordingCertResolver, RecordingVerifier},
-    security::{Security, TlsCredentials},
-    stream::{Pending, Protection, Stream, TrialResult},
+    stream::{ConnectionLog, Pending, Protection, Stream, TrialResult},
 };
 use crate::{
     base::chain,
-    credentials::{Identity, TrustBundle},
+    credentials::{Identity, Reloading, TrustBundle},
     transport::peer::{Secured, handshake},
 };
 
-/// For name, TCP and TLS together, at most.
+/// Limit for name resolution, TCP and TLS together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For each address of a name, so that one which swallows packets leaves time for the next.
+/// Limit for each address of a name: an address that drops packets leaves time for the next.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Where the server is, and how to speak to it.
+/// The address of the server, and how connections to it are secured.
 #[derive(Debug)]
 pub struct Connector {
     host: String,
@@ -44,7 +43,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Will connect to this host, a name or an address without brackets.
+    /// Makes a connector to this host: a name, or an IP address without brackets.
     pub fn new(host: impl Into<String>, port: u16, security: Security) -> Self {
         Self {
             host: host.into(),
@@ -55,7 +54,7 @@ impl Connector {
         }
     }
 
-    /// Gives up sooner than after 10 s, where `limit` is shorter.
+    /// Limits a connection attempt to `limit`, if that is shorter than 10 s.
     #[must_use]
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = self.limit.min(limit);
@@ -71,23 +70,23 @@ impl Connector {
         }
     }
 
-    /// The host alone.
+    /// The host, without the port.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// What protects the connection.
+    /// How connections are secured.
     pub fn security(&self) -> &Security {
         &self.security
     }
 
-    /// What happened to the last connection.
+    /// The log of the connections.
     pub fn log(&self) -> &ConnectionLog {
         &self.log
     }
 
-    /// With a `result` it is a trial: whatever comes of it is said there, and a failure is not
-    /// one of the connection that calls are on.
+    /// Connects. With a `result` the attempt is a trial: `result` reports its outcome, and a
+    /// failure is not recorded as one of the connection in use.
     pub(super) async fn connect(
         &self,
         credentials: &TlsCredentials,
@@ -108,7 +107,7 @@ impl Connector {
                 debug!(
                     target = self.target(),
                     error = chain(&error),
-                    "connecting failed"
+                    "connection attempt failed"
                 );
                 match result {
                     Some(result) => result.refused(error.clone()),
@@ -135,7 +134,7 @@ impl Connector {
         }
     }
 
-    /// The limit for name, TCP and TLS together, from now on.
+    /// The deadline of an attempt that starts now.
     pub fn deadline(&self) -> Deadline {
         Deadline {
             at: Instant::now() + self.limit,
@@ -143,7 +142,7 @@ impl Connector {
         }
     }
 
-    /// What the name stands for.
+    /// Resolves the host.
     pub async fn resolve(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, ConnectorError> {
         let failed = |source| ConnectorError::Resolve {
             host: self.host.clone(),
@@ -158,7 +157,7 @@ impl Connector {
         Ok(addresses)
     }
 
-    /// A connection to the first of the addresses that takes one.
+    /// Connects to the first address that accepts.
     pub async fn tcp(
         &self,
         addresses: &[SocketAddr],
@@ -182,7 +181,7 @@ impl Connector {
                 .wait(ConnectStage::Tcp, connecting)
                 .await?
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            // Small frames, and a person who waits for each.
+            // gRPC frames are small, and a caller waits for each.
             let connected = connected.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp));
             match connected {
                 Ok(tcp) => return Ok(tcp),
@@ -197,7 +196,7 @@ impl Connector {
         Err(last)
     }
 
-    /// The handshake. With TLS 1.3 the server may refuse our certificate after it.
+    /// Performs the TLS handshake. With TLS 1.3 the server may reject the client certificate later.
     pub async fn tls(
         &self,
         tcp: TcpStream,
@@ -213,7 +212,7 @@ impl Connector {
             return Err(ConnectorError::PlaintextClosed);
         };
         let identity = credentials.identity.as_deref();
-        // They are of this same `Security`, and so have it.
+        // Credentials of the same `Security` always have a trust bundle.
         let trust = credentials.trust.clone();
         let trust = trust.unwrap_or_else(|| trust_source.current());
         let peer = Arc::new(PeerInfo::default());
@@ -234,7 +233,7 @@ impl Connector {
     }
 }
 
-/// The one limit for name, TCP and TLS.
+/// The deadline for name resolution, TCP and TLS together.
 #[derive(Clone, Copy)]
 pub struct Deadline {
     at: Instant,
@@ -255,8 +254,8 @@ impl Deadline {
     }
 }
 
-/// The config of one connection. Resumption is off: a resumed session would show the server the
-/// client certificate of the session before, and hide that it was replaced.
+/// The rustls config of one connection. Resumption is disabled: a resumed session would present the
+/// client certificate of the earlier session, and hide that it was replaced.
 fn client_config(
     identity: Option<&Identity>,
     trust: &TrustBundle,
@@ -270,7 +269,7 @@ fn client_config(
         .with_safe_default_protocol_versions()
         .expect("aws-lc-rs knows TLS 1.2 and 1.3");
     let mut config = builder
-        // It leaves the verifying to rustls.
+        // The verifier delegates to rustls.
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(RecordingVerifier {
             verifier,
@@ -286,3 +285,115 @@ fn client_config(
 }
 
 const HTTP2: &[u8] = b"h2";
+
+/// How a connection is secured.
+#[derive(Clone, Debug)]
+pub enum Security {
+    /// Plaintext. With `loopback_only` the connector refuses other machines, because calls have
+    /// tokens.
+    Plaintext {
+        /// Whether calls have tokens.
+        loopback_only: bool,
+    },
+    /// TLS, or mutual TLS if there is an identity.
+    Tls {
+        /// The name that the server's certificate must contain.
+        server_name: ServerName<'static>,
+        /// The client certificate.
+        identity: Option<Reloading<Identity>>,
+        /// The CAs that verify the server.
+        trust: TrustSource,
+    },
+}
+
+/// The source of the trusted CAs.
+#[derive(Clone, Debug)]
+pub enum TrustSource {
+    /// A file, which is reloaded.
+    File(Reloading<TrustBundle>),
+    /// The CAs of the operating system.
+    System(Arc<TrustBundle>),
+}
+
+impl TrustSource {
+    /// The CAs that are trusted now.
+    pub fn current(&self) -> Arc<TrustBundle> {
+        match self {
+            Self::File(trust) => trust.current(),
+            Self::System(trust) => trust.clone(),
+        }
+    }
+}
+
+/// The TLS credentials of one connection. In plaintext there are none.
+#[derive(Clone, Debug, Default)]
+pub struct TlsCredentials {
+    /// The client certificate.
+    pub identity: Option<Arc<Identity>>,
+    /// The CAs that verify the server.
+    pub trust: Option<Arc<TrustBundle>>,
+}
+
+impl TlsCredentials {
+    /// The current credentials.
+    pub fn now(security: &Security) -> Self {
+        match security {
+            Security::Plaintext { .. } => Self::default(),
+            Security::Tls {
+                identity, trust, ..
+            } => Self {
+                identity: identity.as_ref().map(|identity| identity.current()),
+                trust: Some(trust.current()),
+            },
+        }
+    }
+
+    /// The combinations with only one new credential, to try when both together were rejected. A
+    /// bad certificate must not prevent the use of a good CA bundle, or the reverse.
+    pub(super) fn partial_updates(&self, new: &Self) -> Vec<Self> {
+        let partial_updates = [
+            Self {
+                identity: self.identity.clone(),
+                trust: new.trust.clone(),
+            },
+            Self {
+                identity: new.identity.clone(),
+                trust: self.trust.clone(),
+            },
+        ];
+        let known = |half: &Self| half.same(self) || half.same(new);
+        partial_updates
+            .into_iter()
+            .filter(|half| !known(half))
+            .collect()
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        fn one<T>(some: Option<&Arc<T>>, others: Option<&Arc<T>>) -> bool {
+            some.map(Arc::as_ptr) == others.map(Arc::as_ptr)
+        }
+        one(self.identity.as_ref(), other.identity.as_ref())
+            && one(self.trust.as_ref(), other.trust.as_ref())
+    }
+
+    /// Whether the files still hold these credentials. On the path of every call: compares pointers
+    /// without counting a reference.
+    pub(super) fn is_current(&self, security: &Security) -> bool {
+        let Security::Tls {
+            identity, trust, ..
+        } = security
+        else {
+            return true;
+        };
+        let same_identity = match (identity, &self.identity) {
+            (Some(now), Some(then)) => Arc::ptr_eq(&now.peek(), then),
+            (None, None) => true,
+            _ => false,
+        };
+        let same_trust = match (trust, &self.trust) {
+            (TrustSource::File(now), Some(then)) => Arc::ptr_eq(&now.peek(), then),
+            _ => true,
+        };
+        same_identity && same_trust
+    }
+}

@@ -1,4 +1,4 @@
-//! Why there is no connection.
+//! The errors of a connection attempt.
 
 use std::{
     fmt, io,
@@ -11,21 +11,22 @@ use tokio_rustls::rustls::{
     self, AlertDescription, CertificateError,
     pki_types::{ServerName, UnixTime},
 };
+use tonic::{Status, metadata::MetadataValue};
 
 use super::peer::PeerInfo;
 
-/// Why there is no connection.
+/// The reason why a connection attempt failed.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ConnectorError {
-    /// The name is not known.
+    /// The host name was not resolved.
     #[error("failed to resolve the host name `{host}`")]
     Resolve {
         host: String,
         #[source]
         source: Arc<io::Error>,
     },
-    /// Nobody listens, or nothing comes through.
+    /// The TCP connection was refused, or its packets were dropped.
     #[error("no TCP connection to {address}")]
     Connect {
         /// The last address that was tried.
@@ -33,67 +34,67 @@ pub enum ConnectorError {
         #[source]
         source: Arc<io::Error>,
     },
-    /// Somebody listens, or not even that, and says nothing.
+    /// The connection attempt timed out.
     #[error("{stage} within {}", humantime::format_duration(Duration::from_millis(after.as_millis() as u64)))]
     TimedOut {
         stage: ConnectStage,
         after: Duration,
     },
-    /// Somebody listens, and hangs up on plaintext.
+    /// The server closed a plaintext connection.
     #[error("the server closed the connection without an answer, and the connection has no TLS")]
     PlaintextClosed,
-    /// Kept back.
+    /// The connector refused to send a token in plaintext to another machine.
     #[error("{address} is another machine, and a token must not travel there in plaintext")]
     TokenInPlaintext { address: SocketAddr },
-    /// The server's certificate is not what it must be.
+    /// The server's certificate could not be verified.
     #[error("{}", InWords { error, peer })]
     ServerCertificate {
         error: Box<CertificateError>,
-        /// What the server had shown until then.
+        /// What the server had shown before the failure.
         peer: Arc<PeerInfo>,
     },
-    /// Something else than TLS came back.
+    /// The server's answer was not TLS.
     #[error("the server answered without TLS")]
     NoTls,
-    /// Nothing came back.
+    /// The connection was closed during the handshake.
     #[error("the connection was closed when TLS began")]
     HungUp,
-    /// TLS failed before any data.
+    /// The TLS handshake failed for another reason.
     #[error("the TLS handshake with `{}` failed", Shown(server_name))]
     Handshake {
         server_name: ServerName<'static>,
-        /// What the server had shown until then.
+        /// What the server had shown before the failure.
         peer: Arc<PeerInfo>,
-        /// Why: mostly a [`rustls::Error`] inside.
+        /// The error, which usually contains a [`rustls::Error`].
         #[source]
         source: Arc<io::Error>,
     },
-    /// The server ended TLS with an alert after the handshake: with TLS 1.3 that is how it refuses
-    /// a client certificate.
+    /// The server ended the connection with a TLS alert. With TLS 1.3 it rejects a client
+    /// certificate in this way after the handshake.
     #[error("the server ended the connection with the TLS alert `{alert:?}`")]
     Alert {
         /// RFC 8446 section 6.2.
         alert: AlertDescription,
-        /// What the server had shown until then, where it was the first thing that it said.
+        /// What the server had shown, if the alert was its first message.
         peer: Option<Arc<PeerInfo>>,
     },
-    /// TLS, but something else than gRPC behind it.
+    /// The server supports TLS but not HTTP/2.
     #[error(
         "the server did not agree to HTTP/2 (ALPN `h2`): it may be no gRPC server, or a proxy that speaks HTTP/1.1 alone"
     )]
     NoHttp2,
 }
 
-/// What a connection waits for, in the order in which it comes.
+/// The stages of connecting, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectStage {
-    /// The addresses of a name.
+    /// Name resolution.
     Name,
-    /// A TCP connection.
+    /// The TCP connection.
     Tcp,
-    /// The end of the TLS handshake.
+    /// The TLS handshake.
     Handshake,
-    /// Whatever the server says first.
+    /// The first data from the server.
     Answer,
 }
 
@@ -109,7 +110,7 @@ impl fmt::Display for ConnectStage {
 }
 
 impl ConnectorError {
-    /// What the server had shown of itself until then.
+    /// What the server had shown before the failure.
     pub fn peer(&self) -> Option<&PeerInfo> {
         match self {
             Self::Handshake { peer, .. } | Self::ServerCertificate { peer, .. } => Some(peer),
@@ -124,7 +125,7 @@ impl ConnectorError {
         source: io::Error,
     ) -> Self {
         match alert_in(&source) {
-            // From a server that knows ALPN, and has other protocols only.
+            // The server knows ALPN, and offers only other protocols.
             Some(AlertDescription::NoApplicationProtocol) => Self::NoHttp2,
             Some(alert) => Self::Alert {
                 alert,
@@ -146,12 +147,12 @@ impl ConnectorError {
         }
     }
 
-    /// The alert with which the server refused our certificate, or the lack of one.
+    /// The alert with which the server rejected the client certificate or its absence.
     pub fn client_certificate_alert(&self) -> Option<AlertDescription> {
         let Self::Alert { alert, peer } = self else {
             return None;
         };
-        // Who was not asked for a certificate cannot have been refused for it.
+        // A server that has not asked for a certificate cannot have rejected one.
         if peer.as_ref().is_some_and(|peer| peer.asked_for().is_none()) {
             return None;
         }
@@ -167,13 +168,13 @@ impl ConnectorError {
                 | A::UnknownCA
                 | A::AccessDenied
                 | A::HandshakeFailure
-                // Go could not read what we presented.
+                // Go could not parse the certificate.
                 | A::DecodeError
         )
         .then_some(*alert)
     }
 
-    /// What is wrong with the server's certificate, if that is why.
+    /// The error in the server's certificate, if that is the cause.
     pub fn server_certificate_error(&self) -> Option<&CertificateError> {
         match self {
             Self::ServerCertificate { error, .. } => Some(error),
@@ -181,13 +182,14 @@ impl ConnectorError {
         }
     }
 
-    /// Whether the same attempt may succeed later without anybody changing the configuration.
+    /// Whether the same attempt may succeed later with the same configuration.
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Resolve { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
-            // Port forwarding accepts for a server that is not up yet, and hangs up.
+            // Port forwarding accepts connections for a server that is not running yet, and closes
+            // them.
             Self::PlaintextClosed => true,
-            // Something in between that cut the line, not something that said no.
+            // The connection was cut, not refused.
             Self::HungUp => true,
             Self::Handshake { source, .. } => tls_error(source).is_none(),
             Self::ServerCertificate { .. }
@@ -218,7 +220,7 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// The alert in an error of rustls, if it is one that the peer sent.
+/// The alert in an error of rustls, if the peer sent one.
 pub fn alert_in(error: &io::Error) -> Option<AlertDescription> {
     match error.get_ref()?.downcast_ref::<rustls::Error>()? {
         rustls::Error::AlertReceived(alert) => Some(*alert),
@@ -226,7 +228,7 @@ pub fn alert_in(error: &io::Error) -> Option<AlertDescription> {
     }
 }
 
-/// What is wrong with the certificate that this peer presented.
+/// Displays the error in the certificate that this peer presented.
 struct InWords<'a> {
     error: &'a CertificateError,
     peer: &'a PeerInfo,
@@ -271,3 +273,46 @@ impl fmt::Display for InWords<'_> {
 fn shown(time: UnixTime) -> humantime::Rfc3339Timestamp {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(time.as_secs()))
 }
+
+/// The reason why the client, and not the server, ended a call. It is stored in the metadata of the
+/// status, because tonic drops the source of a status that an interceptor returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalCause {
+    /// There was no valid token, so the call was not sent.
+    NotSent,
+    /// The answer had HTTP status 431 (RFC 6585 section 5): a proxy limits the size of headers.
+    HeadersTooLarge,
+    /// The server refused a token that expired after the call was sent.
+    TokenExpiredOnTheWay,
+}
+
+impl LocalCause {
+    /// Marks the status with this cause.
+    pub(super) fn mark(self, mut status: Status) -> Status {
+        let value = MetadataValue::from_static(self.name());
+        status.metadata_mut().insert(KEY, value);
+        status
+    }
+
+    /// The cause with which a status is marked.
+    pub fn of(status: &Status) -> Option<Self> {
+        let value = status.metadata().get(KEY)?;
+        [
+            Self::NotSent,
+            Self::HeadersTooLarge,
+            Self::TokenExpiredOnTheWay,
+        ]
+        .into_iter()
+        .find(|cause| value == cause.name())
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::NotSent => "not-sent",
+            Self::HeadersTooLarge => "headers-too-large",
+            Self::TokenExpiredOnTheWay => "token-expired-on-the-way",
+        }
+    }
+}
+
+const KEY: &str = "keyutil-local-cause";

@@ -1,5 +1,4 @@
-//! What the server shows of itself in a handshake, also in one that fails: its certificate, and
-//! whose certificates it asks for; and what both sides have presented in one that is finished.
+//! What the server presents and asks for in a TLS handshake, including one that fails.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -15,6 +14,7 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     sign::CertifiedKey,
 };
+use tracing::{debug, info};
 
 use crate::{
     credentials::Identity,
@@ -22,9 +22,7 @@ use crate::{
     x509::certificate::{self, CertificateSummary},
 };
 
-use tracing::{debug, info};
-
-/// What the server has shown of itself in one handshake.
+/// What the server has shown in one handshake.
 #[derive(Debug, Default)]
 pub struct PeerInfo {
     presented: OnceLock<CertificateSummary>,
@@ -32,19 +30,19 @@ pub struct PeerInfo {
 }
 
 impl PeerInfo {
-    /// The certificate that it presented, whether it was found good or not.
+    /// The certificate that the server presented, whether it was verified or not.
     pub fn presented(&self) -> Option<&CertificateSummary> {
         self.presented.get()
     }
 
-    /// Whether it asked for a certificate, and of which CAs. None means that it names none, and so
-    /// may take any (RFC 8446 section 4.3.2).
+    /// The CAs of the certificates that the server asked for, if it asked. An empty list means any
+    /// CA (RFC 8446 section 4.3.2).
     pub fn asked_for(&self) -> Option<&[String]> {
         self.asked.get().map(Vec::as_slice)
     }
 }
 
-/// Verifies as rustls does, and notes what it was shown.
+/// Verifies as rustls does, and records the certificate.
 #[derive(Debug)]
 pub(super) struct RecordingVerifier {
     pub(super) verifier: Arc<WebPkiServerVerifier>,
@@ -92,7 +90,7 @@ impl ServerCertVerifier for RecordingVerifier {
     }
 }
 
-/// Presents what it has, and notes whether it was asked.
+/// Presents the certificate, if there is one, and records the request.
 #[derive(Debug)]
 pub(super) struct RecordingCertResolver {
     pub(super) certified: Option<Arc<CertifiedKey>>,
@@ -118,11 +116,11 @@ impl ResolvesClientCert for RecordingCertResolver {
 pub struct Secured {
     /// What both sides have presented.
     pub handshake: Handshake,
-    /// What the server has shown of itself.
+    /// What the server has shown.
     pub peer: Arc<PeerInfo>,
 }
 
-/// A handshake that was finished just now.
+/// The record of a handshake that has just finished.
 pub(super) fn handshake(
     session: &ClientConnection,
     identity: Option<&Identity>,
@@ -144,7 +142,7 @@ pub(super) fn handshake(
     }
 }
 
-/// A person wants to see that a new certificate is in use, and not each connection.
+/// Logs the handshake: at INFO if a certificate changed, otherwise at DEBUG.
 pub(super) fn report(target: &str, handshake: &Handshake, before: Option<&Handshake>) {
     let (server, client) = (handshake.server.as_ref(), handshake.client.as_ref());
     macro_rules! report {

@@ -1,7 +1,7 @@
-//! The SDK's calls over our channel.
+//! The SDK's calls over the rotating channel.
 //!
-//! `ConnectionOptions::service_override` hands over every call of the SDK as service, method,
-//! headers and protobuf bytes. [`sdk_service`] puts them through a tower stack.
+//! `ConnectionOptions::service_override` passes every call of the SDK as service, method, headers
+//! and protobuf bytes. [`sdk_service`] sends them through a tower stack.
 
 use std::{
     error::Error,
@@ -29,7 +29,7 @@ use super::{
     AuthorizedChannel, RotatingChannel,
     auth_interceptor::TokenExpiry,
     call_outcomes::{CallOutcomes, is_refusal},
-    local_cause::LocalCause,
+    error::LocalCause,
 };
 use crate::{
     base::{causes, chain, time::rfc3339},
@@ -39,13 +39,14 @@ use crate::{
 /// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 
-/// Routes the SDK's calls over `channel`, each through these layers, the first outermost:
+/// Sends the SDK's calls over `channel`, through these layers, the outermost first:
 ///
-/// 1. its outcome is counted, and a failure that lasts is logged;
-/// 2. a failure is explained: `explain` gets the status and the namespace of the call, and gives the
-///    message for the status and the diagnosis, or nothing for what concerns this call alone;
-/// 3. the bytes are sent with a token, and what was refused for a token that expired on the way may
-///    be retried.
+/// 1. The outcome is counted, and a lasting failure is logged.
+/// 2. A failure is explained. `explain` gets the status and the namespace of the call. It returns
+/// the message for the status and the diagnosis, or `None` for a failure that concerns only this
+/// call.
+/// 3. The bytes are sent with a token. A refusal of a token that expired in transit becomes a
+/// status that the SDK retries.
 pub fn sdk_service(
     channel: AuthorizedChannel,
     rotating: RotatingChannel,
@@ -73,7 +74,7 @@ pub fn sdk_service(
     }
 }
 
-/// Counts what becomes of the calls, and records what keeps them from succeeding.
+/// Counts the outcomes of calls, and logs the failures that last.
 #[derive(Clone)]
 struct CountOutcomes<S> {
     inner: S,
@@ -114,23 +115,23 @@ where
     }
 }
 
-/// A call that failed, and what that means for more calls than this one.
+/// A failed call, and the diagnosis if its cause affects other calls too.
 struct Explained {
     status: Status,
     diagnosis: Option<Diagnosis>,
 }
 
-/// A failed call, and the namespace that it was made in.
+/// A failed call and its namespace.
 struct Failed {
     status: Status,
     namespace: Option<String>,
 }
 
-/// Says of a failure what the SDK needs to know to retry it, and what a person needs to know.
+/// Makes the status that the SDK needs for its retry decision, with a message for people.
 ///
-/// A call that is queued on a connection which the server ends by age fails as `Cancelled`. The SDK
-/// retries that only when it finds a transport error among the sources, and the sources are lost on
-/// the way through the callback.
+/// A call that is queued on a connection which the server closes by age fails as `Cancelled`. The
+/// SDK retries that only if the sources of the error contain a transport error, and the callback
+/// drops the sources.
 fn explained(
     Failed { status, namespace }: Failed,
     target: &str,
@@ -172,7 +173,7 @@ fn explained(
     Explained { status, diagnosis }
 }
 
-/// Sends the bytes of one call, with a codec that leaves them alone.
+/// Sends the bytes of one call unchanged.
 async fn send(
     channel: AuthorizedChannel,
     compression: Option<CompressionEncoding>,
@@ -206,7 +207,7 @@ async fn send(
             })
         }
         Err(mut status) => {
-            // The body is decompressed already, so the headers of the wire format go.
+            // The body is already decompressed, so the headers of the wire format no longer apply.
             let headers = std::mem::take(status.metadata_mut()).into_headers();
             let headers = without(headers, &RESPONSE_HEADERS_TO_DROP);
             *status.metadata_mut() = MetadataMap::from_headers(headers);
@@ -220,12 +221,12 @@ async fn send(
     }
 }
 
-/// The header in which the SDK repeats the namespace of a call.
+/// The header with which the SDK names the namespace of a call.
 const NAMESPACE: &str = "temporal-namespace";
 
-/// A call that had its token and then stood in a queue, before a server that hung or in a machine
-/// that slept, is refused for a token that was good when it was sent. The SDK does not retry what
-/// was refused; it retries this, and the next attempt bears a newer token.
+/// A token can expire after its call was sent, while the server hangs or the machine sleeps. The
+/// server then refuses a call whose token was valid when it was sent. The SDK does not retry a
+/// refusal. It retries this status, and the next attempt has a newer token.
 fn expired_on_the_way(refused: &Status, expired_at: SystemTime) -> Status {
     LocalCause::TokenExpiredOnTheWay.mark(Status::unavailable(format!(
         "the token of this call expired at {}, before the server looked at it: {}",
@@ -241,7 +242,7 @@ fn without(mut headers: HeaderMap, names: &[&str]) -> HeaderMap {
     headers
 }
 
-/// Of a request: what the channel writes itself.
+/// Request headers that the channel writes itself.
 const REQUEST_HEADERS_TO_DROP: [&str; 6] = [
     "content-type",
     "content-length",
@@ -251,8 +252,8 @@ const REQUEST_HEADERS_TO_DROP: [&str; 6] = [
     "grpc-accept-encoding",
 ];
 
-/// Of an answer: what was true of the bytes on the wire and is not of those handed on. The SDK
-/// refuses an answer that names an encoding, and takes one that names a status for an empty one.
+/// Response headers that describe the bytes on the wire and not the decoded message. The SDK
+/// rejects an answer that names an encoding, and treats an answer with a status header as empty.
 const RESPONSE_HEADERS_TO_DROP: [&str; 6] = [
     "content-type",
     "content-length",
@@ -262,7 +263,7 @@ const RESPONSE_HEADERS_TO_DROP: [&str; 6] = [
     "grpc-message",
 ];
 
-/// A codec of bytes, which are protobuf already.
+/// A codec for bytes that are already protobuf.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BytesCodec;
 

@@ -1,19 +1,22 @@
-//! The connection, and the TLS alert that ended it.
+//! A connection, its log, and the TLS alert that ended it.
 //!
-//! With TLS 1.3 a client learns from its first read, not from the handshake, that the server
-//! refuses its certificate. A write often wins that race and fails with `broken pipe`, which says
-//! nothing. The alert is then still there to be read, so a failed write reads for it before it is
-//! reported.
+//! With TLS 1.3 the server's rejection of the client certificate arrives with the first read, after
+//! the handshake. A write often fails first, with an uninformative `broken pipe`. The alert can
+//! still be read at that point, so a failed write reads for an alert before its error is returned.
 
 use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -22,37 +25,35 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use super::{
-    connection_log::{Attempt, ConnectionLog},
-    error::{ConnectorError, alert_in},
+use super::error::{ConnectorError, alert_in};
+use crate::{
+    status::Handshake,
+    transport::peer::{Secured, report},
 };
-
-use crate::transport::peer::{Secured, report};
 
 /// A connection to the server.
 pub(super) struct Stream {
     protection: Protection,
-    /// Where it is remembered that the server has answered, and the alert: the HTTP/2 layer above
-    /// keeps no error of ours, only its text.
+    /// Records answers and alerts: the HTTP/2 layer above keeps only the text of an error.
     log: Arc<ConnectionLog>,
     attempt: Attempt,
     pending: Pending,
 }
 
-/// What the server's first answer decides. Before it, a client of TLS 1.3 has finished its
-/// handshake, and does not know whether its certificate is accepted.
+/// What is pending until the first data from the server. Until then a client of TLS 1.3 has
+/// finished its handshake and does not know whether its certificate is accepted.
 pub(super) struct Pending {
     pub(super) target: String,
     pub(super) secured: Option<Secured>,
     pub(super) result: Option<TrialResult>,
 }
 
-/// Says to whoever tries new credentials what the server made of them. Nothing is said of a
-/// connection that the server closes without an alert.
+/// Reports the outcome of a trial. A connection that the server closes without an alert reports
+/// nothing.
 pub(super) struct TrialResult(pub(super) oneshot::Sender<Result<(), ConnectorError>>);
 
 impl TrialResult {
-    /// Whoever has given up waiting needs no answer.
+    /// The receiver is gone if the trial has timed out.
     fn accepted(self) {
         let _ = self.0.send(Ok(()));
     }
@@ -62,7 +63,7 @@ impl TrialResult {
     }
 }
 
-/// Encrypted or not.
+/// TCP, with or without TLS.
 pub(super) enum Protection {
     Plain(TcpStream),
     Tls(Box<Encrypted>),
@@ -73,13 +74,14 @@ pub(super) struct Encrypted {
     failed_write: Option<FailedWrite>,
 }
 
-/// A write that failed, while its reason is being read for.
+/// A failed write, while the alert is being read.
 struct FailedWrite {
     error: io::Error,
     give_up: Pin<Box<Sleep>>,
 }
 
-/// The alert is here already, as a rule, and only the reactor has to notice.
+/// Time limit for reading the alert. It has usually arrived already, and only the reactor has to
+/// notice.
 const ALERT_LIMIT: Duration = Duration::from_millis(250);
 
 impl Stream {
@@ -97,7 +99,7 @@ impl Stream {
         }
     }
 
-    /// The server has sent something.
+    /// Records that the server has sent data.
     fn answered(&mut self) {
         self.log.answered(self.attempt);
         if let Some(Secured { handshake, .. }) = self.pending.secured.take() {
@@ -109,7 +111,7 @@ impl Stream {
         }
     }
 
-    /// Remembers the alert, if that is what ended the connection.
+    /// Records the alert, if an alert ended the connection.
     fn note<T>(&mut self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if let Poll::Ready(Err(error)) = &done
             && let Some(alert) = alert_in(error)
@@ -136,8 +138,8 @@ impl Protection {
 }
 
 impl Encrypted {
-    /// Writes; and if that fails, comes back with the alert that explains it, or with the error
-    /// of the write when there is none.
+    /// Writes. If the write fails, the error is the alert if there is one, and otherwise the error
+    /// of the write.
     fn write<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -158,8 +160,7 @@ impl Encrypted {
     }
 
     fn read_for_alert(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
-        // The server may have sent something before the alert. On a dead connection it is of no
-        // use.
+        // Data before the alert is discarded: the connection is dead.
         let mut scratch = [0; 4096];
         let found = loop {
             let mut buffer = ReadBuf::new(&mut scratch);
@@ -235,5 +236,136 @@ impl AsyncWrite for Stream {
             Protection::Plain(tcp) => Pin::new(tcp).poll_shutdown(context),
             Protection::Tls(encrypted) => Pin::new(&mut encrypted.tls).poll_shutdown(context),
         }
+    }
+}
+
+/// The log of the connections to one server. The HTTP/2 layer keeps the text of an error and loses
+/// its type, so errors are explained from this log.
+#[derive(Debug, Default)]
+pub struct ConnectionLog {
+    attempts: AtomicU64,
+    /// The latest attempt on which the server has sent data.
+    answered: AtomicU64,
+    handshakes: AtomicU64,
+    failures: AtomicU64,
+    /// Whether a failure is ongoing. A read on a healthy connection then takes no lock.
+    failing: AtomicBool,
+    standing: Mutex<Option<OngoingFailure>>,
+    last_handshake: Mutex<Option<Handshake>>,
+}
+
+/// The number of a connection attempt, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Attempt(u64);
+
+/// A failure that no later connection has ended.
+#[derive(Clone, Debug)]
+pub struct OngoingFailure {
+    /// The error of the last attempt.
+    pub error: ConnectorError,
+    /// The time of the first failure since the last success.
+    pub since: SystemTime,
+    attempt: Attempt,
+}
+
+impl ConnectionLog {
+    /// The error of the last connection; `None` once the server has sent data on a later one.
+    pub fn last_failure(&self) -> Option<ConnectorError> {
+        self.ongoing_failure().map(|standing| standing.error)
+    }
+
+    /// The ongoing failure, with its start.
+    pub fn ongoing_failure(&self) -> Option<OngoingFailure> {
+        self.standing.lock().clone()
+    }
+
+    /// The number of connections that failed or were ended by an alert.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    /// The number of TLS handshakes after which the server has sent data.
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes.load(Ordering::Relaxed)
+    }
+
+    /// The last TLS handshake.
+    pub fn last_handshake(&self) -> Option<Handshake> {
+        self.last_handshake.lock().clone()
+    }
+
+    /// Whether the server has ever sent data.
+    pub(super) fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed) > 0
+    }
+
+    pub(super) fn attempt(&self) -> Attempt {
+        Attempt(self.attempts.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    /// Replaces the last handshake, and returns the previous one.
+    pub(super) fn record_handshake(&self, handshake: Handshake) -> Option<Handshake> {
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        self.last_handshake.lock().replace(handshake)
+    }
+
+    /// Records a failure, unless a later connection works already.
+    pub(super) fn failed(&self, attempt: Attempt, error: ConnectorError) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if attempt.0 < self.answered.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut standing = self.standing.lock();
+        let since = standing.as_ref().map(|standing| standing.since);
+        *standing = Some(OngoingFailure {
+            error,
+            since: since.unwrap_or_else(SystemTime::now),
+            attempt,
+        });
+        self.failing.store(true, Ordering::Release);
+    }
+
+    /// Records that the server has sent data. Data on a connection that is older than the failure
+    /// proves nothing: an old connection stays open for its long polls when a new certificate is
+    /// rejected.
+    pub(super) fn answered(&self, attempt: Attempt) {
+        if self.answered.load(Ordering::Relaxed) < attempt.0 {
+            self.answered.fetch_max(attempt.0, Ordering::Relaxed);
+        }
+        if !self.failing.load(Ordering::Acquire) {
+            return;
+        }
+        let mut standing = self.standing.lock();
+        if standing
+            .as_ref()
+            .is_some_and(|standing| standing.attempt < attempt)
+        {
+            *standing = None;
+            self.failing.store(false, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_stands_until_a_later_connection_answers() {
+        let log = ConnectionLog::default();
+        let (old, refused, later) = (log.attempt(), log.attempt(), log.attempt());
+        log.failed(refused, ConnectorError::NoHttp2);
+        let first = log.ongoing_failure().unwrap().since;
+        log.answered(old);
+        log.answered(refused);
+        log.failed(refused, ConnectorError::PlaintextClosed);
+        let standing = log.ongoing_failure().unwrap();
+        assert_eq!(standing.since, first);
+        assert!(matches!(standing.error, ConnectorError::PlaintextClosed));
+        log.answered(later);
+        assert!(log.ongoing_failure().is_none());
+        log.failed(old, ConnectorError::NoHttp2);
+        assert!(log.ongoing_failure().is_none());
+        assert_eq!(log.failures(), 3);
     }
 }

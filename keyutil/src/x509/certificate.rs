@@ -1,7 +1,7 @@
-//! What a certificate says, for logs, checks and error messages.
+//! The content of a certificate, for logs, checks and error messages.
 //!
-//! Reads what others wrote: every input is answered with a value or an error, never a panic, and
-//! no text that comes from a certificate carries control characters into a terminal.
+//! Certificates come from other parties. Every input leads to a value or an error, never to a
+//! panic, and no text from a certificate brings control characters to a terminal.
 
 use std::{
     net::IpAddr,
@@ -19,47 +19,47 @@ use x509_parser::{
 
 use crate::base::{text::printable, time::LAST_SECOND};
 
-/// The parts of a certificate by which a person recognises it and judges its fitness.
+/// The parts of a certificate that identify it and decide how it can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateSummary {
-    /// The distinguished name of the holder, such as `CN=worker`.
+    /// The distinguished name of the subject, such as `CN=worker`.
     pub subject: String,
-    /// The distinguished name of the CA that signed it.
+    /// The distinguished name of the issuing CA.
     pub issuer: String,
-    /// In upper-case hex, as `openssl x509 -serial` prints it.
+    /// The serial number in upper-case hex, as `openssl x509 -serial` prints it.
     pub serial: String,
-    /// The first second at which it is valid. Dates before 1970 read as 1970.
+    /// The first second of its validity. Dates before 1970 read as 1970.
     pub not_before: SystemTime,
-    /// The last second at which it is valid. Dates before 1970 read as 1970.
+    /// The last second of its validity. Dates before 1970 read as 1970.
     pub not_after: SystemTime,
-    /// The DNS names that it is valid for; a wildcard is written `*.example.com`.
+    /// The DNS names; a wildcard is written `*.example.com`.
     pub dns_names: Vec<String>,
-    /// The IP addresses that it is valid for.
+    /// The IP addresses.
     pub ip_addresses: Vec<IpAddr>,
-    /// The extended key usages. Empty when the certificate does not restrict its use.
+    /// The extended key usages. Empty if the certificate does not restrict its use.
     pub usages: Vec<KeyPurpose>,
     /// Whether it may sign other certificates.
     pub is_ca: bool,
 }
 
-/// What the key of a certificate may be used for (extended key usage).
+/// An extended key usage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyPurpose {
-    /// To be a TLS server.
+    /// TLS server.
     ServerAuth,
-    /// To be a TLS client.
+    /// TLS client.
     ClientAuth,
-    /// For anything.
+    /// Any use.
     Any,
-    /// Something else than TLS, as a dotted object identifier or a name.
+    /// Another use, as a dotted object identifier or a name.
     Other(String),
 }
 
 impl CertificateSummary {
-    /// Reads one certificate in DER.
+    /// Parses one certificate in DER.
     ///
     /// # Errors
-    /// [`CertificateError`], when these bytes are not exactly one X.509 certificate.
+    /// [`CertificateError`], if the bytes are not exactly one X.509 certificate.
     pub fn from_der(der: &[u8]) -> Result<Self, CertificateError> {
         let certificate = parse(der)?;
         let extension = |name| move |source| CertificateError::Extension { name, source };
@@ -93,14 +93,14 @@ impl CertificateSummary {
         })
     }
 
-    /// The names that it is valid for, DNS and IP.
+    /// The DNS names and IP addresses.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let addresses = self.ip_addresses.iter().map(ToString::to_string);
         self.dns_names.iter().cloned().chain(addresses).collect()
     }
 
-    /// Whether a peer that checks the extended key usage lets the holder be a TLS client.
+    /// Whether the extended key usages permit the use as a TLS client.
     #[must_use]
     pub fn permits_client(&self) -> bool {
         self.permits(&KeyPurpose::ClientAuth)
@@ -114,17 +114,17 @@ impl CertificateSummary {
 }
 
 /// The public key of a certificate in DER, as a `SubjectPublicKeyInfo` in DER (RFC 5280 section
-/// 4.1). Works for certificates of version 1 too, which `openssl x509 -req` makes without
-/// extensions, and which rustls does not parse.
+/// 4.1). Also supports certificates of version 1, which `openssl x509 -req` makes without
+/// extensions and rustls does not parse.
 ///
 /// # Errors
-/// [`CertificateError`], when these bytes are not exactly one X.509 certificate.
+/// [`CertificateError`], if the bytes are not exactly one X.509 certificate.
 pub fn public_key(der: &[u8]) -> Result<Vec<u8>, CertificateError> {
     Ok(parse(der)?.public_key().raw.to_vec())
 }
 
-/// Whether the first of two certificates in DER says that the second is its issuer: by its name
-/// and, where both have it, by the identifier of its key. The signature is not verified.
+/// Whether the first certificate in DER names the second as its issuer: by name and, if both have
+/// it, by the key identifier. The signature is not verified.
 pub fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
     let (Ok(certificate), Ok(issuer)) = (parse(certificate), parse(issuer)) else {
         return false;
@@ -149,7 +149,7 @@ pub fn names_as_issuer(certificate: &[u8], issuer: &[u8]) -> bool {
     same_key && certificate.issuer().as_raw() == issuer.subject().as_raw()
 }
 
-/// A distinguished name in DER, such as a TLS server sends of the CAs that it accepts.
+/// A distinguished name in DER, as in a TLS server's list of accepted CAs.
 pub fn distinguished_name(der: &[u8]) -> String {
     match X509Name::from_der(der) {
         Ok((_, name)) => printable(&name.to_string()),
@@ -182,23 +182,23 @@ fn parse(der: &[u8]) -> Result<X509Certificate<'_>, CertificateError> {
     }
 }
 
-/// Bytes that are not a certificate that can be described.
+/// Bytes that are not a usable certificate.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// The structure is wrong.
+    /// The structure is invalid.
     #[error("not an X.509 certificate in DER")]
     Parse {
         #[source]
         source: X509Error,
     },
-    /// The certificate is followed by something else.
+    /// The certificate is followed by more bytes.
     #[error("{count} bytes follow the certificate")]
     TrailingBytes { count: usize },
-    /// An extension is there twice, or is malformed.
+    /// An extension is duplicate or malformed.
     #[error("the certificate's extension `{name}` is malformed")]
     Extension {
-        /// Its name in RFC 5280.
+        /// The name of the extension in RFC 5280.
         name: &'static str,
         #[source]
         source: X509Error,
@@ -212,7 +212,7 @@ fn read_names(names: &[GeneralName<'_>]) -> Result<(Vec<String>, Vec<IpAddr>), C
         match name {
             GeneralName::DNSName(name) => dns_names.push(printable(name)),
             GeneralName::IPAddress(octets) => ip_addresses.push(read_address(octets)?),
-            // E-mail addresses, URIs and the like play no part in TLS.
+            // E-mail addresses, URIs and other names play no part in TLS.
             _ => {}
         }
     }
@@ -247,7 +247,7 @@ fn read_usages(usage: &ExtendedKeyUsage<'_>) -> Vec<KeyPurpose> {
 }
 
 fn serial_text(raw: &[u8]) -> String {
-    // DER puts a zero before a number whose first bit is set; it is not part of the number.
+    // DER inserts a zero byte before a number whose first bit is set.
     let digits = match raw {
         [0, rest @ ..] if !rest.is_empty() => rest,
         all => all,
@@ -260,7 +260,7 @@ pub fn upper_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-/// Kept within what every formatter of dates can write.
+/// Clamped to the range of the date formatters.
 fn system_time(time: ASN1Time) -> SystemTime {
     let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
     UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND))

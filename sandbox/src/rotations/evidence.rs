@@ -155,6 +155,7 @@ impl OldTrust {
 pub async fn accepts_token_of(stack: &Stack, key: &SigningKey) -> Result<(), ConnectError> {
     let claims = ClaimsTemplate {
         subject: "sandbox".to_owned(),
+        permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),
         permissions: vec![Permission::write(stack.namespace())],
         lifetime: Duration::from_secs(60),

@@ -13,7 +13,7 @@ use super::{
 
 pub const ROWS: &[Row] = &[
     Row {
-        message: "the server's clock is … behind that of this machine",
+        message: "the clock of the server is … behind the local clock",
         exit_code: 80,
         cause: "the clock of this machine is ahead, or the server's behind: tokens are not valid \
                 there yet",
@@ -27,7 +27,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the server's clock is … ahead of that of this machine",
+        message: "the clock of the server is … ahead of the local clock",
         exit_code: 80,
         cause: "the clock of this machine is behind, or the server's ahead: tokens have expired \
                 there",

@@ -171,7 +171,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "everybody on this machine may read the private key …",
+        message: "every user of this machine can read the private key …",
         exit_code: 0,
         cause: "the key is not for its owner alone",
         advice: "`chmod 600`; in Kubernetes `defaultMode: 0400`",

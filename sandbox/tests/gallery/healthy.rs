@@ -66,7 +66,7 @@ pub async fn is_ill() {
     let (_, below) = told.split_once(failed).unwrap();
     assert!(below.trim_start().starts_with("hint: "), "{told}");
     assert!(
-        below.contains("\nskipped  permission     not known: "),
+        below.contains("\nskipped  permission     unknown: "),
         "{told}"
     );
     let words = "keyutil: token: no token was sent, and this server asks for one\n";

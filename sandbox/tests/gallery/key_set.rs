@@ -78,10 +78,10 @@ pub const ROWS: &[Row] = &[
         }],
     ),
     Row {
-        message: "the signature is not that of the published key",
+        message: "the signature does not match the published key",
         exit_code: 80,
         cause: "two keys have one `kid`",
-        advice: "publish the one that signs",
+        advice: "publish the key that signs",
         cases: &[Case {
             name: "a `kid` that is published for another key",
             step: Some("jwks"),
@@ -169,7 +169,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row::elsewhere(
-        "the server accepts the token all the same",
+        "the server accepts the token nevertheless",
         0,
         &[
             Case {

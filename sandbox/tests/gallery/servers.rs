@@ -18,7 +18,7 @@ use super::{
 
 pub const ROWS: &[Row] = &[
     Row {
-        message: "this server asks nobody for permission",
+        message: "authorization is disabled on this server",
         exit_code: 0,
         cause: "the server has no authorizer",
         advice: "`authorizer: default` and `claimMapper: default`, if that is not meant",

@@ -145,7 +145,10 @@ pub async fn run_within(limit: Duration, command: &mut Command) -> Output {
 /// Asserts that a starter ended well, and that this, and nothing else, is what it printed.
 pub fn assert_greeted(output: &Output) {
     assert_success(output);
-    assert_eq!(stdout(output), "Workflow result: Hello Temporal!\n");
+    let printed = stdout(output);
+    let (id, result) = printed.split_once('\n').unwrap_or_default();
+    assert!(id.starts_with("Workflow id: "), "{printed}");
+    assert_eq!(result, "Workflow result: Hello Temporal!\n");
 }
 
 /// Asserts that a starter ended well, and that `count` of `count` workflows did.
@@ -154,8 +157,10 @@ pub fn assert_all_greeted(output: &Output, count: u32) {
     let summary =
         format!("Workflow result: Hello Temporal! ({count} times)\nfailed: 0\nlatency: median ");
     let printed = stdout(output);
-    assert!(printed.starts_with(&summary), "{printed}");
-    assert_eq!(printed.lines().count(), 3, "{printed}");
+    let (ids, results) = printed.split_once('\n').unwrap_or_default();
+    assert!(ids.starts_with("Workflow id: "), "{printed}");
+    assert!(results.starts_with(&summary), "{printed}");
+    assert_eq!(results.lines().count(), 3, "{printed}");
 }
 
 /// Asserts that a program ended well.
@@ -182,6 +187,7 @@ pub fn stderr(output: &Output) -> String {
 pub fn token(stack: &Stack, lifetime: Duration) -> SecretString {
     let claims = ClaimsTemplate {
         subject: "somebody".to_owned(),
+        permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),
         permissions: vec![Permission::write(stack.namespace())],
         lifetime,

@@ -1,4 +1,4 @@
-//! A token file, looked at at any time.
+//! A token file, checked at any time.
 
 use std::{fs, path::Path};
 
@@ -14,6 +14,7 @@ const LIFETIME: Duration = Duration::from_secs(300);
 fn template() -> ClaimsTemplate {
     ClaimsTemplate {
         subject: "worker".into(),
+        permissions_claim: Default::default(),
         audience: None,
         permissions: vec![Permission::write("default")],
         lifetime: LIFETIME,
@@ -43,7 +44,7 @@ impl World {
         self.renewal.shared.output.path()
     }
 
-    /// What readers get at `now`.
+    /// Returns what readers get at `now`.
     fn read(&self, now: SystemTime) -> String {
         let content = fs::read(self.output()).unwrap();
         Token::parse_file(&content, now).unwrap().text().to_owned()
@@ -56,16 +57,16 @@ fn a_token_stays_until_two_thirds_of_its_life_and_is_never_late() {
     let start = SystemTime::now();
     let first = world.read(start);
     for seconds in 1..=195 {
-        world.renewal.look_at(start + Duration::from_secs(seconds));
+        world.renewal.check_at(start + Duration::from_secs(seconds));
     }
     assert_eq!(world.read(start), first);
     assert_eq!(world.renewal.status().writes, 1);
     let late = start + Duration::from_secs(201);
-    world.renewal.look_at(late);
+    world.renewal.check_at(late);
     assert_ne!(world.read(late), first);
-    // A machine that slept.
+    // After the machine was suspended.
     let woken = start + LIFETIME * 10;
-    world.renewal.look_at(woken);
+    world.renewal.check_at(woken);
     assert!(world.renewal.readiness().is_ok());
     let token = Token::parse(&world.read(woken), woken).unwrap();
     assert!(token.expires_at().unwrap() > woken + LIFETIME / 2);
@@ -77,14 +78,14 @@ fn a_new_key_signs_the_next_moment() {
     let now = SystemTime::now();
     let first = world.read(now);
     write_key(&world.folder.path().join("current.pem"));
-    world.renewal.look_at(now);
+    world.renewal.check_at(now);
     assert_ne!(world.read(now), first);
-    // A bad one changes nothing: the key before is kept.
+    // An unusable key is rejected: the key before is kept.
     let second = world.read(now);
     for content in ["", "garbage"] {
         fs::write(world.folder.path().join("current.pem"), content).unwrap();
-        world.renewal.look_at(now);
-        world.renewal.look_at(now);
+        world.renewal.check_at(now);
+        world.renewal.check_at(now);
         assert_eq!(world.read(now), second);
     }
     assert!(world.renewal.readiness().is_ok());
@@ -102,11 +103,11 @@ fn what_somebody_else_does_to_the_file_is_undone() {
         || b"eyJhbGciOiJFUzI1NiJ9.half".to_vec(),
     ] {
         fs::write(output, spoil()).unwrap();
-        world.renewal.look_at(now);
+        world.renewal.check_at(now);
         assert_eq!(world.read(now), token);
     }
     fs::remove_dir_all(output.parent().unwrap()).unwrap();
-    world.renewal.look_at(now);
+    world.renewal.check_at(now);
     assert_eq!(world.read(now), token);
 }
 
@@ -118,7 +119,7 @@ fn a_file_that_cannot_be_written_is_told_until_it_can() {
     fs::create_dir(world.output()).unwrap();
     fs::write(world.output().join("inside"), "in the way").unwrap();
     for _ in 0..3 {
-        world.renewal.look_at(now);
+        world.renewal.check_at(now);
     }
     let reasons = world.renewal.readiness().unwrap_err().join("\n");
     for words in ["failed to write", "tokens/worker", "expires at"] {
@@ -128,14 +129,14 @@ fn a_file_that_cannot_be_written_is_told_until_it_can() {
     assert_eq!(world.renewal.status().failures, 3);
 
     fs::remove_dir_all(world.output()).unwrap();
-    world.renewal.look_at(now);
+    world.renewal.check_at(now);
     assert!(world.renewal.readiness().is_ok());
 }
 
 #[test]
 fn a_file_system_that_hangs_is_told() {
     let world = World::new();
-    let now = Instant::now() + LOOK_LIMIT + Duration::from_secs(1);
+    let now = Instant::now() + CHECK_LIMIT + Duration::from_secs(1);
     let reasons = world.renewal.readiness_at(now).unwrap_err();
     assert!(reasons[0].contains("hangs"), "{reasons:?}");
 }
@@ -184,19 +185,19 @@ fn a_lock_that_was_taken_away_makes_no_room_for_a_second_agent() {
     let lock = world.output().with_file_name(".worker.lock");
     let second = || Renewal::start(key.clone(), template(), world.output().to_owned());
     fs::remove_file(&lock).unwrap();
-    world.renewal.look_at(now);
+    world.renewal.check_at(now);
     assert!(matches!(second(), Err(RenewalError::Taken { .. })));
 
-    // One that was faster: the first says so, and leaves the file alone.
+    // The other agent was faster: the first reports it, and leaves the file alone.
     fs::remove_file(&lock).unwrap();
     let second = second().unwrap();
     let token = world.read(now);
-    world.renewal.look_at(now);
+    world.renewal.check_at(now);
     assert_eq!(world.read(now), token);
     let reasons = world.renewal.readiness().unwrap_err();
     assert!(reasons[0].contains("another process renews"), "{reasons:?}");
     drop(second);
-    world.renewal.look_at(now);
+    world.renewal.check_at(now);
     assert!(world.renewal.readiness().is_ok());
 }
 
@@ -206,7 +207,7 @@ fn a_token_that_was_opened_to_all_is_closed_again() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::new();
     fs::set_permissions(world.output(), fs::Permissions::from_mode(0o666)).unwrap();
-    world.renewal.look_at(SystemTime::now());
+    world.renewal.check_at(SystemTime::now());
     let mode = fs::metadata(world.output()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }

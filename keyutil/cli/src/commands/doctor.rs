@@ -11,17 +11,21 @@ use keyutil::{
     ConnectArgs,
     base::redact::without_user,
     connect::check::Program,
+    diagnosis::{Class, Step},
     program::{self, Failed},
 };
-use keyutil_cli::doctor::{self, Examination, Finding, Mark, Origin, Report, Sourced};
+use keyutil_cli::doctor::{self, Examination, Finding, Origin, Outcome, Report, Sourced};
 use serde::Serialize;
 
-/// Look at each step of the way of a call, and say what is wrong, and what to do
+/// Check each step of a call, from the configuration to the task queue
 ///
-/// Takes the connection of worker and starter. Steps: configuration, files, name, TCP, server TLS,
-/// client TLS, gRPC, token, JWKS, clock, permission, task queue. It goes on after a failure as far
-/// as it can; the exit code is that of the first. Nothing is changed, here or on the server. Each
-/// step is given 5s, or `--connect-timeout` where that is shorter.
+/// The report says what is wrong and what to do about it. The connection flags are those of worker
+/// and starter.
+///
+/// The steps are: configuration, files, name, TCP, server TLS, client TLS, gRPC, token, JWKS,
+/// clock, permission, task queue. The check continues after a failure as far as possible; the exit
+/// code is that of the first failure. Each step is limited to 5s, or to `--connect-timeout` where
+/// that is shorter. Nothing is changed, neither here nor on the server.
 #[derive(Args)]
 #[command(after_help = program::examples_and_exit_codes(EXAMPLES))]
 pub struct Doctor {
@@ -31,35 +35,35 @@ pub struct Doctor {
     #[command(flatten)]
     look: Sourced<LookArgs>,
 
-    /// How to print what was found
+    /// Output format
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     output: Output,
 }
 
-/// What to look at besides the connection.
+/// What to check besides the connection.
 #[derive(Args, Clone, Debug)]
 struct LookArgs {
-    /// Look for the permissions of this program, too
+    /// Check that the token permits what this program needs
     ///
-    /// As admin, with a signing key and without `--permissions`, the token is minted with
-    /// `<namespace>:admin`, as `keyutil namespace register` does.
+    /// With `admin`, a signing key and no `--permissions`, the token is minted with
+    /// `<namespace>:admin`, as for `keyutil namespace register`.
     #[arg(long = "as", value_name = "PROGRAM")]
     program: Option<ProgramArg>,
 
-    /// Look who polls this task queue
+    /// Check which workers poll this task queue
     #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", value_name = "NAME")]
     task_queue: Option<String>,
 
-    /// The key set that the server reads (`keySourceURIs`): a file, or an `http://` or `https://`
-    /// URL [default: the file beside the signing key, if there is one]
+    /// Key set that the server reads (`keySourceURIs`): a file, or an `http://` or `https://` URL
+    /// [default: the file beside the signing key, if it exists]
     #[arg(long, env = "KEYUTIL_JWKS", value_name = "FILE|URL")]
     jwks: Option<String>,
 
-    /// The server's `jwtKeyProvider.refreshInterval`
+    /// `jwtKeyProvider.refreshInterval` of the server
     #[arg(long, env = "KEYUTIL_JWKS_REFRESH_INTERVAL", default_value = "1m", value_name = "DURATION", value_parser = humantime::parse_duration)]
     refresh_interval: Duration,
 
-    /// `audience` in the server's configuration, if you know it
+    /// `audience` in the configuration of the server, if known
     #[arg(long, value_name = "NAME")]
     server_audience: Option<String>,
 }
@@ -71,10 +75,10 @@ Examples:
   keyutil doctor --as starter --jwks https://keys.example.com/jwks.json
   keyutil doctor --output json";
 
-/// Whose permissions are looked for.
+/// The programs whose needs are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ProgramArg {
-    /// Starts workflows; somebody must poll the task queue
+    /// Starts workflows; fails if no worker polls the task queue
     Starter,
     /// Polls for tasks
     Worker,
@@ -92,12 +96,12 @@ impl From<ProgramArg> for Program {
     }
 }
 
-/// How to print.
+/// The output formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// A line for each step, and what to do below it
+    /// One line for each step, and hints below it
     Text,
-    /// One object
+    /// One JSON object
     Json,
 }
 
@@ -129,10 +133,10 @@ pub async fn run(arguments: Doctor) -> anyhow::Result<()> {
     };
     match report.failure() {
         None => printed,
-        // Whether somebody reads it does not change what is wrong.
-        Some(finding) => Err(Failed {
+        // A closed standard output does not change the exit code.
+        Some(failure) => Err(Failed {
             exit_code: report.exit_code(),
-            what: format!("{}: {}", finding.step, finding.seen),
+            what: format!("{}: {}", failure.step, failure.cause),
         }
         .into()),
     }
@@ -146,21 +150,47 @@ fn given(text: &Option<String>) -> Option<&str> {
 struct Json<'a> {
     address: String,
     namespace: &'a str,
-    /// Of the first failure.
-    failed_step: Option<keyutil::diagnosis::Step>,
+    /// The step of the first failure.
+    failed_step: Option<Step>,
     exit_code: u8,
     settings: &'a [Origin],
-    findings: &'a [Finding],
+    findings: Vec<JsonFinding<'a>>,
+}
+
+#[derive(Serialize)]
+struct JsonFinding<'a> {
+    step: Step,
+    mark: &'static str,
+    seen: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    details: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<Class>,
+}
+
+impl<'a> From<&'a Finding> for JsonFinding<'a> {
+    fn from(finding: &'a Finding) -> Self {
+        Self {
+            step: finding.step,
+            mark: finding.mark(),
+            seen: finding.seen(),
+            details: &finding.details,
+            hint: finding.hint(),
+            class: finding.failure().map(|failure| failure.class),
+        }
+    }
 }
 
 fn json(args: &ConnectArgs, origins: &[Origin], report: &Report) -> serde_json::Result<String> {
     serde_json::to_string(&Json {
         address: without_user(&args.address),
         namespace: &args.namespace,
-        failed_step: report.failure().map(|finding| finding.step),
+        failed_step: report.failure().map(|failure| failure.step),
         exit_code: report.exit_code(),
         settings: origins,
-        findings: report.findings(),
+        findings: report.findings().iter().map(Into::into).collect(),
     })
 }
 
@@ -175,11 +205,11 @@ fn print(report: &Report) -> anyhow::Result<()> {
 }
 
 fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
-    let colour = match finding.mark {
-        Mark::Ok => AnsiColor::Green,
-        Mark::Warning => AnsiColor::Yellow,
-        Mark::Failed => AnsiColor::Red,
-        Mark::Skipped => AnsiColor::BrightBlack,
+    let (colour, mark) = match finding.outcome {
+        Outcome::Ok(_) => (AnsiColor::Green, "ok"),
+        Outcome::Warning { .. } => (AnsiColor::Yellow, "warning"),
+        Outcome::Failed(_) => (AnsiColor::Red, "FAILED"),
+        Outcome::Skipped(_) => (AnsiColor::BrightBlack, "skipped"),
     };
     let colourful = AutoStream::choice(&io::stdout()) != ColorChoice::Never;
     let (on, off) = if colourful {
@@ -188,19 +218,12 @@ fn write_finding(out: &mut impl Write, finding: &Finding) -> io::Result<()> {
     } else {
         Default::default()
     };
-    let Finding {
-        step,
-        mark,
-        seen,
-        details,
-        hint,
-        ..
-    } = finding;
+    let (step, seen) = (finding.step, finding.seen());
     writeln!(out, "{on}{mark:<8}{off} {step:<14} {seen}")?;
-    for detail in details {
+    for detail in &finding.details {
         writeln!(out, "{:24}{detail}", "")?;
     }
-    if let Some(hint) = hint {
+    if let Some(hint) = finding.hint() {
         writeln!(out, "{:24}hint: {hint}", "")?;
     }
     Ok(())

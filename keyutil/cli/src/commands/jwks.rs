@@ -1,7 +1,6 @@
 //! `keyutil jwks …`
 
 use std::{
-    fs,
     future::pending,
     net::SocketAddr,
     path::PathBuf,
@@ -10,14 +9,20 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use keyutil::{credentials::FileWatcher, diagnosis::ResultExt, program, token::SigningKey};
-use keyutil_cli::keys::{self, keyring::Schedule, serve};
+use keyutil::{base::chain, credentials::FileWatcher, diagnosis::ResultExt, program};
+use keyutil_cli::keys::{
+    self,
+    keyring::{Schedule, read_signing_key},
+    serve,
+};
 use tokio::net::TcpListener;
 use tracing::info;
 
 use super::{
+    cannot_listen,
     key::{Folder, Times, usage},
     token::check_name,
+    unusable,
 };
 
 #[derive(Subcommand)]
@@ -31,11 +36,11 @@ pub enum Jwks {
     Print(Print),
 }
 
-/// Answer the server's fetches, and follow the key set when it changes
+/// Serve the key set over HTTP, and follow the file when it changes
 ///
-/// With `--rotate-every` it rotates the signing key too, as `keyutil key rotate` and `retire` do,
-/// with the same waits. The first rotation is due that long after the present key began to sign,
-/// also if this program was started in between.
+/// With `--rotate-every` this command also rotates the signing key, with the same waits as `keyutil
+/// key rotate` and `keyutil key retire`. The first rotation is due one interval after the current
+/// key began to sign; a restart does not delay it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +50,7 @@ pub struct Serve {
     #[command(flatten)]
     folder: Folder,
 
-    /// Address to listen at; port 0 takes a free one, which the log names
+    /// Address to listen on; port 0 picks a free port, which the log names
     #[arg(
         long,
         env = "KEYUTIL_JWKS_LISTEN",
@@ -54,11 +59,11 @@ pub struct Serve {
     )]
     listen: SocketAddr,
 
-    /// Make keys first, if there are none
+    /// Create the keys first, if there are none
     #[arg(long)]
     generate: bool,
 
-    /// Rotate the signing key at this interval [default: never]
+    /// Interval at which the signing key is rotated [default: never]
     #[arg(long, env = "KEYUTIL_ROTATE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
     rotate_every: Option<Duration>,
 
@@ -75,7 +80,7 @@ pub struct Print {
     #[command(flatten)]
     folder: Folder,
 
-    /// Print the set of this one private key instead, PEM, P-256 or RSA
+    /// Private key (PEM, P-256 or RSA) whose key set is printed, instead of the published one
     #[arg(long, value_name = "FILE")]
     signing_key: Option<PathBuf>,
 }
@@ -99,16 +104,20 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
         info!(
             signs = made.current.kid(),
             next = made.next.kid(),
-            "made the first keys"
+            "signing keys created"
         );
     }
-    let document = serve::follow(ring.jwks_path()).context(
-        "there is no key set to serve; `--generate` or `keyutil key generate` makes one",
-    )?;
+    let document = serve::follow(ring.jwks_path()).map_err(|error| {
+        let cause = format!("no key set to serve: {}", chain(&error));
+        unusable(
+            cause,
+            Some("create the keys with `keyutil key generate`, or start with `--generate`"),
+        )
+    })?;
     let listener = TcpListener::bind(arguments.listen)
         .await
-        .with_context(|| format!("failed to listen at `{}`", arguments.listen))?;
-    // Before anybody is told that it can be asked to end.
+        .map_err(|error| cannot_listen(arguments.listen, "--listen", &error))?;
+    // A signal is caught from here on, before the log line tells others that the endpoint is up.
     let interrupted = program::interrupted();
     info!(
         url = %format_args!("http://{}{}", listener.local_addr()?, serve::WELL_KNOWN_PATH),
@@ -138,10 +147,8 @@ fn print(arguments: Print) -> anyhow::Result<()> {
         None => arguments.folder.ring().jwks().diagnosed()?,
         Some(path) => {
             check_name(&path)?;
-            let failed = || format!("failed to use the signing key `{}`", path.display());
-            let pem = fs::read(&path).with_context(failed)?;
-            let key = SigningKey::from_pem(&pem).with_context(failed)?;
-            keys::Jwks::publishing([&key])?
+            let key = read_signing_key(&path).diagnosed()?;
+            keys::Jwks::publishing([&key]).diagnosed()?
         }
     };
     let document = jwks.document();

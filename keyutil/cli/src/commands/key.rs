@@ -1,15 +1,23 @@
 //! `keyutil key …`
 
-mod list;
-mod rotate;
-
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    fmt,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
 
 use clap::{Args, Subcommand};
-use keyutil::{diagnosis::ResultExt, program};
-use keyutil_cli::keys::keyring::Keyring;
+use humantime::{format_duration, parse_duration};
+use keyutil::{
+    diagnosis::ResultExt,
+    program::{self, UsageError},
+};
+use keyutil_cli::keys::keyring::{
+    KeyState, Keyring, KeyringError, PolicyError, Ring, RingKey, Rotated, RotationPolicy,
+    RotationTimes,
+};
 
-pub use rotate::{Times, usage};
+use super::wait_until;
 
 #[derive(Subcommand)]
 #[command(after_help = "\
@@ -18,11 +26,11 @@ Examples:
   keyutil key list
   keyutil key rotate --wait")]
 pub enum Key {
-    /// Make a new pair of keys: one that signs, and one that is published and waits to be next
+    /// Create two keys: one that signs, and one that is published and will sign next
     Generate(Generate),
-    Rotate(rotate::Rotate),
-    Retire(rotate::Retire),
-    List(list::List),
+    Rotate(Rotate),
+    Retire(Retire),
+    List(List),
 }
 
 #[derive(Args)]
@@ -34,12 +42,12 @@ pub struct Generate {
     #[command(flatten)]
     folder: Folder,
 
-    /// Replace the keys that are there: every token they signed becomes worthless
+    /// Replace existing keys; every token that they signed becomes invalid
     #[arg(long)]
     force: bool,
 }
 
-/// Where the ring is.
+/// The folder of the key ring.
 #[derive(Args)]
 pub struct Folder {
     /// Folder of the signing keys
@@ -53,7 +61,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// The ring there.
+    /// Returns the key ring in the folder.
     pub fn ring(self) -> Keyring {
         Keyring::at(self.dir)
     }
@@ -62,9 +70,9 @@ impl Folder {
 pub async fn run(command: Key) -> anyhow::Result<()> {
     match command {
         Key::Generate(arguments) => generate(arguments),
-        Key::Rotate(arguments) => rotate::rotate(arguments).await,
-        Key::Retire(arguments) => rotate::retire(arguments),
-        Key::List(arguments) => list::list(arguments),
+        Key::Rotate(arguments) => rotate(arguments).await,
+        Key::Retire(arguments) => retire(arguments),
+        Key::List(arguments) => list(arguments),
     }
 }
 
@@ -82,8 +90,309 @@ fn generate(Generate { folder, force }: Generate) -> anyhow::Result<()> {
         ring.next_path().display()
     ))?;
     program::print_line(format_args!(
-        "to publish   both  {}",
+        "key set            {}",
         ring.jwks_path().display()
     ))?;
     Ok(())
+}
+
+/// Make the next key sign, and publish a new next key
+///
+/// A key is next, then current, then previous:
+///
+/// - The next key signs once it has been published for propagation + refresh interval + clock skew.
+///   Servers fetch the key set only at intervals; before that, some would refuse its tokens.
+///
+/// - A previous key stays published until every token that it signed has expired. A later `rotate`
+///   or `retire` removes it.
+///
+/// The next run finishes an interrupted one. Concurrent runs wait for each other.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil key rotate
+  keyutil key rotate --wait
+  keyutil key rotate --refresh-interval 5m --propagation 3m
+  keyutil key rotate --emergency")]
+pub struct Rotate {
+    #[command(flatten)]
+    folder: Folder,
+
+    #[command(flatten)]
+    times: Times,
+
+    /// Wait until the next key may sign, instead of exiting with code 75
+    #[arg(long)]
+    wait: bool,
+
+    /// The current key is compromised: make the next key sign at once, and drop the current one
+    ///
+    /// This has a cost:
+    ///
+    /// - Tokens of the dropped key in token files and caches are refused as soon as a server
+    ///   fetches the key set. Until then the compromised key still works.
+    ///
+    /// - If the next key was published less than a refresh interval ago, each server refuses its
+    ///   tokens until it fetches the key set.
+    #[arg(long, conflicts_with = "wait")]
+    emergency: bool,
+}
+
+/// Remove keys from the key set that no valid token needs
+///
+/// A key is removed once propagation + token lifetime + clock skew + refresh interval have passed
+/// since it stopped signing. `rotate` removes such keys too.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil key retire
+  keyutil key retire --dir /etc/temporal/signing")]
+pub struct Retire {
+    #[command(flatten)]
+    folder: Folder,
+
+    #[command(flatten)]
+    times: Times,
+}
+
+/// The durations that the waits consist of.
+#[derive(Args)]
+#[command(next_help_heading = "Durations that the waits consist of")]
+pub struct Times {
+    /// How often servers fetch the key set: `jwtKeyProvider.refreshInterval` of the server
+    #[arg(long, env = "KEYUTIL_JWKS_REFRESH_INTERVAL", default_value = "1m", value_name = "DURATION", value_parser = parse_duration)]
+    refresh_interval: Duration,
+
+    /// Longest lifetime of any token that these keys sign
+    #[arg(long, env = "KEYUTIL_TOKEN_LIFETIME", default_value = "5m", value_name = "DURATION", value_parser = parse_duration)]
+    token_lifetime: Duration,
+
+    /// Largest difference between the clocks of signers and servers
+    #[arg(long, env = "KEYUTIL_CLOCK_SKEW", default_value = "30s", value_name = "DURATION", value_parser = parse_duration)]
+    clock_skew: Duration,
+
+    /// How long a replaced file takes to reach all of its readers; three minutes for mounted
+    /// Kubernetes secrets
+    #[arg(long, env = "KEYUTIL_PROPAGATION", default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
+    propagation: Duration,
+
+    /// How long a key stays published after it stopped signing; must not be less than the default
+    /// [default: the sum of the four durations above]
+    #[arg(long, env = "KEYUTIL_RETIRE_AFTER", value_name = "DURATION", value_parser = parse_duration)]
+    retire_after: Option<Duration>,
+}
+
+impl Times {
+    /// Returns the waits that result from the durations.
+    pub fn policy(&self) -> Result<RotationPolicy, UsageError> {
+        let times = RotationTimes {
+            refresh_interval: self.refresh_interval,
+            token_lifetime: self.token_lifetime,
+            clock_skew: self.clock_skew,
+            propagation: self.propagation,
+        };
+        RotationPolicy::new(times, self.retire_after).map_err(usage)
+    }
+}
+
+/// Returns the usage error for contradictory durations.
+pub fn usage(error: PolicyError) -> UsageError {
+    UsageError(error.to_string())
+}
+
+async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
+    let policy = arguments.times.policy()?;
+    let ring = arguments.folder.ring();
+    if arguments.emergency {
+        let rotated = ring.rotate_in_emergency(SystemTime::now).diagnosed()?;
+        print(&rotated)?;
+        return print_cost(&rotated, arguments.times.refresh_interval);
+    }
+    let rotated = match ring.rotate(&policy, SystemTime::now) {
+        Err(KeyringError::TooEarly { kid, left, .. }) if arguments.wait => {
+            let what = format!("the next key `{kid}` may sign");
+            wait_and_rotate(&ring, &policy, &what, left)
+                .await
+                .diagnosed()?
+        }
+        done => done.diagnosed()?,
+    };
+    print(&rotated)?;
+    let kept = policy.retire_after();
+    let before = rotated.before.filter(|kid| !rotated.removed.contains(kid));
+    if let Some(before) = before {
+        program::print_line(format_args!(
+            "stays published for {}: {before}",
+            format_duration(kept)
+        ))?;
+    }
+    Ok(())
+}
+
+async fn wait_and_rotate(
+    ring: &Keyring,
+    policy: &RotationPolicy,
+    what: &str,
+    mut left: Duration,
+) -> Result<Rotated, KeyringError> {
+    loop {
+        wait_until(what, left).await;
+        match ring.rotate(policy, SystemTime::now) {
+            // Another process has rotated in the meantime, or the clock was set back.
+            Err(KeyringError::TooEarly { left: more, .. }) => left = more,
+            done => return done,
+        }
+    }
+}
+
+fn print(rotated: &Rotated) -> anyhow::Result<()> {
+    if rotated.finished {
+        program::print_line("finished an interrupted rotation")?;
+    }
+    let before = rotated.before.as_deref().unwrap_or("none");
+    program::print_line(format_args!("signed before  {before}"))?;
+    program::print_line(format_args!("signs now      {}", rotated.now))?;
+    program::print_line(format_args!("signs next     {}", rotated.next))?;
+    for kid in &rotated.removed {
+        program::print_line(format_args!("removed        {kid}"))?;
+    }
+    Ok(())
+}
+
+fn print_cost(rotated: &Rotated, refresh_interval: Duration) -> anyhow::Result<()> {
+    let refresh = format_duration(refresh_interval);
+    program::print_line("")?;
+    program::print_line(format_args!(
+        "tokens of the dropped key are accepted until each server has fetched the key set, for up to \
+         {refresh}"
+    ))?;
+    program::print_line(
+        "token files need a new token now; programs that mint their tokens have one",
+    )?;
+    let published = SystemTime::now().duration_since(rotated.published);
+    if published.unwrap_or_default() < refresh_interval {
+        program::print_line(format_args!(
+            "the current key was published less than {refresh} ago: each server refuses its tokens \
+             until it has fetched the key set"
+        ))?;
+    }
+    program::print_line(
+        "if the whole folder is compromised, so is the next key: replace all keys with `keyutil key \
+         generate --force`",
+    )?;
+    Ok(())
+}
+
+fn retire(arguments: Retire) -> anyhow::Result<()> {
+    let policy = arguments.times.policy()?;
+    let ring = arguments.folder.ring();
+    let removed = ring.retire(&policy, SystemTime::now).diagnosed()?;
+    for kid in &removed {
+        program::print_line(format_args!("removed        {kid}"))?;
+    }
+    if removed.is_empty() {
+        let now = SystemTime::now();
+        let due = ring.look(now).diagnosed()?.removal_due(&policy);
+        program::print_line(match due {
+            Some(due) => format!(
+                "nothing to remove yet: the next removal is due in {}",
+                format_duration(whole(due.duration_since(now).unwrap_or_default()))
+            ),
+            None => "nothing to remove: no key has stopped signing".to_owned(),
+        })?;
+    }
+    Ok(())
+}
+
+fn whole(duration: Duration) -> Duration {
+    Duration::from_secs(duration.as_secs())
+}
+
+/// List the keys: which one signs, since when, and when the next step of each is due
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil key list
+  keyutil key list --dir /etc/temporal/signing --token-lifetime 1h")]
+pub struct List {
+    #[command(flatten)]
+    folder: Folder,
+
+    #[command(flatten)]
+    times: Times,
+}
+
+fn list(arguments: List) -> anyhow::Result<()> {
+    let policy = arguments.times.policy()?;
+    let now = SystemTime::now();
+    let ring = arguments.folder.ring().look(now).diagnosed()?;
+    program::print_line(format_args!(
+        "{:43}  {:11}  {:>14}  {:>14}  {:>14}  next step",
+        "kid", "state", "published", "signs since", "stopped"
+    ))?;
+    for key in ring.keys() {
+        program::print_line(row(key, &policy, now))?;
+    }
+    if ring.interrupted {
+        program::print_line(
+            "a rotation was interrupted: the next `keyutil key rotate` finishes it",
+        )?;
+    }
+    for problem in problems(&ring) {
+        program::print_line(problem)?;
+    }
+    Ok(())
+}
+
+fn row(key: &RingKey, policy: &RotationPolicy, now: SystemTime) -> String {
+    let ago = |time: Option<SystemTime>| match time {
+        Some(time) => format!(
+            "{} ago",
+            Rough(now.duration_since(time).unwrap_or_default())
+        ),
+        None => "-".to_owned(),
+    };
+    let step = match key.state {
+        KeyState::Current => "stops signing at the next rotation".to_owned(),
+        KeyState::Compromised => "`keyutil key rotate` drops it".to_owned(),
+        KeyState::Next => due("may sign", key.published + policy.publish_before(), now),
+        KeyState::Previous => due("is removed", key.removable(policy), now),
+    };
+    format!(
+        "{:43}  {:11}  {:>14}  {:>14}  {:>14}  {step}",
+        key.kid,
+        key.state.name(),
+        ago(Some(key.published)),
+        ago(key.activated),
+        ago(key.retired),
+    )
+}
+
+fn problems(ring: &Ring) -> Vec<&'static str> {
+    let mut problems = Vec::new();
+    if ring.current.is_none() {
+        problems.push("no key signs: `current.pem` is missing");
+    }
+    if ring.next.is_none() {
+        problems.push("there is no next key: `keyutil key rotate` publishes one");
+    }
+    problems
+}
+
+fn due(what: &str, at: SystemTime, now: SystemTime) -> String {
+    match at.duration_since(now) {
+        Ok(left) if left >= Duration::from_secs(1) => format!("{what} in {}", Rough(left)),
+        _ => format!("{what} at the next run"),
+    }
+}
+
+/// Displays the two largest units of a duration: the seconds of a month do not matter.
+struct Rough(Duration);
+
+impl fmt::Display for Rough {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = format_duration(Duration::from_secs(self.0.as_secs())).to_string();
+        let units: Vec<_> = text.split(' ').take(2).collect();
+        f.write_str(&units.join(" "))
+    }
 }

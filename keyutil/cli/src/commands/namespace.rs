@@ -16,10 +16,9 @@ use keyutil_cli::namespace::{self, Registered};
 Examples:
   keyutil namespace register --namespace orders")]
 pub enum Namespace {
-    /// Register the namespace, and wait until it can be used; one that exists is left as it is
+    /// Register a namespace, and wait until it is usable; an existing one is left unchanged
     ///
-    /// Where the token is minted here and `--permissions` is not given, it is minted with
-    /// `<namespace>:admin`.
+    /// A token that is minted for this, without `--permissions`, has `<namespace>:admin`.
     Register(Register),
 }
 
@@ -39,7 +38,7 @@ pub struct Register {
     retention: Duration,
 }
 
-/// The server takes less, and then keeps histories for a day all the same.
+/// The server accepts less, and then keeps histories for a day.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub async fn run(command: Namespace) -> anyhow::Result<()> {
@@ -59,7 +58,7 @@ pub async fn run(command: Namespace) -> anyhow::Result<()> {
         .diagnosed()?
     {
         Registered::Created => "Namespace registered",
-        Registered::Existed => "Namespace exists already",
+        Registered::Existed => "Namespace already exists",
     };
     program::print_line(format_args!("{found}: {name}"))?;
     Ok(())

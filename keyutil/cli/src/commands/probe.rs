@@ -10,17 +10,17 @@ use keyutil::{
 };
 use reqwest::{Client, Url, redirect::Policy};
 
-/// Ask a health endpoint, as of `worker --health-listen`; done if the answer is 2xx
+/// Query a health endpoint, such as that of `worker --health-listen`; succeeds on status 2xx
 ///
-/// For the health checks of containers without a shell. What else is answered is printed: the
-/// reasons why a process is not ready.
+/// For the health checks of containers without a shell. Any other answer is printed: it says why
+/// the process is not ready.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
   keyutil probe http://127.0.0.1:9090/readyz
   keyutil probe --timeout 1s http://127.0.0.1:8090/healthz")]
 pub struct Probe {
-    /// What to ask for
+    /// URL to query
     url: String,
 
     /// How long to wait for the answer
@@ -28,7 +28,7 @@ pub struct Probe {
     timeout: Duration,
 }
 
-/// Reasons are lines, not pages.
+/// The longest part of an answer that is printed.
 const LARGEST: usize = 16 << 10;
 
 pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
@@ -36,10 +36,10 @@ pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
         .ok_or_else(|| {
-            let problem = "the URL must be like `http://127.0.0.1:9090/readyz`";
+            let problem = "`<URL>` must be an `http://` or `https://` URL, such as `http://127.0.0.1:9090/readyz`";
             UsageError(problem.to_owned())
         })?;
-    // Of this machine, as a rule: without the proxy of the environment.
+    // The endpoint is on this machine, as a rule: the proxy of the environment is not used.
     let client = Client::builder()
         .no_proxy()
         .redirect(Policy::none())
@@ -58,7 +58,7 @@ pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut body = Vec::new();
-    // What has come of it will do.
+    // An answer that breaks off is printed as far as it was received.
     while let Ok(Some(chunk)) = answer.chunk().await {
         body.extend_from_slice(&chunk);
         if body.len() > LARGEST {
@@ -68,8 +68,8 @@ pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
     body.truncate(LARGEST);
     let body = String::from_utf8_lossy(&body);
     Err(failed(match body.trim() {
-        "" => format!("`{shown}` answers with {status}"),
-        reasons => format!("`{shown}` answers with {status}: {reasons}"),
+        "" => format!("`{shown}` answered {status}"),
+        reasons => format!("`{shown}` answered {status}: {reasons}"),
     }))
 }
 

@@ -1,9 +1,8 @@
 //! `keyutil token …`
 
-mod renew;
-
 use std::{
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -11,14 +10,22 @@ use std::{
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{
-    base::{read::read_at_most, redact::is_content},
-    diagnosis::ResultExt,
+    base::{chain, read::read_at_most, redact::is_content},
+    credentials::FileWatcher,
+    diagnosis::{Class, Diagnosed, Diagnosis, ResultExt, Step},
+    health::{Health, ListenError},
     program::{self, UsageError},
     settings::{ClaimsArgs, SettingsErrors},
-    token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, permission},
+    token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, claims, permission},
 };
-use keyutil_cli::keys::{fetch, keyring::read_signing_key, verify};
+use keyutil_cli::{
+    agent::{self, Renewal, RenewalError, SHORTEST_LIFETIME},
+    keys::{fetch, keyring::read_signing_key, verify},
+};
 use secrecy::ExposeSecret;
+use tracing::info;
+
+use super::{cannot_listen, unusable};
 
 #[derive(Subcommand)]
 #[command(after_help = "\
@@ -27,11 +34,11 @@ Examples:
   keyutil token mint | keyutil token inspect
   keyutil token renew --output /run/token/worker")]
 pub enum Token {
-    /// Mint a token and print it, and nothing else
+    /// Mint a token and print it, without anything else
     Mint(Mint),
-    /// Show what a token says, and whether it would be accepted
+    /// Show the content of a token, and check whether a server would accept it
     Inspect(Inspect),
-    Renew(renew::Renew),
+    Renew(Renew),
 }
 
 #[derive(Args)]
@@ -44,7 +51,7 @@ pub struct Mint {
     #[command(flatten)]
     minting: Minting,
 
-    /// Print a line for the shell that sets TEMPORAL_API_KEY, which the Temporal CLI reads
+    /// Print an `export` of TEMPORAL_API_KEY, which the Temporal CLI reads, for a shell to evaluate
     #[arg(long)]
     export: bool,
 }
@@ -57,33 +64,33 @@ Examples:
   keyutil token inspect --file token.jwt \\
       --jwks http://127.0.0.1:8090/.well-known/jwks.json --audience temporal")]
 pub struct Inspect {
-    /// The token itself; `-` or nothing reads it from standard input. Others can read the
-    /// arguments of a process
-    // Many, because clap would print what is one too many: `Bearer <token>` without quotes.
+    /// Token; `-` or nothing reads it from standard input. Other users can see the arguments of a
+    /// process
+    // A list, because clap would print the excess argument: `Bearer <token>` without quotes.
     #[arg(conflicts_with = "file")]
     token: Vec<String>,
 
-    /// File with the token
+    /// File that holds the token
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
 
-    /// Verify the signature with this key set: a file, or an `http://` or `https://` URL
+    /// Key set to verify the signature with: a file, or an `http://` or `https://` URL
     #[arg(long, value_name = "FILE|URL")]
     jwks: Option<String>,
 
-    /// Verify that the token is for this audience
+    /// Audience that the token must be for
     #[arg(long, value_name = "NAME", requires = "jwks")]
     audience: Option<String>,
 
-    /// Check the permissions against this namespace
+    /// Namespace that the permissions are checked against
     #[arg(short, long)]
     namespace: Option<String>,
 }
 
-/// What a token is minted with, once or again and again.
+/// The flags of commands that mint tokens.
 #[derive(Args)]
 struct Minting {
-    /// Private key to mint with, PEM, P-256 or RSA
+    /// Private key to sign with (PEM, P-256 or RSA)
     #[arg(
         long,
         env = "KEYUTIL_SIGNING_KEY_PATH",
@@ -101,11 +108,11 @@ struct Minting {
 }
 
 impl Minting {
-    /// What the token says. Mistakes go to `problems`.
+    /// Returns the claims of the tokens. Mistakes are added to `problems`.
     fn template(&self, problems: &mut SettingsErrors) -> ClaimsTemplate {
         let namespace = self.namespace.trim();
         let template = self.claims.template(namespace, "keyutil", problems);
-        // What the permissions are made of, where none are asked for.
+        // The default permissions are made from the namespace.
         if self.claims.permissions.is_none()
             && let Err(error) = format!("{namespace}:write").parse::<Permission>()
         {
@@ -119,7 +126,7 @@ impl Minting {
         check_name(path)?;
         read_signing_key(path)
             .diagnosed()
-            .with_context(|| format!("no token can be minted with `{}`", path.display()))
+            .context("failed to mint a token")
     }
 }
 
@@ -127,7 +134,7 @@ pub async fn run(command: Token) -> anyhow::Result<()> {
     match command {
         Token::Mint(arguments) => mint(arguments),
         Token::Inspect(arguments) => run_inspect(arguments).await,
-        Token::Renew(arguments) => renew::run(arguments).await,
+        Token::Renew(arguments) => run_renew(arguments).await,
     }
 }
 
@@ -141,7 +148,7 @@ fn mint(arguments: Mint) -> anyhow::Result<()> {
     let key = arguments.minting.read_key()?;
     let token = key.mint(&template.at(SystemTime::now()))?;
     if arguments.export {
-        // A token is base64url and dots: nothing in it that a shell would touch.
+        // A token consists of base64url and dots: no character needs quotes.
         program::print_line(format_args!(
             "export TEMPORAL_API_KEY={}",
             token.expose_secret()
@@ -156,11 +163,9 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     let text = read_token(&arguments)?;
     let raw = bare(&text);
     if raw.is_empty() {
-        return Err(
-            UsageError("there is no token to inspect: the input is empty".to_owned()).into(),
-        );
+        return Err(UsageError("the input is empty: expected a token".to_owned()).into());
     }
-    let token = UnverifiedToken::parse(raw)?;
+    let token = UnverifiedToken::parse(raw).map_err(|error| refused(&error))?;
     program::print_line(format_args!(
         "header     {}",
         serde_json::to_string(&token.header)?
@@ -178,11 +183,14 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     }
     let Some(source) = &arguments.jwks else {
         program::print_line(format_args!(
-            "signature  not verified: give `--jwks` for that, and do not rely on what stands above"
+            "signature  not verified: do not rely on the content; `--jwks` verifies it"
         ))?;
         return Ok(());
     };
-    let key_set = fetch::fetch(source, fetch::TIMEOUT).await?.document;
+    let key_set = fetch::fetch(source, fetch::TIMEOUT)
+        .await
+        .diagnosed()?
+        .document;
     match verify::verify(raw, &key_set, arguments.audience.as_deref()) {
         Ok(()) => {
             program::print_line(format_args!(
@@ -193,12 +201,12 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
         }
         Err(error) => {
             program::print_line(format_args!("signature  REFUSED"))?;
-            Err(error).context("the token would be refused")
+            Err(refused(&error)).context("the token would be refused")
         }
     }
 }
 
-/// The token without what surrounds it in files and headers.
+/// Strips byte order mark, white space and the scheme `Bearer`.
 fn bare(text: &str) -> &str {
     let text = text.trim_start_matches('\u{feff}').trim();
     match text.split_once(char::is_whitespace) {
@@ -208,13 +216,23 @@ fn bare(text: &str) -> &str {
     }
 }
 
-/// Refuses a key or token in place of the name of its file, which messages repeat.
+/// Refuses a key or token in the place of a path: messages repeat paths.
 pub(super) fn check_name(path: &Path) -> Result<(), UsageError> {
     if is_content(path) {
-        let problem = "a key or token stands where the name of its file should";
+        let problem = "expected the path of a file, found a key or token";
         return Err(UsageError(problem.to_owned()));
     }
     Ok(())
+}
+
+/// Returns the error for a token that a server would not accept.
+fn refused(error: &(dyn std::error::Error + 'static)) -> Diagnosed {
+    Diagnosed::from(Diagnosis {
+        step: Step::Token,
+        class: Class::Token,
+        cause: chain(error),
+        hint: None,
+    })
 }
 
 fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
@@ -222,15 +240,101 @@ fn read_token(arguments: &Inspect) -> anyhow::Result<String> {
         (_, Some(path)) => {
             check_name(path)?;
             let read = fs::File::open(path).and_then(read_text);
-            read.with_context(|| format!("failed to read token file `{}`", path.display()))
+            Ok(read.map_err(|error| {
+                let cause = format!("failed to read token file `{}`: {error}", path.display());
+                unusable(cause, None)
+            })?)
         }
         (words, None) if !words.is_empty() && words != ["-"] => Ok(words.join(" ")),
-        _ => read_text(io::stdin()).context("failed to read the token from standard input"),
+        _ => Ok(read_text(io::stdin()).map_err(|error| {
+            let cause = format!("failed to read the token from standard input: {error}");
+            unusable(cause, None)
+        })?),
     }
 }
 
 fn read_text(from: impl io::Read) -> io::Result<String> {
-    // More than any header may have.
+    // Longer than any header may be.
     let content = read_at_most(from, 1 << 20)?;
-    String::from_utf8(content).map_err(|_| io::Error::other("it is not text (UTF-8)"))
+    String::from_utf8(content).map_err(|_| io::Error::other("not UTF-8"))
+}
+
+/// Keep the token in a file current, for a process that does not hold the signing key
+///
+/// - A new token is minted when two thirds of the lifetime have passed, when the key changes, and
+///   when the file no longer holds the token.
+///
+/// - The token is written to a temporary file with mode 0600 and renamed: readers see the old token
+///   or the new one.
+///
+/// - A failure after the first token is logged and retried every second.
+///
+/// - The command runs until SIGINT or SIGTERM, and leaves the file in place for the time of a
+///   restart.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  keyutil token renew --output /run/token/worker --namespace orders
+  keyutil token renew --output /run/token/ui --subject ui --permissions temporal-system:read
+  keyutil token renew --output /run/token/worker --health-listen 127.0.0.1:9090")]
+pub struct Renew {
+    /// File to write the token to; missing folders are created. A file that does not hold a token
+    /// is never overwritten
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+
+    #[command(flatten)]
+    minting: Minting,
+
+    /// Address that serves `/healthz`, `/readyz` and `/metrics`; port 0 picks a free port, which
+    /// the log names [default: disabled]
+    #[arg(long, env = "KEYUTIL_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    health_listen: Option<SocketAddr>,
+}
+
+async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
+    let mut problems = SettingsErrors::naming(keyutil::settings::Names::Flags);
+    let template = arguments.minting.template(&mut problems);
+    if (claims::SHORTEST_LIFETIME..SHORTEST_LIFETIME).contains(&template.lifetime) {
+        problems.add(format!(
+            "`--token-lifetime` must be {} or more, so that readers of the file find the next token in time: `{}`",
+            humantime::format_duration(SHORTEST_LIFETIME),
+            humantime::format_duration(template.lifetime),
+        ));
+    }
+    problems.into_result().diagnosed()?;
+    for warning in permission::lint(&template.permissions, None) {
+        program::print_warning(warning);
+    }
+    // Its error has a hint, that of the agent has none.
+    arguments.minting.read_key()?;
+    let signing_key = arguments.minting.signing_key;
+    let renewal = Renewal::start(signing_key, template, arguments.output).map_err(classified)?;
+    // A signal is caught from here on: until now it ends the process, even if a file system hangs.
+    let interrupted = program::interrupted();
+    let health = match arguments.health_listen {
+        Some(address) => {
+            let served = Health::serve(address, agent::router(renewal.clone())).await;
+            let failed =
+                |error: ListenError| cannot_listen(address, "--health-listen", &error.source);
+            Some(served.map_err(failed)?)
+        }
+        None => None,
+    };
+    let watch = FileWatcher::start(vec![Box::new(renewal)]);
+    let reason = interrupted.await;
+    info!(reason, "stopping; the token file is left in place");
+    drop(watch);
+    if let Some(health) = health {
+        health.stop().await;
+    }
+    Ok(())
+}
+
+fn classified(error: RenewalError) -> anyhow::Error {
+    if error.is_usage() {
+        UsageError(error.to_string()).into()
+    } else {
+        error.into()
+    }
 }

@@ -1,28 +1,223 @@
-//! Calls that need no permission, and the smallest call that needs one.
+//! The checks of the server: name, TCP, TLS, gRPC, and the task queue.
+//!
+//! Each step is taken on its own, with the same code as a connection of worker and starter.
 
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
-use keyutil::{
-    connect::{ConnectError, Session},
-    credentials::{Token, TokenSource},
-    diagnosis::{Class, Diagnose, Diagnosis, Step},
-    explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
-    probe::is_refusal,
-    token::Role,
-};
 use temporalio_common::protos::grpc::health::v1::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
 
-use super::Report;
+use super::{Report, local::warn_of_expiry};
 use crate::keys::verify::verify;
+use keyutil::{
+    base::time::when,
+    connect::{ConnectError, Session, check::Program},
+    credentials::{Credential, Token, TokenSource},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
+    probe::{
+        Connector, PeerInfo, Secured, Security, TlsCredentials, explain_connection, first_words,
+        is_refusal,
+    },
+    settings::{ConnectArgs, non_empty},
+    status::Handshake,
+    token::Role,
+};
 
-/// What the health service knows a frontend by (`service/frontend/service.go`).
+/// The steps of [`check_network`].
+const STEPS: [Step; 4] = [Step::Name, Step::Tcp, Step::ServerTls, Step::ClientTls];
+
+/// Returns whether calls can be made.
+pub(super) async fn check_network(
+    report: &mut Report,
+    args: &ConnectArgs,
+    connector: Option<&Connector>,
+    bare: Option<&Connector>,
+) -> bool {
+    let Some(reached) = connector.or(bare) else {
+        for step in STEPS {
+            report.skip(step, "no usable address");
+        }
+        return false;
+    };
+    let Some(tcp) = reach(report, reached).await else {
+        return false;
+    };
+    let Some(connector) = connector else {
+        for step in [Step::ServerTls, Step::ClientTls] {
+            report.skip(step, "the TLS settings are unusable, see above");
+        }
+        return false;
+    };
+    if let Security::Plaintext { .. } = connector.security() {
+        report.skip(Step::ServerTls, "TLS is off");
+        report.skip(Step::ClientTls, "TLS is off");
+        return true;
+    }
+    let Err(diagnosis) = secure(report, connector, tcp).await else {
+        return true;
+    };
+    let unusable = non_empty(&args.tls_cert_path).is_some() && !has_identity(connector);
+    if diagnosis.step == Step::ClientTls && unusable {
+        report.skip(
+            Step::ClientTls,
+            "the server requires a client certificate; the configured one is unusable, see above",
+        );
+        return false;
+    }
+    if diagnosis.step == Step::ServerTls {
+        report.skip(Step::ClientTls, "no TLS connection");
+    }
+    report.fail(diagnosis);
+    false
+}
+
+fn has_identity(connector: &Connector) -> bool {
+    matches!(
+        connector.security(),
+        Security::Tls {
+            identity: Some(_),
+            ..
+        }
+    )
+}
+
+async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> {
+    let deadline = connector.deadline();
+    let addresses = match connector.resolve(deadline).await {
+        Ok(addresses) => addresses,
+        Err(error) => {
+            let credentials = TlsCredentials::now(connector.security());
+            report.fail(explain_connection(connector, &credentials, error).diagnosis());
+            for step in &STEPS[1..] {
+                report.skip(*step, "the host name has no address");
+            }
+            return None;
+        }
+    };
+    let shown: Vec<_> = addresses
+        .iter()
+        .map(|address| address.ip().to_string())
+        .collect();
+    report.ok(
+        Step::Name,
+        format!("`{}` resolves to {}", connector.host(), shown.join(", ")),
+    );
+    let started = Instant::now();
+    match connector.tcp(&addresses, deadline).await {
+        Ok(tcp) => {
+            let peer = tcp.peer_addr().map(|address| address.to_string());
+            report.ok(
+                Step::Tcp,
+                format!(
+                    "connected to {} in {:.1?}",
+                    peer.unwrap_or_default(),
+                    started.elapsed()
+                ),
+            );
+            Some(tcp)
+        }
+        Err(error) => {
+            let credentials = TlsCredentials::now(connector.security());
+            report.fail(explain_connection(connector, &credentials, error).diagnosis());
+            for step in &STEPS[2..] {
+                report.skip(*step, "no TCP connection");
+            }
+            None
+        }
+    }
+}
+
+async fn secure(
+    report: &mut Report,
+    connector: &Connector,
+    tcp: TcpStream,
+) -> Result<(), Diagnosis> {
+    let credentials = TlsCredentials::now(connector.security());
+    let failed = |error| explain_connection(connector, &credentials, error).diagnosis();
+    let secured = connector.tls(tcp, &credentials, connector.deadline()).await;
+    let (tls, secured) = secured.map_err(failed)?;
+    look_at_server(report, &secured);
+    let spoke = first_words(tls, &secured).await.map_err(failed)?;
+    look_at_client(report, &secured, &credentials, spoke);
+    Ok(())
+}
+
+fn look_at_server(report: &mut Report, secured: &Secured) {
+    let now = SystemTime::now();
+    let version = secured.handshake.tls_version.as_deref().unwrap_or("TLS");
+    let Some(leaf) = secured.peer.presented() else {
+        report.ok(Step::ServerTls, version);
+        return;
+    };
+    report.ok(
+        Step::ServerTls,
+        format!(
+            "{version}, ALPN `h2`; the certificate is for `{}`, serial {}, issued by `{}`, valid \
+             until {}",
+            leaf.names().join("`, `"),
+            leaf.serial,
+            leaf.issuer,
+            when(leaf.not_after, now)
+        ),
+    );
+    warn_of_expiry(
+        report,
+        Step::ServerTls,
+        "the server's certificate",
+        leaf,
+        now,
+    );
+}
+
+fn look_at_client(
+    report: &mut Report,
+    secured: &Secured,
+    credentials: &TlsCredentials,
+    spoke: bool,
+) {
+    let Secured { peer, handshake } = secured;
+    let seen = match (requested_issuers(peer), &credentials.identity, handshake) {
+        (None, None, _) => "the server requests no client certificate".to_owned(),
+        (None, Some(_), _) => {
+            "the server requests no client certificate: the configured one was not presented"
+                .to_owned()
+        }
+        (Some(of), None, _) => {
+            format!(
+                "the server requests a client certificate{of}, but accepts a connection without one"
+            )
+        }
+        (Some(of), Some(identity), Handshake { .. }) => format!(
+            "the server requested a client certificate{of}, and {} {}",
+            if spoke {
+                "accepted"
+            } else {
+                "has not rejected"
+            },
+            identity.identify()
+        ),
+    };
+    report.ok(Step::ClientTls, seen);
+}
+
+fn requested_issuers(peer: &PeerInfo) -> Option<String> {
+    let names = peer.asked_for()?;
+    Some(if names.is_empty() {
+        String::new()
+    } else {
+        format!(" issued by `{}`", names.join("` or `"))
+    })
+}
+
+/// The name of the frontend in the health service (`service/frontend/service.go`).
 const FRONTEND: &str = "temporal.api.workflowservice.v1.WorkflowService";
 
-/// `Health/Check` and `GetSystemInfo`, both without a token.
-pub(super) async fn answers(session: &Session, report: &mut Report) {
+/// Calls `Health/Check` and `GetSystemInfo`, both without a token.
+pub(super) async fn check_grpc(session: &Session, report: &mut Report) {
     let mut health = HealthClient::new(session.channel().clone());
     let request = HealthCheckRequest {
         service: FRONTEND.to_owned(),
@@ -34,15 +229,15 @@ pub(super) async fn answers(session: &Session, report: &mut Report) {
                 step: Step::Grpc,
                 class: Class::Unreachable,
                 cause: format!(
-                    "the server says of its health: `{}`",
+                    "the server reports its health as `{}`",
                     answer.get_ref().status().as_str_name()
                 ),
                 hint: Some(
-                    "wait: it is starting or stopping; if it stays so, see its log".to_owned(),
+                    "the server is starting or stopping: wait; if this persists, check the log of the server".to_owned(),
                 ),
             });
         }
-        // Another implementation of the server may have none.
+        // Other server implementations may have no health service.
         Err(status) if status.code() == Code::Unimplemented => {}
         Err(status) => return report.fail(session.explain(status, Role::Read).diagnosis()),
     }
@@ -51,31 +246,29 @@ pub(super) async fn answers(session: &Session, report: &mut Report) {
             let version = &info.server_version;
             report.ok(
                 Step::Grpc,
-                format!(
-                    "healthy, and `GetSystemInfo` is answered without a token: server {version}"
-                ),
+                format!("healthy; `GetSystemInfo` is answered without a token: server {version}"),
             );
         }
-        // A proxy, or Temporal Cloud, may ask for the token here too.
+        // A proxy or Temporal Cloud may require the token for these calls too.
         Err(status) if is_refusal(&status) => {
-            report.ok(Step::Grpc, "healthy, and answers nothing without a token");
+            report.ok(Step::Grpc, "healthy; no call is answered without a token");
         }
         Err(status) => report.fail(session.explain(status, Role::Read).diagnosis()),
     }
 }
 
-/// What came of a call that takes permission.
+/// The result of a call that needs a permission.
 pub(super) enum Probe {
     Accepted,
     /// The token is accepted, and the namespace does not exist.
     NoNamespace(ConnectError),
     Refused(Status),
-    /// The call was not sent, or not answered.
+    /// The call was not sent or not answered.
     Failed(ConnectError),
 }
 
 impl Probe {
-    /// Asks for the namespace, which takes `read`.
+    /// Calls `DescribeNamespace`, which needs `read`.
     pub(super) async fn of(session: &Session) -> Self {
         match session.describe_namespace().await {
             Ok(()) => Self::Accepted,
@@ -87,7 +280,7 @@ impl Probe {
         }
     }
 
-    /// Whether the server accepts the token, which may permit too little all the same.
+    /// Returns whether the server accepts the token, even if the token permits too little.
     pub(super) async fn verdict(&self, session: &Session) -> TokenVerdict {
         match self {
             Self::Accepted | Self::NoNamespace(_) => TokenVerdict::Accepted,
@@ -97,9 +290,9 @@ impl Probe {
     }
 }
 
-/// Whether a call that takes no permission is answered with this token: a bad one spoils it.
-/// `None`, where that cannot be learnt.
-pub(super) async fn takes(session: &Session, token: &Token) -> Option<bool> {
+/// Returns whether a call that needs no permission is answered with this token; the server refuses
+/// even such a call with a token that it does not accept. `None` if the call failed in another way.
+pub(super) async fn accepts_token(session: &Session, token: &Token) -> Option<bool> {
     let session = session.with_token(Some(TokenSource::Fixed(token.clone())));
     match session.system_info().await {
         Ok(_) => Some(true),
@@ -107,7 +300,7 @@ pub(super) async fn takes(session: &Session, token: &Token) -> Option<bool> {
     }
 }
 
-/// What is known of the server beside its answers.
+/// What is known of the server besides its answers.
 pub(super) struct Facts<'a> {
     pub(super) key_set: Option<&'a [u8]>,
     pub(super) key_is_new: bool,
@@ -115,14 +308,14 @@ pub(super) struct Facts<'a> {
     pub(super) verdict: TokenVerdict,
 }
 
-/// Why a call that takes `read` was refused, as far as can be told from this side.
+/// Explains why a call that needs `read` was refused, as far as the client can tell.
 pub(super) fn why(session: &Session, facts: &Facts<'_>) -> Explanation {
     let token = session.token_source().and_then(TokenSource::current);
     let refused_by_the_key_set = match (&token, facts.key_set) {
-        // Times and audience are told by the other checks, in more words.
+        // Other checks report times and audience in more detail.
         (Some(token), Some(key_set)) => verify(token.text(), key_set, None)
             .err()
-            .and_then(|error| error.of_the_key_set()),
+            .and_then(|error| error.key_set_diagnosis()),
         _ => None,
     };
     let refusal = Refusal {
@@ -139,4 +332,31 @@ pub(super) fn why(session: &Session, facts: &Facts<'_>) -> Explanation {
         verdict: facts.verdict,
     };
     refusal.explain(SystemTime::now())
+}
+
+pub(super) async fn check_task_queue(
+    session: &Session,
+    report: &mut Report,
+    program: Option<Program>,
+    task_queue: &str,
+) {
+    let pollers = match session.pollers(task_queue).await {
+        Ok(pollers) => pollers,
+        Err(diagnosis) => return report.fail(diagnosis),
+    };
+    let Some(unpolled) = pollers.unpolled else {
+        report.ok(Step::TaskQueue, format!("workers poll `{task_queue}`"));
+        report.detail(pollers.polling);
+        return;
+    };
+    match program {
+        Some(Program::Starter) => report.fail(unpolled),
+        Some(Program::Worker | Program::Admin) => report.ok(Step::TaskQueue, unpolled.cause),
+        None => report.warn(
+            Step::TaskQueue,
+            unpolled.cause,
+            unpolled.hint.unwrap_or_default(),
+        ),
+    }
+    report.detail(pollers.gone);
 }

@@ -1,4 +1,4 @@
-//! Reading the key set that a server reads.
+//! Reads the key set that a server reads.
 
 use std::{
     io,
@@ -8,31 +8,35 @@ use std::{
 
 use reqwest::{StatusCode, header};
 
-use keyutil::base::{read::read_regular, redact};
+use keyutil::{
+    base::{chain, read::read_regular, redact},
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+};
 
-/// For the whole answer, where nobody asks for less. The server itself waits without a limit.
+/// The default limit for the whole response. The server itself has no limit.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Far more than the keys of a rotation. A path or URL that was mixed up must not fill memory.
+/// Far more than the keys of a rotation need. Guards memory against a wrong path or URL.
 const LARGEST: u64 = 1 << 20;
 
-/// A key set, as it was found.
+/// A key set as it was found.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// Its bytes. Not yet looked at.
+    /// The document, not yet checked.
     pub document: Vec<u8>,
-    /// What the endpoint said it is.
+    /// The `Content-Type` of the response.
     pub content_type: Option<String>,
-    /// When the endpoint sent it, by the endpoint's clock (RFC 9110 section 6.6.1).
+    /// The `Date` of the response, by the clock of the endpoint (RFC 9110 section 6.6.1).
     pub date: Option<SystemTime>,
-    /// When that arrived, by ours.
+    /// When the response arrived, by the local clock.
     pub at: SystemTime,
 }
 
 /// Reads a file, or fetches an `http://` or `https://` URL.
 ///
 /// # Errors
-/// [`FetchError`]. An answer other than 200 is one, though the server would read it.
+/// [`FetchError`]. A status other than 200 is an error, although the server would read such a
+/// response.
 pub async fn fetch(source: &str, limit: Duration) -> Result<Fetched, FetchError> {
     if !source.starts_with("http://") && !source.starts_with("https://") {
         return read(source).map_err(|error| FetchError::Read {
@@ -43,7 +47,7 @@ pub async fn fetch(source: &str, limit: Duration) -> Result<Fetched, FetchError>
     let url = || redact::source(source);
     let failed = |error: reqwest::Error| FetchError::Unreachable {
         url: url(),
-        // It names the URL with all that is in it.
+        // The error names the URL, which may contain a password.
         source: error.without_url(),
     };
     let client = reqwest::Client::builder()
@@ -85,28 +89,47 @@ fn read(path: &str) -> io::Result<Fetched> {
     })
 }
 
-/// Why there is no key set.
+/// The key set could not be read.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The file.
     #[error("failed to read key set `{path}`")]
     Read {
         path: String,
         #[source]
         source: io::Error,
     },
-    /// Nobody there, or nobody who answers in time.
     #[error("failed to fetch the key set from `{url}`")]
     Unreachable {
         url: String,
         #[source]
         source: reqwest::Error,
     },
-    /// Not 200.
-    #[error("failed to fetch the key set: `{url}` answers with {status}")]
+    #[error("failed to fetch the key set: `{url}` answered {status}")]
     Status { url: String, status: StatusCode },
-    /// Something else than a key set.
-    #[error("failed to fetch the key set: `{name}` has more than 1 MiB")]
+    #[error("failed to fetch the key set: `{name}` is larger than 1 MiB")]
     TooLarge { name: String },
+}
+
+impl Diagnose for FetchError {
+    fn diagnosis(&self) -> Diagnosis {
+        let (step, class, hint) = match self {
+            Self::Read { .. } | Self::TooLarge { .. } => (
+                Step::Files,
+                Class::Usage,
+                "`--jwks` must name a key set, as `keySourceURIs` of the server does",
+            ),
+            Self::Unreachable { .. } | Self::Status { .. } => (
+                Step::Jwks,
+                Class::Unreachable,
+                "check that the endpoint runs, and that `--jwks` has its full URL",
+            ),
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint: Some(hint.to_owned()),
+        }
+    }
 }

@@ -12,7 +12,7 @@ use keyutil::{
     token::SigningKey,
 };
 
-/// A checked JWK Set: not empty, every key with a `kid`, and nothing private in it.
+/// A checked JWK Set: not empty, a `kid` for every key, and no private member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Jwks {
     document: Bytes,
@@ -20,10 +20,10 @@ pub struct Jwks {
 }
 
 impl Jwks {
-    /// The document that publishes these keys, in this order.
+    /// Creates the document that publishes these keys, in this order.
     ///
     /// # Errors
-    /// [`JwksError::Empty`] without any key: the server would drop all the keys that it knows.
+    /// [`JwksError::Empty`] without keys: the server would drop every key that it knows.
     pub fn publishing<'a>(
         keys: impl IntoIterator<Item = &'a SigningKey>,
     ) -> Result<Self, JwksError> {
@@ -40,7 +40,7 @@ impl Jwks {
         Self::parse(&text)
     }
 
-    /// Checks a document that is to be published, and keeps its bytes as they are.
+    /// Checks a document before it is published. Its bytes are kept unchanged.
     ///
     /// # Errors
     /// [`JwksError`] says which rule it breaks.
@@ -74,19 +74,19 @@ impl Jwks {
         })
     }
 
-    /// The document as it is published.
+    /// Returns the document as it is published.
     pub fn document(&self) -> Bytes {
         self.document.clone()
     }
 
-    /// The `kid` of each key, in the order of the document.
+    /// Returns the `kid` of each key, in the order of the document.
     pub fn kids(&self) -> &[String] {
         &self.kids
     }
 }
 
-/// The public key of this `kid` in a document that somebody else publishes, which may also hold
-/// keys of kinds that we do not know.
+/// Returns the public key with this `kid` from a foreign document, which may also hold keys of
+/// unknown kinds.
 pub(super) fn find(text: &[u8], kid: &str) -> Result<Option<Jwk>, JwksError> {
     let document: Value = serde_json::from_slice(text).map_err(JwksError::Json)?;
     keys_of(&document)?
@@ -96,7 +96,7 @@ pub(super) fn find(text: &[u8], kid: &str) -> Result<Option<Jwk>, JwksError> {
         .transpose()
 }
 
-/// The `kid`s of a document that somebody else publishes.
+/// Returns the `kid`s of a foreign document.
 pub(crate) fn kids(text: &[u8]) -> Result<Vec<String>, JwksError> {
     let document: Value = serde_json::from_slice(text).map_err(JwksError::Json)?;
     Ok(keys_of(&document)?
@@ -119,14 +119,14 @@ fn public_key(key: &Value, kid: &str) -> Result<Jwk, JwksError> {
     };
     let jwk: Jwk = serde_json::from_value(key.clone())
         .map_err(|error| failed(JsonError::from(error).into()))?;
-    // The library takes kinds that it does not know, and numbers of any length. One key that the
-    // server cannot read makes it refuse the whole set.
+    // The library accepts keys of unknown kinds and numbers of any length. A single key that the
+    // server cannot parse makes it refuse the whole set.
     match &jwk.algorithm {
         AlgorithmParameters::RSA(rsa) => {
             let modulus = decoded(&rsa.n).map_err(failed)?;
             let exponent = decoded(&rsa.e).map_err(failed)?;
             if modulus.len() < SMALLEST_MODULUS || exponent.is_empty() || exponent.len() > 8 {
-                return Err(failed("it is no RSA key of 2048 bits or more".into()));
+                return Err(failed("not an RSA key of 2048 bits or more".into()));
             }
         }
         AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => {
@@ -138,13 +138,13 @@ fn public_key(key: &Value, kid: &str) -> Result<Jwk, JwksError> {
             let full = coordinates.iter().all(|coordinate| coordinate.len() == 32);
             if !full || p256::PublicKey::from_sec1_bytes(&point).is_err() {
                 return Err(failed(
-                    "its coordinates are no point of the curve P-256".into(),
+                    "its coordinates are not a point of the curve P-256".into(),
                 ));
             }
         }
         _ => {
             return Err(failed(
-                "it is neither an RSA key nor one of the curve P-256".into(),
+                "neither an RSA key nor a key of the curve P-256".into(),
             ));
         }
     }
@@ -155,45 +155,45 @@ fn decoded(text: &str) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Syn
     Ok(BASE64_URL_SAFE_NO_PAD.decode(text)?)
 }
 
-/// In bytes.
+/// The smallest RSA modulus, in bytes.
 const SMALLEST_MODULUS: usize = 256;
 
-/// How SEC 1 begins a point that is written with both coordinates.
+/// The first byte of an uncompressed point in SEC 1.
 const UNCOMPRESSED: u8 = 4;
 
-/// The members of RFC 7518 section 6 that only a private or secret key has.
+/// The members that only private or secret keys have (RFC 7518 section 6).
 const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// A document that must not be published, or cannot be used.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum JwksError {
-    /// Not JSON at all, or cut short.
+    /// Not JSON, or truncated.
     #[error("the key set is not JSON")]
     Json(#[source] serde_json::Error),
-    /// JSON, but no JWK Set.
+    /// JSON, but not a JWK Set.
     #[error("the key set has no array `keys`")]
     NoKeys,
     /// A set without keys.
     #[error("the key set is empty: the server would drop every key that it knows")]
     Empty,
-    /// The server finds keys by `kid` alone.
-    #[error("a key in the set has no `kid` that can be used")]
+    /// The server selects keys by `kid` alone.
+    #[error("a key in the set has no usable `kid`")]
     NoKid,
-    /// The server would keep the last one.
+    /// The server would keep only the last one.
     #[error("two keys in the set have the kid `{kid}`")]
     TwoOfOneKid { kid: String },
-    /// A private key where everybody can read it.
+    /// The document is public, and so the key would be.
     #[error(
-        "key `{kid}` in the set has the private member `{member}`: only public halves may be published"
+        "key `{kid}` in the set has the private member `{member}`: only public keys may be published"
     )]
     Private {
         kid: String,
-        /// The name of the member; never its value.
+        /// The name of the member, never its value.
         member: &'static str,
     },
-    /// A key of an unknown kind, or with a member missing.
-    #[error("key `{kid}` in the set is not usable")]
+    /// The key is of an unknown kind or lacks a member.
+    #[error("key `{kid}` in the set is unusable")]
     Key {
         kid: String,
         #[source]
@@ -256,11 +256,11 @@ mod tests {
             (r#"{"keys":[]}"#.to_owned(), "empty"),
             (with("d", "secret".into()), "private member `d`"),
             (with("kid", Value::Null), "no `kid`"),
-            (with("kty", "EC2".into()), "not usable"),
+            (with("kty", "EC2".into()), "unusable"),
             (with("kid", "".into()), "no `kid`"),
             (with("kid", "a\nb".into()), "no `kid`"),
-            (with("x", "AAAA".into()), "not usable"),
-            (with("x", good["keys"][0]["y"].clone()), "not usable"),
+            (with("x", "AAAA".into()), "unusable"),
+            (with("x", good["keys"][0]["y"].clone()), "unusable"),
             (
                 serde_json::json!({"keys": [good["keys"][0], good["keys"][0]]}).to_string(),
                 "two keys",
@@ -272,7 +272,7 @@ mod tests {
         }
     }
 
-    /// JSON of any shape, with the names that matter among those of its members.
+    /// JSON of any shape, in which the relevant names are likely members.
     fn json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
@@ -301,7 +301,7 @@ mod tests {
 
         #[test]
         fn what_has_no_usable_key_is_refused(document in json()) {
-            // No coordinate is ever guessed, so nothing here can be a key.
+            // A valid coordinate is never guessed, so the document has no usable key.
             prop_assert!(Jwks::parse(document.to_string().as_bytes()).is_err());
             let among = serde_json::json!({ "keys": [document] });
             prop_assert!(Jwks::parse(among.to_string().as_bytes()).is_err());

@@ -1,97 +1,99 @@
 //! The signing keys on disk: next → current → previous.
 //!
 //! The server fetches the key set at intervals and never because of an unknown `kid`
-//! (`default_token_key_provider.go`). So a key is published before it signs, and stays published
-//! for as long as a token of its may live. At any time exactly one key signs.
+//! (`default_token_key_provider.go`). A key is therefore published before it signs, and stays
+//! published until every token that it signed has expired. Exactly one key signs at any time.
 //!
 //! | what | file |
 //! |---|---|
-//! | how long a key waits, and how long it stays | `policy.rs` |
-//! | what the files say, taken together | `ring.rs` |
-//! | what a step writes, in which order | `rotate.rs` |
-//! | rotations that are made when they are due | `schedule.rs` |
-//! | what can go wrong | `error.rs` |
+//! | the ring on disk, and its errors | `keyring.rs` |
+//! | the state of the ring, derived from its files | `keyring/ring.rs` |
+//! | the operations of a rotation, and their order | `keyring/rotate.rs` |
+//! | the waits of a rotation, and rotations at an interval | `keyring/schedule.rs` |
 
-mod error;
-mod policy;
 mod ring;
 mod rotate;
 mod schedule;
-
 #[cfg(test)]
 mod tests;
+
+pub use ring::{KeyState, Ring, RingKey};
+pub use rotate::{Generated, Rotated};
+pub use schedule::{PolicyError, RotationPolicy, RotationTimes, Schedule};
 
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
+use humantime::{format_duration, format_rfc3339_seconds};
 use secrecy::SecretString;
 use tracing::info;
-
-pub use error::KeyringError;
-pub use policy::{PolicyError, RotationPolicy, RotationTimes};
-pub use ring::{Ring, RingKey, State};
-pub use rotate::{Generated, Rotated};
-pub use schedule::Schedule;
 
 use self::{
     ring::{KeyringFiles, Record},
     rotate::Rotation,
 };
 use super::Jwks;
-use crate::files::Lock;
+use crate::{
+    files::{Lock, LockError, WriteError, folder_hint},
+    keys::jwks::JwksError,
+};
 use keyutil::{
-    base::read::{MAX_FILE_SIZE, read_at_most, read_regular},
-    token::SigningKey,
+    base::{
+        JsonError, chain,
+        read::{MAX_FILE_SIZE, read_at_most, read_regular},
+    },
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    token::{KeyError, SigningKey},
 };
 
-/// The folder of one ring, with the file names of this project's `certs/signing`.
+/// The folder of a key ring, with the file names of `certs/signing`.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     folder: PathBuf,
 }
 
 impl Keyring {
-    /// The ring in this folder, which need not exist yet.
+    /// Returns the ring in this folder, which need not exist.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
         Self {
             folder: folder.into(),
         }
     }
 
-    /// The private key that signs now.
+    /// Returns the path of the private key that signs.
     pub fn current_path(&self) -> PathBuf {
         self.folder.join("current.pem")
     }
 
-    /// The private key that is published and will sign next.
+    /// Returns the path of the private key that is published and signs next.
     pub fn next_path(&self) -> PathBuf {
         self.folder.join("next.pem")
     }
 
-    /// The public halves: what the endpoint serves.
+    /// Returns the path of the public keys, which the endpoint serves.
     pub fn jwks_path(&self) -> PathBuf {
         self.folder.join("jwks.json")
     }
 
-    /// When each key was published, began to sign and stopped.
+    /// Returns the path of the record: when each key was published, began to sign and stopped.
     pub fn ring_path(&self) -> PathBuf {
         self.folder.join("ring.json")
     }
 
-    /// Whether there is a key that signs.
+    /// Returns whether a key signs.
     pub fn exists(&self) -> bool {
         self.current_path().exists()
     }
 
-    /// Makes a new ring of two P-256 keys, and writes its four files.
+    /// Creates a ring of two P-256 keys, and writes its four files.
     ///
     /// # Errors
-    /// [`KeyringError::Exists`] when there is a key already and `replace` is not set; nothing is
-    /// changed then. Two callers at once wait for each other.
+    /// [`KeyringError::Exists`] when there is a key and `replace` is not set; nothing is changed
+    /// then. Concurrent callers wait for each other.
     pub fn generate(
         &self,
         replace: bool,
@@ -103,17 +105,17 @@ impl Keyring {
                 path: self.current_path(),
             });
         }
-        // One that cannot be read signs nothing.
+        // A key that cannot be read has no tokens to protect.
         let before = read_signing_key(&self.current_path()).ok();
         rotate::generate(self, before.as_ref(), clock())?.apply()
     }
 
-    /// Lets the next key sign, publishes a new next one, and takes keys out of the key set that no
-    /// live token needs. Goes on where an earlier run was interrupted.
+    /// Makes the next key sign, publishes a new next key, and removes keys from the key set that no
+    /// valid token needs. Continues where an earlier run was interrupted.
     ///
     /// # Errors
-    /// [`KeyringError::TooEarly`] until the next key has been published long enough; nothing is
-    /// changed then, unless there is no next key, which is then published.
+    /// [`KeyringError::TooEarly`] until the next key has been published long enough. Nothing is
+    /// changed then, except that a missing next key is created and published.
     pub fn rotate(
         &self,
         policy: &RotationPolicy,
@@ -122,11 +124,11 @@ impl Keyring {
         self.rotate_by(Rotation::InTurn(policy), clock)
     }
 
-    /// Lets the next key sign at once, however short it has been published, and drops the one that
-    /// signed: its tokens are refused as soon as the servers fetch the key set again.
+    /// Makes the next key sign at once, even if it was published only recently, and drops the
+    /// current key: servers refuse its tokens as soon as they fetch the key set.
     ///
     /// # Errors
-    /// [`KeyringError::NoNext`], and [`KeyringError::FinishedFirst`] when an ordinary rotation had
+    /// [`KeyringError::NoNext`], and [`KeyringError::FinishedFirst`] when a regular rotation had
     /// been interrupted.
     pub fn rotate_in_emergency(
         &self,
@@ -143,7 +145,7 @@ impl Keyring {
         let _lock = self.lock()?;
         let found = self.find(match rotation {
             Rotation::InTurn(_) => Broken::Refused,
-            // What cannot sign is to be replaced.
+            // A key that cannot sign is replaced.
             Rotation::Emergency => Broken::Missing,
         })?;
         let rotated = rotate::rotate(self, &found, rotation, clock())?.apply()?;
@@ -157,7 +159,7 @@ impl Keyring {
         Ok(rotated)
     }
 
-    /// Takes keys out of the key set that no live token needs any more, and returns their `kid`s.
+    /// Removes keys from the key set that no valid token needs, and returns their `kid`s.
     ///
     /// # Errors
     /// [`KeyringError`], when the ring cannot be read or written.
@@ -172,18 +174,18 @@ impl Keyring {
         if !removed.is_empty() {
             info!(
                 removed = removed.join(", "),
-                "signing keys taken out of the key set"
+                "signing keys removed from the key set"
             );
         }
         Ok(removed)
     }
 
-    /// The ring as it is.
+    /// Reads the state of the ring.
     ///
     /// # Errors
-    /// [`KeyringError`], when a file of it is broken, or nothing signs.
+    /// [`KeyringError`], when one of its files is broken, or no key signs.
     pub fn look(&self, now: SystemTime) -> Result<Ring, KeyringError> {
-        // A ring on a read-only file system is changed by no other process.
+        // A ring on a read-only file system cannot be locked, and no other process changes it.
         let _lock = match self.lock() {
             Err(KeyringError::Lock(_)) => None,
             lock => Some(lock?),
@@ -197,7 +199,7 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// The published document.
+    /// Reads the published document.
     ///
     /// # Errors
     /// [`KeyringError`], when it cannot be read or must not be published.
@@ -208,10 +210,10 @@ impl Keyring {
         Ok(Jwks::parse(&text)?)
     }
 
-    /// Locks a ring that is there; a path that was mistyped is not made.
+    /// Locks an existing ring; a mistyped path is not created.
     ///
-    /// The time is asked for under the lock: with one from before a long wait for the lock, a wait
-    /// that is counted from it would be too short.
+    /// Callers ask for the time while they hold the lock: after a long wait for the lock an earlier
+    /// time would make the waits that are counted from it too short.
     fn lock(&self) -> Result<Lock, KeyringError> {
         let path = self.folder.clone();
         fs::metadata(&path).map_err(|source| KeyringError::Read { path, source })?;
@@ -239,7 +241,7 @@ impl Keyring {
                 path: self.ring_path(),
                 source: source.into(),
             })?;
-        // One that must not be published is not: it is written anew.
+        // A document that must not be published is written again.
         let published = read_if_there(&self.jwks_path())?;
         let published = published.and_then(|text| Jwks::parse(&text).ok());
         Ok(KeyringFiles {
@@ -252,7 +254,7 @@ impl Keyring {
     }
 }
 
-/// What a `current.pem` is taken for that cannot sign.
+/// How a `current.pem` that cannot sign is treated.
 #[derive(Clone, Copy)]
 enum Broken {
     Refused,
@@ -270,15 +272,149 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, KeyringError> {
     }
 }
 
-/// Reads one private key for signing from a file of any of the accepted forms.
+/// Reads a private signing key from a file, in any of the accepted forms.
 ///
 /// # Errors
-/// [`KeyringError`] with the path in it.
+/// [`KeyringError`], which names the path.
 pub fn read_signing_key(path: &Path) -> Result<SigningKey, KeyringError> {
     let read = File::open(path).and_then(|file| read_at_most(file, MAX_FILE_SIZE));
     let pem = read.map_err(|source| KeyringError::Read {
         path: path.to_owned(),
         source,
     })?;
-    Ok(SigningKey::from_pem(&pem)?)
+    SigningKey::from_pem(&pem).map_err(|source| KeyringError::UnusableKey {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// The ring could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
+pub enum KeyringError {
+    /// Refused, because a key that has signed would be lost.
+    #[error(
+        "refused to replace the signing key `{}`: every token that it signed would become invalid",
+        path.display()
+    )]
+    Exists { path: PathBuf },
+    /// Refused, because servers that do not know the key yet would refuse its tokens.
+    #[error(
+        "too early: the next key `{kid}` was published at {}, and must be published for {} before it signs; {} left",
+        format_rfc3339_seconds(*published),
+        format_duration(*publish_before),
+        format_duration(*left)
+    )]
+    TooEarly {
+        kid: String,
+        published: SystemTime,
+        publish_before: Duration,
+        left: Duration,
+    },
+    /// An emergency rotation must not drop another key than the compromised one.
+    #[error(
+        "finished an interrupted rotation instead: `{signs}` signs now in place of `{}`, and no key was dropped",
+        before.as_deref().unwrap_or("none")
+    )]
+    FinishedFirst {
+        signs: String,
+        before: Option<String>,
+    },
+    #[error("no key signs: `{}` is missing", path.display())]
+    NothingSigns { path: PathBuf },
+    #[error("there is no next key")]
+    NoNext,
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("failed to read `{}`", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("failed to use the signing key `{}`", path.display())]
+    BrokenKey { path: PathBuf, source: KeyError },
+    /// A key that is named by itself, perhaps outside of a ring.
+    #[error("failed to use the signing key `{}`", path.display())]
+    UnusableKey { path: PathBuf, source: KeyError },
+    #[error("failed to read the record of the key ring `{}`", path.display())]
+    BrokenRecord { path: PathBuf, source: JsonError },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error(transparent)]
+    Jwks(#[from] JwksError),
+    #[error("failed to serialize the record of the key ring")]
+    Record(#[source] serde_json::Error),
+}
+
+impl KeyringError {
+    /// Returns what to do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Exists { .. } => Some("keep the key, or replace it with `--force`"),
+            Self::TooEarly { .. } => Some(
+                "`--wait` waits; if the current key is compromised, `--emergency` rotates at once, at \
+                 a cost that `--help` states",
+            ),
+            Self::FinishedFirst { .. } => Some(
+                "check with `keyutil key list` which key is compromised; if it is the one that signs \
+                 now, run the command again",
+            ),
+            Self::NothingSigns { .. } => Some(
+                "restore the file; or make `next.pem` sign at once with `keyutil key rotate --emergency`; \
+                 or create a new ring with `keyutil key generate`",
+            ),
+            Self::NoNext => Some(
+                "`keyutil key rotate` publishes one, which then waits; if no key signs either, create a \
+                 new ring with `keyutil key generate`",
+            ),
+            Self::BrokenKey { .. } => Some(
+                "restore the file; if it is lost, remove `next.pem`, and a new next key is published, \
+                 or replace `current.pem` with `keyutil key rotate --emergency`",
+            ),
+            Self::BrokenRecord { .. } => Some(
+                "remove it: all keys then count as published now, and the next rotation waits again",
+            ),
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Some("create the keys with `keyutil key generate`")
+            }
+            Self::Read { source, .. } | Self::Lock(LockError { source, .. }) => folder_hint(source),
+            _ => None,
+        }
+    }
+
+    /// Returns whether a file that the caller names cannot be read or used.
+    fn is_usage(&self) -> bool {
+        match self {
+            Self::Lock(LockError { source, .. }) => folder_hint(source).is_some(),
+            Self::Read { .. }
+            | Self::NothingSigns { .. }
+            | Self::BrokenKey { .. }
+            | Self::BrokenRecord { .. }
+            | Self::UnusableKey { .. }
+            | Self::Jwks(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Returns whether the same call may succeed later.
+    pub fn is_too_early(&self) -> bool {
+        matches!(self, Self::TooEarly { .. } | Self::FinishedFirst { .. })
+    }
+}
+
+impl Diagnose for KeyringError {
+    fn diagnosis(&self) -> Diagnosis {
+        Diagnosis {
+            step: Step::Files,
+            class: match self {
+                _ if self.is_too_early() => Class::TooEarly,
+                _ if self.is_usage() => Class::Usage,
+                _ => Class::Other,
+            },
+            cause: chain(self),
+            hint: match self {
+                Self::UnusableKey { source, .. } => source.diagnosis().hint,
+                _ => self.hint().map(str::to_owned),
+            },
+        }
+    }
 }

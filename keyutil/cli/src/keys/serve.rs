@@ -1,9 +1,9 @@
 //! The JWKS endpoint.
 //!
-//! The server looks neither at the HTTP status nor at the content type of what it fetches
+//! The server checks neither the HTTP status nor the content type of what it fetches
 //! (`default_token_key_provider.go`): a JSON object without `keys` makes it drop every key, even
-//! with status 500, and so does an empty set. This endpoint therefore answers with a checked,
-//! complete document or with plain text, which the server refuses and keeps what it has.
+//! with status 500, and so does an empty set. This endpoint therefore answers either with a
+//! checked, complete document or with plain text, which the server refuses while it keeps its keys.
 
 use std::{future::Future, io, path::PathBuf};
 
@@ -21,17 +21,17 @@ use tokio::net::TcpListener;
 use super::Jwks;
 use keyutil::{
     credentials::reload::{Credential, LoadError, Reloading},
-    health::endpoint,
+    health::{self, alive},
 };
 
-/// Where the document is, below the address of the endpoint (RFC 8615).
+/// The path of the document (RFC 8615).
 pub const WELL_KNOWN_PATH: &str = "/.well-known/jwks.json";
 
-/// For how long a cache may keep the document, in seconds. Shorter than any sensible
-/// `refreshInterval`, so that a cache between does not undo the order of a rotation.
+/// How long caches may keep the document, in seconds. Shorter than any reasonable
+/// `refreshInterval`, so that a cache does not undo the order of a rotation.
 const MAX_AGE: u32 = 5;
 
-/// Loads the document, and keeps following the file.
+/// Loads the document and follows the file.
 ///
 /// # Errors
 /// [`LoadError`], when there is no document that may be published.
@@ -39,8 +39,8 @@ pub fn follow(path: PathBuf) -> Result<Reloading<Jwks>, LoadError> {
     Reloading::load(vec![path], |contents| Ok(Jwks::parse(&contents[0])?))
 }
 
-/// Answers on `listener` until `shutdown` is done: `GET` and `HEAD` of [`WELL_KNOWN_PATH`] with
-/// the last good document, and `/healthz`.
+/// Serves `GET` and `HEAD` of [`WELL_KNOWN_PATH`] with the last good document, and `/healthz`,
+/// until `shutdown` completes.
 ///
 /// # Errors
 /// Those of the listener.
@@ -51,9 +51,9 @@ pub async fn serve(
 ) -> io::Result<()> {
     let routes = Router::new()
         .route(WELL_KNOWN_PATH, get(jwks))
-        .route("/healthz", get(endpoint::alive))
+        .route("/healthz", get(alive))
         .with_state(document);
-    endpoint::serve(listener, routes, shutdown).await
+    health::serve(listener, routes, shutdown).await
 }
 
 async fn jwks(State(document): State<Reloading<Jwks>>, headers: HeaderMap) -> Response {

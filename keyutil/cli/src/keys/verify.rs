@@ -1,4 +1,4 @@
-//! Whether the server would trust a token.
+//! Verifies tokens by the rules of the server.
 
 use std::time::SystemTime;
 
@@ -12,11 +12,11 @@ use keyutil::{
     token::{MalformedToken, UnverifiedToken},
 };
 
-/// Checks the signature and the times by the rules of the server: `ES256` and `RS256` alone, the
-/// key found by `kid`, no leeway, and the audience when one is named.
+/// Checks signature and times as the server does: `ES256` and `RS256` only, the key selected by
+/// `kid`, no leeway, and the audience if one is given.
 ///
 /// # Errors
-/// [`VerifyError`] says which check failed.
+/// [`VerifyError`], the first check that failed.
 pub fn verify(token: &str, key_set: &[u8], audience: Option<&str>) -> Result<(), VerifyError> {
     let unverified = UnverifiedToken::parse(token)?;
     let kid = unverified.kid().ok_or(VerifyError::NoKid)?;
@@ -25,7 +25,7 @@ pub fn verify(token: &str, key_set: &[u8], audience: Option<&str>) -> Result<(),
         Some("RS256") => Algorithm::RS256,
         other => {
             return Err(VerifyError::Algorithm {
-                found: other.unwrap_or("none at all").to_owned(),
+                found: other.unwrap_or("none").to_owned(),
             });
         }
     };
@@ -67,71 +67,63 @@ pub fn verify(token: &str, key_set: &[u8], audience: Option<&str>) -> Result<(),
     Ok(())
 }
 
-/// Why the server would refuse the token.
+/// The server would refuse the token.
 #[expect(missing_docs, reason = "the message says what a field is")]
 #[derive(Debug, thiserror::Error)]
 pub enum VerifyError {
-    /// Not a token.
+    /// Not a JWT.
     #[error(transparent)]
     MalformedToken(#[from] MalformedToken),
     /// The key set cannot be read.
     #[error(transparent)]
     Jwks(#[from] JwksError),
-    /// No `kid` in the header.
-    #[error("the header has no `kid`")]
+    #[error("the header of the token has no `kid`")]
     NoKid,
-    /// No `sub` in the claims.
-    #[error("there is no `sub` claim")]
+    #[error("the token has no `sub` claim")]
     NoSubject,
-    /// Another algorithm than the two that the server knows.
-    #[error("the algorithm is `{}`, and the server accepts `ES256` and `RS256` alone", found.escape_debug())]
+    /// The server knows only two algorithms.
+    #[error("the algorithm is `{}`, and the server accepts only `ES256` and `RS256`", found.escape_debug())]
     Algorithm { found: String },
-    /// The key set has other keys.
     #[error("kid `{}` is not in the key set, which has `{}`", kid.escape_debug(), published.escape_debug())]
     UnknownKid { kid: String, published: String },
-    /// The published key cannot be used.
-    #[error("the published key cannot be used")]
+    #[error("the published key is unusable")]
     Key(#[source] jsonwebtoken::errors::Error),
-    /// Signed by another key than the published one.
-    #[error("the signature is not that of the published key")]
+    /// Another key than the published one signed it.
+    #[error("the signature does not match the published key")]
     Signature,
     /// RFC 7519 section 2.
     #[error("`exp`, `nbf` or `iat` is not a number of seconds since 1970")]
     NotANumericDate,
-    /// Too late.
     #[error("the token has expired")]
     Expired,
-    /// Too early.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// For somebody else.
-    #[error("the audience is `{}`, and `{expected}` was expected", found.escape_debug())]
+    #[error("the audience is `{}`, expected `{expected}`", found.escape_debug())]
     Audience {
         /// `aud` of the token.
         found: String,
         expected: String,
     },
-    /// Something else that the library does not like.
+    /// Any other error of the library.
     #[error("the token is not valid")]
     Other(#[source] jsonwebtoken::errors::Error),
 }
 
 impl VerifyError {
-    /// What the key set tells of a token that nothing else tells; times and audience are told in
-    /// more words by [`explain`](keyutil::explain).
-    pub fn of_the_key_set(&self) -> Option<Diagnosis> {
+    /// Returns the diagnosis of errors that concern the key set. [`explain`](keyutil::explain)
+    /// explains times and audience in more detail.
+    pub fn key_set_diagnosis(&self) -> Option<Diagnosis> {
         let hint = match self {
             Self::UnknownKid { .. } => {
-                "publish the key before it signs (`keyutil key rotate` does), or sign with one of \
-                 those that are published"
+                "publish the key before it signs, as `keyutil key rotate` does, or sign with a published \
+                 key"
             }
             Self::Signature => {
-                "two keys have the same `kid`: publish the one that signs; `keyutil key` names \
-                 keys by their thumbprint, so that no two are named alike"
+                "two keys have the same `kid`: publish the key that signs; the `kid`s of `keyutil key` are \
+                 thumbprints, and therefore unique"
             }
             Self::Jwks(_) | Self::Key(_) => {
-                "have the JWKS endpoint serve the public keys: `keyutil jwks serve` never serves \
-                 anything else"
+                "serve the public keys from the JWKS endpoint, for example with `keyutil jwks serve`"
             }
             _ => return None,
         };
@@ -178,6 +170,7 @@ mod tests {
     fn mint(key: &SigningKey, at: SystemTime, audience: Option<&str>) -> String {
         let template = ClaimsTemplate {
             subject: "worker".into(),
+            permissions_claim: Default::default(),
             audience: audience.map(str::to_owned),
             permissions: vec![Permission::write("default")],
             lifetime: Duration::from_secs(300),

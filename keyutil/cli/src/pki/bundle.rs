@@ -28,7 +28,8 @@ impl Certificate {
         &self.der
     }
 
-    /// Whether this is its issuer, as far as both say so.
+    /// Returns whether `issuer` issued this certificate, judging by their names and key
+    /// identifiers.
     pub(super) fn is_issued_by(&self, issuer: &Self) -> bool {
         certificate::names_as_issuer(&self.der, &issuer.der)
     }
@@ -46,7 +47,7 @@ impl fmt::Display for Certificate {
     }
 }
 
-/// A certificate in PEM (RFC 7468).
+/// Encodes a certificate in PEM (RFC 7468).
 pub(super) fn to_pem(der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut pem = "-----BEGIN CERTIFICATE-----\n".to_owned();
@@ -64,7 +65,7 @@ pub(super) fn to_pem(der: &[u8]) -> String {
 pub(super) struct Bundle(Vec<Certificate>);
 
 impl Bundle {
-    /// The first, and then the others, none of them twice.
+    /// Creates a bundle of the first and the others, without duplicates.
     pub(super) fn of(first: Certificate, others: impl IntoIterator<Item = Certificate>) -> Self {
         let mut bundle = vec![first];
         for certificate in others {
@@ -101,7 +102,7 @@ impl Bundle {
     }
 
     pub(super) fn first(&self) -> &Certificate {
-        // Neither `of` nor `parse` makes one without.
+        // Neither `of` nor `parse` creates an empty bundle.
         &self.0[0]
     }
 
@@ -113,7 +114,7 @@ impl Bundle {
         self.0.contains(certificate)
     }
 
-    /// Whether the first certificate of this chain leads, over the others, to one of these CAs.
+    /// Returns whether the first certificate chains, over the others, to one of these CAs.
     pub(super) fn leads_to(&self, authorities: &Self) -> bool {
         let mut chain = &self.0[..];
         while let [certificate, rest @ ..] = chain {
@@ -131,14 +132,14 @@ impl Bundle {
     }
 }
 
-/// In PEM.
+/// PEM.
 impl fmt::Display for Bundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|certificate| certificate.fmt(f))
     }
 }
 
-/// A file from which no certificates could be read.
+/// A file that certificates could not be read from.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what they are")]
 pub enum FileError {
@@ -149,14 +150,14 @@ pub enum FileError {
 }
 
 impl FileError {
-    /// Whether there is no such file.
+    /// Returns whether the file does not exist.
     #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 }
 
-/// A text that is no PEM file of certificates.
+/// Not a PEM file of certificates.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the messages say what they are")]
 pub enum BundleError {
@@ -192,7 +193,7 @@ mod tests {
     fn what_is_written_is_what_was_read() {
         let [one, other] = ["one", "other"].map(authority);
         let both = format!("{}{}", one.certificate_pem(), other.certificate_pem());
-        // rcgen ends its lines as it likes.
+        // rcgen ends lines with CR and LF.
         assert_eq!(bundle(&both).to_string(), both.replace("\r\n", "\n"));
         assert_eq!(bundle(&bundle(&both).to_string()), bundle(&both));
     }

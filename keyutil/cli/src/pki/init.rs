@@ -1,10 +1,11 @@
-//! `keyutil pki init`: three CAs and a leaf for each party, all new.
+//! `keyutil pki init`: creates three CAs and a leaf certificate for each party.
 //!
-//! In this order: everything that was asked for is checked, then everything is made in memory, then
-//! nothing is found in the way, and only then the first file is written. The last file written
-//! marks a finished run; when everything is replaced, it is the first to go. So an interrupted run
-//! leaves a set that is seen to be incomplete, never old files that pass for new ones. Two runs at
-//! once wait for each other.
+//! All options are checked first, then everything is created in memory, then the folder is checked
+//! for existing files; only then is the first file written.
+//!
+//! The file written last marks a complete set, and is removed first when everything is replaced. An
+//! interrupted run thus leaves a set that is recognised as incomplete, never a mix of old and new
+//! files. Concurrent runs wait for each other.
 
 use std::{
     fs, io,
@@ -16,34 +17,38 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     AlternativeName, Authority, AuthorityError, AuthorityKind, AuthorityRequest, Layout,
-    LeafRequest, Mistake, Party, PkiError, Validity,
+    LeafRequest, NameError, Party, Validity, ValidityError,
 };
-use crate::files::{self, Lock, Mode};
+use crate::files::{self, Lock, LockError, Mode, WriteError, folder_hint};
+use keyutil::{
+    base::chain,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+};
 
-/// What [`init`] is asked for.
+/// The options of [`init`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitOptions {
     /// The folder to write to.
     pub dir: PathBuf,
-    /// What becomes of files that are there already.
+    /// What happens to existing files.
     pub existing: Existing,
-    /// How long the CAs are valid.
+    /// The lifetime of the CAs.
     pub authority_lifetime: Duration,
-    /// How long everything else is valid.
+    /// The lifetime of all other certificates.
     pub leaf_lifetime: Duration,
-    /// DNS names and IP addresses of the frontend, beside [`Party::names`].
+    /// DNS names and IP addresses of the frontend, in addition to [`Party::names`].
     pub frontend_names: Vec<String>,
-    /// Further names of the internode certificate.
+    /// Additional names of the internode certificate.
     pub internode_names: Vec<String>,
 }
 
 impl InitOptions {
     /// Ten years.
     pub const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * DAY);
-    /// As long as those of public CAs.
+    /// The usual lifetime of certificates of public CAs.
     pub const LEAF_LIFETIME: Duration = Duration::from_secs(90 * DAY);
 
-    /// The defaults, in this folder.
+    /// Creates the default options for this folder.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -57,63 +62,64 @@ impl InitOptions {
     }
 }
 
-/// What becomes of files that are there already.
+/// What happens to existing files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// They are an error.
+    /// Existing files are an error.
     Refuse,
-    /// All of them are replaced.
+    /// All files are replaced.
     Replace,
-    /// A whole set, and one that is being rotated, is left as it is, without a look into the files.
-    /// What an interrupted run has left is replaced. Any other part of a set is an error.
+    /// A complete set, and a set that is being rotated, is left unchanged and not checked. The
+    /// files of an interrupted run are replaced. Any other incomplete set is an error.
     Keep,
 }
 
-/// What was written.
+/// The result of [`init`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Initialized {
-    /// In the order of writing; nothing, where all of it was there and was to be kept.
+    /// The files in the order of writing; empty if an existing set was kept.
     pub files: Vec<Written>,
 }
 
-/// One file.
+/// A file that was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
     /// Where it is.
     pub path: PathBuf,
-    /// What it is, for a person.
+    /// The content, for people.
     pub description: String,
-    /// The end of its life, if it is a certificate.
+    /// When the certificate expires, if the file is one.
     pub expires_at: Option<SystemTime>,
 }
 
-/// Makes all certificates and keys, and writes them.
+/// Creates all certificates and keys, and writes them.
 ///
 /// # Errors
-/// [`PkiError`]. Whether something was written by then is said for each of its variants.
+/// [`PkiError`]. Each variant says whether anything was written.
 pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
-    let plan = Plan::check(options, SystemTime::now())?;
-    let files = plan.make()?;
-    let layout = plan.layout;
-    // Before the lock, whose file would be the first to be made; and again once it is held.
-    if is_to_be_kept(options, &layout, &files)? {
+    let checked = CheckedOptions::check(options, SystemTime::now())?;
+    let files = checked.make()?;
+    let layout = checked.layout;
+    // Checked before the lock, because the lock file would be the first file; and again under the
+    // lock.
+    if keeps_existing(options, &layout, &files)? {
         return Ok(Initialized { files: Vec::new() });
     }
     let _lock = Lock::wait(&layout.authorities())?;
-    if is_to_be_kept(options, &layout, &files)? {
+    if keeps_existing(options, &layout, &files)? {
         return Ok(Initialized { files: Vec::new() });
     }
     let swept = layout.sweep_parties();
     swept.map_err(|(path, source)| PkiError::Inspect { path, source })?;
-    // So that a run that is interrupted can be told from a set that was damaged.
+    // Tells an interrupted run from a damaged set.
     let unfinished = layout.unfinished_init();
     files::replace(&unfinished, b"", Mode::Public)?;
     if let Some(mark) = files.last() {
-        // Unless everything is replaced, it is not there.
+        // Exists only if everything is replaced.
         remove(mark.written.path.clone())?;
     }
-    // A rotation of CAs that are no more would go on where it was.
-    for path in of_a_rotation(&layout) {
+    // A rotation of the old CAs must not continue with the new ones.
+    for path in rotation_files(&layout) {
         remove(path)?;
     }
     for file in &files {
@@ -130,9 +136,9 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     Ok(Initialized { files })
 }
 
-/// Whether all that was asked for is there, and is to be left as it is. What is there and must not
-/// be written over is an error.
-fn is_to_be_kept(
+/// Returns whether the files exist and are kept. Existing files that must not be overwritten are an
+/// error.
+fn keeps_existing(
     options: &InitOptions,
     layout: &Layout,
     files: &[NewFile],
@@ -149,8 +155,8 @@ fn is_to_be_kept(
     if options.existing == Existing::Keep && !finished && layout.unfinished_init().exists() {
         return Ok(false);
     }
-    // A rotation that was interrupted goes on by its own command, whatever is missing meanwhile.
-    let enough = found.len() == files.len() || !find(&of_a_rotation(layout))?.is_empty();
+    // An interrupted rotation is continued by its own command, even if files are missing.
+    let enough = found.len() == files.len() || !find(&rotation_files(layout))?.is_empty();
     if options.existing == Existing::Keep && enough {
         return Ok(true);
     }
@@ -160,7 +166,7 @@ fn is_to_be_kept(
     })
 }
 
-fn of_a_rotation(layout: &Layout) -> Vec<PathBuf> {
+fn rotation_files(layout: &Layout) -> Vec<PathBuf> {
     let mut paths = vec![layout.rotation_record()];
     for kind in AuthorityKind::ALL {
         let next = layout.next_authority(kind);
@@ -172,7 +178,7 @@ fn of_a_rotation(layout: &Layout) -> Vec<PathBuf> {
 fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, PkiError> {
     let mut found = Vec::new();
     for path in paths {
-        // Not `exists`: a dangling link is in the way, too.
+        // Not `exists`: a dangling link counts as a file too.
         match fs::symlink_metadata(path) {
             Ok(_) => found.push(path.clone()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -194,8 +200,8 @@ fn remove(path: PathBuf) -> Result<(), PkiError> {
     }
 }
 
-/// [`InitOptions`] without mistakes.
-struct Plan {
+/// Valid options.
+struct CheckedOptions {
     layout: Layout,
     authority_validity: Validity,
     leaf_validity: Validity,
@@ -208,7 +214,7 @@ struct NewFile {
     content: SecretString,
 }
 
-impl Plan {
+impl CheckedOptions {
     fn check(options: &InitOptions, now: SystemTime) -> Result<Self, PkiError> {
         let mut mistakes = Vec::new();
         if options.dir.as_os_str().is_empty() {
@@ -239,7 +245,7 @@ impl Plan {
         }
     }
 
-    /// All files, in the order in which they are to be written: the CAs last.
+    /// Creates all files, in the order of writing: the CAs last.
     fn make(&self) -> Result<Vec<NewFile>, AuthorityError> {
         let validity = self.authority_validity;
         let authorities = AuthorityKind::ALL.map(|kind| {
@@ -324,7 +330,7 @@ fn check_lifetime(
         .ok()
 }
 
-/// The names that the party always has, and more, each once.
+/// Parses the names that the party always has, and additional ones, without duplicates.
 fn check_names(party: Party, more: &[String], mistakes: &mut Vec<Mistake>) -> Vec<AlternativeName> {
     let mut names = Vec::new();
     let always = party.names().iter().copied();
@@ -342,3 +348,134 @@ fn check_names(party: Party, more: &[String], mistakes: &mut Vec<Mistake>) -> Ve
 }
 
 const DAY: u64 = 24 * 60 * 60;
+
+/// The certificates could not be created or written.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
+pub enum PkiError {
+    /// The options are invalid. Nothing was changed.
+    #[error("{}", list("invalid arguments", mistakes))]
+    Input { mistakes: Vec<Mistake> },
+    /// Files exist and must not be replaced. Nothing was changed.
+    #[error(
+        "{}",
+        list(
+            &format!("refused to overwrite {} of the {expected} files", found.len()),
+            found.iter().map(|path| format!("`{}`", path.display()))
+        )
+    )]
+    InTheWay {
+        found: Vec<PathBuf>,
+        /// The number of files of a complete set.
+        expected: usize,
+    },
+    /// Existing files could not be checked. Nothing was changed.
+    #[error("failed to check for `{}`", path.display())]
+    Inspect { path: PathBuf, source: io::Error },
+    /// The folder could not be locked. Nothing was changed.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// A key or certificate could not be created. Nothing was changed.
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    /// An old file could not be removed: the marker of a complete set, or a file of a rotation.
+    /// Nothing else was changed.
+    #[error("failed to remove `{}`", path.display())]
+    Remove { path: PathBuf, source: io::Error },
+    /// A file could not be written. Others may have been written before it.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+impl PkiError {
+    /// Returns whether the arguments are at fault, rather than the machine.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Input { .. } => true,
+            Self::Inspect { source, .. } | Self::Lock(LockError { source, .. }) => {
+                folder_hint(source).is_some()
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns what to do about it, if known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::InTheWay { found, expected } if found.len() < *expected => Some(
+                "the set is incomplete, for example after an interrupted run: `--force` replaces all of it",
+            ),
+            Self::InTheWay { .. } => Some(
+                "`--force` replaces all of them; a party that still presents an old certificate is \
+                 then refused",
+            ),
+            Self::Write(_) => Some(
+                "the set may be incomplete now: fix the cause, then run the command again with `--force`",
+            ),
+            Self::Inspect { source, .. } | Self::Lock(LockError { source, .. }) => {
+                folder_hint(source)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// An invalid option, see [`InitOptions`](super::InitOptions).
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
+pub enum Mistake {
+    #[error("the path of the folder is empty")]
+    EmptyDirectory,
+    #[error("{owner} name {fault}")]
+    Name {
+        owner: &'static str,
+        fault: NameError,
+    },
+    #[error("{owner} lifetime `{}`: {fault}", days(*lifetime))]
+    Lifetime {
+        /// `CA` or `leaf`.
+        owner: &'static str,
+        lifetime: Duration,
+        fault: ValidityError,
+    },
+    /// A leaf certificate is useless once its CA has expired.
+    #[error(
+        "leaf lifetime `{}`: longer than the CA lifetime `{}`",
+        days(*leaf),
+        days(*authority)
+    )]
+    OutlivesAuthority { leaf: Duration, authority: Duration },
+}
+
+pub(super) fn list<T: ToString>(title: &str, items: impl IntoIterator<Item = T>) -> String {
+    let lines = items
+        .into_iter()
+        .map(|item| format!("\n  {}", item.to_string()));
+    format!("{title}:{}", lines.collect::<String>())
+}
+
+/// Formats whole days as such: humantime writes 90 days as `2months 29days 2h 52m 48s`.
+pub(super) fn days(span: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match span.as_secs() {
+        seconds if seconds >= DAY && seconds.is_multiple_of(DAY) => format!("{}d", seconds / DAY),
+        _ => humantime::format_duration(span).to_string(),
+    }
+}
+
+impl Diagnose for PkiError {
+    fn diagnosis(&self) -> Diagnosis {
+        let (step, class) = match self {
+            _ if self.is_usage() => (Step::Configuration, Class::Usage),
+            _ => (Step::Files, Class::Other),
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
+    }
+}

@@ -1,7 +1,7 @@
-//! Who holds which certificate, and in which file.
+//! The parties, their certificates, and the path of each file.
 //!
-//! Each party has a folder of its own with the file names of Kubernetes TLS secrets, so that a
-//! mounted secret fits without renaming, and holds only what that party needs.
+//! Each party has its own folder, which holds only what the party needs. The file names are those
+//! of Kubernetes TLS secrets, so that a mounted secret fits without renaming.
 
 use std::{
     io,
@@ -12,24 +12,24 @@ use std::{
 use super::Purpose;
 use crate::files;
 
-/// The three CAs. They are apart so that a client certificate can never pass for a server, nor a
-/// server of one kind for the other.
+/// The three CAs. They are separate so that neither a client certificate is accepted as a server
+/// certificate, nor one kind of server certificate as the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorityKind {
-    /// Signs what workers, starters, people and the Web UI present.
+    /// Signs the certificates of workers, starters, people and the Web UI.
     Clients,
-    /// Signs what the server shows to them.
+    /// Signs the certificate that the server presents to its clients.
     Frontend,
-    /// Signs what the members of the cluster show to each other. Who has such a certificate is a
-    /// system administrator, so no other party gets one.
+    /// Signs the certificates that cluster members present to each other. The server treats the
+    /// holder of such a certificate as a system administrator, so no other party gets one.
     Internode,
 }
 
 impl AuthorityKind {
-    /// All of them.
+    /// All CAs.
     pub const ALL: [Self; 3] = [Self::Clients, Self::Frontend, Self::Internode];
 
-    /// As in file names and in the common name.
+    /// Returns the name used in file names and in the common name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -39,14 +39,14 @@ impl AuthorityKind {
         }
     }
 
-    /// Whose certificates it signs.
+    /// Returns the parties whose certificates it signs.
     pub fn holders(self) -> impl Iterator<Item = Party> {
         Party::ALL
             .into_iter()
             .filter(move |party| party.issued_by() == self)
     }
 
-    /// Who checks certificates that it signed.
+    /// Returns the parties that verify certificates which it signed.
     pub fn verifiers(self) -> impl Iterator<Item = Party> {
         Party::ALL
             .into_iter()
@@ -54,7 +54,7 @@ impl AuthorityKind {
     }
 }
 
-/// Who gets a certificate.
+/// The holder of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Party {
     /// Runs workflows and activities.
@@ -65,14 +65,14 @@ pub enum Party {
     Admin,
     /// The Web UI.
     Ui,
-    /// The server, towards all of the above.
+    /// The server, to the clients above.
     Frontend,
-    /// The server, towards itself.
+    /// The server, to other cluster members.
     Internode,
 }
 
 impl Party {
-    /// All of them.
+    /// All parties.
     pub const ALL: [Self; 6] = [
         Self::Worker,
         Self::Starter,
@@ -82,7 +82,7 @@ impl Party {
         Self::Internode,
     ];
 
-    /// As in folder names and in the common name.
+    /// Returns the name used in folder names and in the common name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -95,7 +95,7 @@ impl Party {
         }
     }
 
-    /// DNS names and IP addresses that its certificate always has.
+    /// Returns the DNS names and IP addresses that its certificate always has.
     #[must_use]
     pub fn names(self) -> &'static [&'static str] {
         match self {
@@ -104,24 +104,24 @@ impl Party {
             Self::Admin => &["admin.temporal.local"],
             Self::Ui => &["ui.temporal.local"],
             Self::Frontend => &["localhost", "127.0.0.1", "::1", "frontend.temporal.local"],
-            // The server's `internode.client.serverName`: it dials addresses, not names.
+            // `internode.client.serverName` of the server: it dials addresses, not names.
             Self::Internode => &["internode.temporal.local"],
         }
     }
 
-    /// Which side of a connection it is on.
+    /// Returns the side of a connection that it is on.
     #[must_use]
     pub fn purpose(self) -> Purpose {
         match self {
             Self::Worker | Self::Starter | Self::Admin | Self::Ui => Purpose::Client,
             Self::Frontend => Purpose::Server,
-            // The server shows its internode certificate as a client, too; with `serverAuth` alone
-            // its peer answers `bad_certificate`.
+            // The server also presents its internode certificate as a client; with `serverAuth`
+            // alone its peer answers `bad_certificate`.
             Self::Internode => Purpose::ServerAndClient,
         }
     }
 
-    /// The CA that signs its certificate.
+    /// Returns the CA that signs its certificate.
     #[must_use]
     pub fn issued_by(self) -> AuthorityKind {
         match self {
@@ -131,7 +131,7 @@ impl Party {
         }
     }
 
-    /// The CA that it checks its peers with.
+    /// Returns the CA that it verifies its peers with.
     #[must_use]
     pub fn trusts(self) -> AuthorityKind {
         match self {
@@ -155,8 +155,8 @@ pub struct PartyFiles {
     pub certificate: PathBuf,
     /// `tls.key`: its private key.
     pub key: PathBuf,
-    /// `ca.crt`, or `client-ca.crt` for the frontend, as it is not the CA of its own certificate:
-    /// what it checks its peers with.
+    /// The CAs that it trusts: `ca.crt`, or `client-ca.crt` for the frontend, where they differ
+    /// from the CA of its own certificate.
     pub trust: PathBuf,
 }
 
@@ -170,26 +170,26 @@ pub struct AuthorityFiles {
 }
 
 impl Layout {
-    /// The files below this folder. Nothing is looked at.
+    /// Creates the layout of this folder, without accessing it.
     #[must_use]
     pub fn new(dir: &Path) -> Self {
         let dir = dir.to_owned();
         Self { dir }
     }
 
-    /// The folder itself.
+    /// Returns the folder.
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// The folder of this party.
+    /// Returns the folder of this party.
     #[must_use]
     pub fn party_folder(&self, party: Party) -> PathBuf {
         self.dir.join(party.name())
     }
 
-    /// Where this party finds its files.
+    /// Returns the files of this party.
     #[must_use]
     pub fn party(&self, party: Party) -> PartyFiles {
         let folder = self.party_folder(party);
@@ -204,49 +204,49 @@ impl Layout {
         }
     }
 
-    /// The folder of the CAs.
+    /// Returns the folder of the CAs.
     #[must_use]
     pub fn authorities(&self) -> PathBuf {
         self.dir.join("ca")
     }
 
-    /// The files of the CA that issues, for `keyutil pki` alone.
+    /// Returns the files of the issuing CA, which only `keyutil pki` reads.
     #[must_use]
     pub fn authority(&self, kind: AuthorityKind) -> AuthorityFiles {
         self.authority_named(kind.name())
     }
 
-    /// While it is being rotated: the one that is trusted already, and will issue.
+    /// Returns the files of the CA that is trusted and will issue. They exist during a rotation.
     #[must_use]
     pub fn next_authority(&self, kind: AuthorityKind) -> AuthorityFiles {
         self.authority_named(&format!("{}-next", kind.name()))
     }
 
-    /// While it is being rotated: the certificate of the one that issues no more, and is trusted
-    /// still. Its key is gone.
+    /// Returns the certificate of the CA that is still trusted but no longer issues. It exists
+    /// during a rotation; its key is destroyed.
     #[must_use]
     pub fn previous_authority(&self, kind: AuthorityKind) -> PathBuf {
         let name = format!("{}-previous.crt", kind.name());
         self.authorities().join(name)
     }
 
-    /// When each step of a rotation was done.
+    /// Returns the record of when each step of a rotation was done.
     #[must_use]
     pub fn rotation_record(&self) -> PathBuf {
         self.authorities().join("rotation.json")
     }
 
-    /// There while the whole set is being made, and after a run that was interrupted.
+    /// Returns the marker of an `init` that is running or was interrupted.
     #[must_use]
     pub fn unfinished_init(&self) -> PathBuf {
         self.authorities().join("init.unfinished")
     }
 
-    /// Removes what an interrupted run has left half written in the folders of the parties, such as
-    /// private keys. The caller holds the lock.
+    /// Removes files that an interrupted run left half written in the folders of the parties, such
+    /// as private keys. The caller holds the lock.
     ///
     /// # Errors
-    /// The folder, and why.
+    /// The folder and the cause.
     pub(super) fn sweep_parties(&self) -> Result<(), (PathBuf, io::Error)> {
         for party in Party::ALL {
             let path = self.party_folder(party);

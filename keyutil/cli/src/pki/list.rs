@@ -1,7 +1,6 @@
-//! `keyutil pki list`: what is there, and what is wrong with it.
+//! `keyutil pki list`: all certificates, and problems with them.
 //!
-//! Nothing is changed, and the lock is not waited for: in the middle of a rotation the listing may
-//! show a step half done.
+//! Nothing is changed, and no lock is taken: a listing during a rotation may show a step half done.
 
 use std::{fs, time::SystemTime};
 
@@ -9,62 +8,63 @@ use humantime::format_rfc3339_seconds;
 
 use super::{
     AuthorityKind, AuthorityOptions, FileError, Layout, NextStep, Party, RotateError,
-    bundle::Bundle, rotate::State,
+    bundle::Bundle, rotate::RotationState,
 };
 use keyutil::{base::chain, credentials::Identity, x509::certificate::CertificateSummary};
 
-/// What there is in one folder.
+/// The content of a certificate folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
     /// The certificates of all CAs.
     pub authorities: Vec<ListedAuthority>,
     /// The certificates of all parties.
     pub leaves: Vec<ListedLeaf>,
-    /// What is wrong, in words.
+    /// The problems, one line each.
     pub problems: Vec<String>,
 }
 
 /// The certificate of one CA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedAuthority {
-    /// What it signs.
+    /// The kind of CA.
     pub kind: AuthorityKind,
-    /// What it is in the rotation.
+    /// The role of the CA in its rotation.
     pub role: AuthorityRole,
     /// `None` if it cannot be read.
     pub certificate: Option<CertificateSummary>,
-    /// How the rotation goes on. Only said of the CA that issues, and only if the files tell.
+    /// The next step of the rotation. Only given for the issuing CA, and only if its files are
+    /// readable.
     pub next: Option<NextStep>,
 }
 
-/// What a CA is in its rotation.
+/// The role of a CA in its rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthorityRole {
-    /// It signs.
+    /// Issues certificates.
     Issues,
-    /// It is trusted, and will sign.
+    /// Is trusted, and will issue.
     Next,
-    /// It is trusted, and signs no more.
+    /// Is trusted, but no longer issues.
     Previous,
 }
 
 /// The certificate of one party.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListedLeaf {
-    /// Whose it is.
+    /// The holder.
     pub party: Party,
     /// Whether the party has a folder here.
     pub here: bool,
     /// `None` if it cannot be read.
     pub certificate: Option<CertificateSummary>,
-    /// The serial numbers of the CAs that it checks its peers with.
+    /// The serial numbers of the CAs that the party trusts.
     pub trusts: Vec<String>,
 }
 
-/// Looks at everything. What is missing or broken is among the problems.
+/// Reads all certificates. Missing and broken files are reported as problems.
 ///
 /// # Errors
-/// [`RotateError::NoAuthorities`], where there is not even the folder.
+/// [`RotateError::NoAuthorities`], when the folder does not exist.
 pub fn list(
     layout: &Layout,
     options: &AuthorityOptions,
@@ -93,7 +93,7 @@ impl Listing {
         now: SystemTime,
     ) {
         let owner = format!("{} CA", kind.name());
-        let next = match State::read(layout, kind) {
+        let next = match RotationState::read(layout, kind) {
             Ok(state) => Some(state.next_step(options, now)),
             Err(error) => {
                 self.problems.push(format!("{owner}: {}", chain(&error)));
@@ -105,7 +105,7 @@ impl Listing {
             (AuthorityRole::Next, layout.next_authority(kind).certificate),
             (AuthorityRole::Previous, layout.previous_authority(kind)),
         ] {
-            // What is wrong with the file has been said.
+            // An unreadable file has been reported above.
             let read = Bundle::read(&path);
             if role != AuthorityRole::Issues && read.as_ref().is_err_and(FileError::is_missing) {
                 continue;
@@ -145,7 +145,7 @@ impl Listing {
                 for authority in found.certificates() {
                     let authority = authority.summary();
                     leaf.trusts.push(authority.serial.clone());
-                    let owner = format!("{}, which trusts a CA", party.name());
+                    let owner = format!("{}, trusted CA", party.name());
                     self.check_time(&owner, Some(authority), now);
                 }
             }
@@ -154,11 +154,11 @@ impl Listing {
     }
 
     fn read(&mut self, party: Party, read: Result<Bundle, FileError>) -> Option<Bundle> {
-        let said = |error: FileError| {
-            let said = format!("{}: {}", party.name(), chain(&error));
-            self.problems.push(said);
+        let report = |error: FileError| {
+            let problem = format!("{}: {}", party.name(), chain(&error));
+            self.problems.push(problem);
         };
-        read.map_err(said).ok()
+        read.map_err(report).ok()
     }
 
     fn check_pair(&mut self, layout: &Layout, party: Party, now: SystemTime) {
@@ -174,11 +174,11 @@ impl Listing {
         self.problems.push(format!("{}: {problem}", party.name()));
     }
 
-    /// The parties here that check certificates of this kind trust its issuer.
+    /// Checks that the parties which verify this certificate trust its issuer.
     fn check_verifiers(&mut self, layout: &Layout, party: Party, leaf: &Bundle) {
         for verifier in party.issued_by().verifiers() {
             let Ok(trusted) = Bundle::read(&layout.party(verifier).trust) else {
-                // Said where the verifier is looked at, if it has a folder.
+                // Reported at the verifier, if it has a folder.
                 continue;
             };
             if !leaf.leads_to(&trusted) {

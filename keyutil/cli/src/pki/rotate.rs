@@ -1,31 +1,30 @@
-//! `keyutil pki rotate`: a new certificate for one party, or a CA in three steps.
+//! `keyutil pki rotate`: renews the certificate of a party, or replaces a CA in three steps.
 //!
-//! | step | what it does | why it waits |
+//! | step | effect | why the step waits |
 //! |---|---|---|
-//! | `trust` | a new CA is made; all who check certificates of this CA trust both | |
-//! | `reissue` | all certificates of this CA are made anew, under the new one; the old key is gone | who has not seen the new CA yet would refuse them |
-//! | `retire` | the new CA alone is trusted | who still presents an old certificate would be refused |
+//! | `trust` | creates a new CA; all parties that verify certificates of this CA trust both | |
+//! | `reissue` | renews all certificates of this CA under the new one, and destroys the old key | a party that has not read the new CA yet would refuse them |
+//! | `retire` | only the new CA is trusted | a party that still presents an old certificate would be refused |
 //!
-//! `ca/<name>.crt` and `.key` are the CA that issues, `<name>-next.*` is there from `trust` to the
-//! end of `reissue`, and `<name>-previous.crt` from then to `retire`. How far a rotation is, these
-//! files say; `ca/rotation.json` says since when.
+//! `ca/<name>.crt` and `.key` are the issuing CA. `<name>-next.*` exists from `trust` to the end of
+//! `reissue`, `<name>-previous.crt` from then to `retire`. These files record the progress of a
+//! rotation, and `ca/rotation.json` the time of its last step.
 //!
-//! A step is worked out in memory, from what is on disk, and then written file by file, in an
-//! order in which the process may die between any two: no party is refused then, exactly one CA
-//! issues, and the same command goes on from there.
+//! A step is planned in memory, from the files on disk, and then written file by file. The process
+//! may die between any two files: no party is refused then, exactly one CA issues, and the same
+//! command continues from there.
 //!
 //! | what | where |
 //! |---|---|
-//! | what is on disk, and since when | `rotate/state.rs` |
-//! | the three steps, and a new leaf | `rotate/steps.rs` |
-//! | what can go wrong | `rotate/error.rs` |
+//! | the files on disk, and the progress of a rotation | `rotate/state.rs` |
+//! | the three steps, and the renewal of a leaf | `rotate/steps.rs` |
 
-mod error;
 mod state;
 mod steps;
-
 #[cfg(test)]
 mod tests;
+
+pub(super) use state::RotationState;
 
 use std::{
     fmt,
@@ -33,25 +32,29 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use humantime::format_rfc3339_seconds;
+use humantime::{format_duration, format_rfc3339_seconds};
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
-use super::{AuthorityKind, FileError, InitOptions, Layout, Party};
+use self::state::{Holder, Stage};
+use super::{
+    AuthorityError, AuthorityKind, FileError, InitOptions, Layout, NameError, Party, ValidityError,
+    init::days,
+};
 use crate::{
-    files::{Change, Lock},
+    files::{Change, Lock, LockError, WriteError},
     wall_clock::LONGEST_WAIT,
 };
-use keyutil::x509::certificate::CertificateSummary;
+use keyutil::{
+    base::chain,
+    diagnosis::{self, Class, Diagnose, Diagnosis},
+    x509::certificate::CertificateSummary,
+};
 
-pub use error::RotateError;
-pub(super) use state::State;
-use state::{Holder, Stage};
-
-/// Makes a new key and certificate for this party, with the names of the one in place.
+/// Creates a new key and certificate for this party, with the names of the old certificate.
 ///
 /// # Errors
-/// [`RotateError`]. Unless it says otherwise, nothing was changed.
+/// [`RotateError`]. Nothing was changed, unless the variant says otherwise.
 pub fn rotate_leaf(
     layout: &Layout,
     party: Party,
@@ -65,10 +68,10 @@ pub fn rotate_leaf(
     Ok(rotated)
 }
 
-/// Does one step of the rotation of this CA. A step that is done already is left as it is.
+/// Does one step of the rotation of this CA. A step that was done already changes nothing.
 ///
 /// # Errors
-/// [`RotateError`]. Unless it says otherwise, nothing was changed.
+/// [`RotateError`]. Nothing was changed, unless the variant says otherwise.
 pub fn rotate_authority(
     layout: &Layout,
     kind: AuthorityKind,
@@ -77,17 +80,17 @@ pub fn rotate_authority(
     clock: impl FnOnce() -> SystemTime,
 ) -> Result<AuthorityRotated, RotateError> {
     let _lock = lock(layout)?;
-    let (change, result) = steps::plan(&State::read(layout, kind)?, step, options, clock());
+    let (change, result) = steps::plan(&RotationState::read(layout, kind)?, step, options, clock());
     change.apply()?;
     let rotated = result?;
     rotated.log();
     Ok(rotated)
 }
 
-/// How the rotation of this CA goes on.
+/// Returns the next step of the rotation of this CA.
 ///
 /// # Errors
-/// [`RotateError`], when the files of the CA do not tell.
+/// [`RotateError`], when the files of the CA are missing or unusable.
 pub fn next_step(
     layout: &Layout,
     kind: AuthorityKind,
@@ -95,7 +98,7 @@ pub fn next_step(
     now: SystemTime,
 ) -> Result<NextStep, RotateError> {
     let _lock = lock(layout)?;
-    Ok(State::read(layout, kind)?.next_step(options, now))
+    Ok(RotationState::read(layout, kind)?.next_step(options, now))
 }
 
 fn plan_leaf(
@@ -115,13 +118,13 @@ fn plan_leaf(
     Ok((Change::new(operations.into()), rotated))
 }
 
-/// One lock for all folders, in that of the CAs.
+/// Locks the folder of the CAs; one lock covers all folders.
 ///
-/// The time is asked for under the lock: with one from before a long wait for the lock, a wait that
-/// is counted from it would be too short.
+/// Callers ask for the time while they hold the lock: after a long wait for the lock an earlier
+/// time would make the waits that are counted from it too short.
 fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     let path = layout.authorities();
-    // Waiting for the lock would make it.
+    // Taking the lock would create the folder.
     if !path.is_dir() {
         return Err(RotateError::NoAuthorities { path });
     }
@@ -131,28 +134,29 @@ fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     Ok(lock)
 }
 
-/// What [`rotate_leaf`] is asked for.
+/// The options of [`rotate_leaf`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeafOptions {
-    /// How long the new certificate is valid: as long as the old one was, if not said.
+    /// The lifetime of the new certificate; by default that of the old one.
     pub lifetime: Option<Duration>,
 }
 
-/// What [`rotate_authority`] is asked for.
+/// The options of [`rotate_authority`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AuthorityOptions {
-    /// How long the new CA is valid. Only [`RotationStep::Trust`] makes one.
+    /// The lifetime of the new CA. Only [`RotationStep::Trust`] creates one.
     pub lifetime: Duration,
-    /// How often the server looks for new files (`global.tls.refreshInterval`).
+    /// How often the server checks for new files (`global.tls.refreshInterval`).
     pub refresh_interval: Duration,
     /// How long a replaced file takes to reach its readers.
     pub propagation: Duration,
-    /// Every temporal-server was restarted since [`RotationStep::Trust`]: asked of the internode CA.
+    /// Whether every temporal-server was restarted since [`RotationStep::Trust`]; required for the
+    /// internode CA.
     pub servers_restarted: bool,
 }
 
 impl AuthorityOptions {
-    /// How long a step waits, so that the step before has been seen everywhere.
+    /// Returns how long a step waits for the step before to take effect everywhere.
     #[must_use]
     pub fn wait(&self) -> Duration {
         self.refresh_interval
@@ -165,24 +169,24 @@ impl Default for AuthorityOptions {
     fn default() -> Self {
         Self {
             lifetime: InitOptions::AUTHORITY_LIFETIME,
-            // A server that is told to look once a minute.
+            // A `refreshInterval` of one minute.
             refresh_interval: Duration::from_secs(60),
-            // Enough for files on the same machine, which are looked at once a second.
+            // Enough for files on the same machine, which are checked once a second.
             propagation: Duration::from_secs(10),
             servers_restarted: false,
         }
     }
 }
 
-/// One step of the rotation of a CA. What stands here of each is in `--help`.
+/// A step of the rotation of a CA. `--help` shows the documentation of the variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum RotationStep {
-    /// Make the new CA; trust both
+    /// Create the new CA; trust both
     Trust,
-    /// Make all certificates anew under the new CA; destroy the old key
+    /// Renew all certificates under the new CA; destroy the old key
     Reissue,
-    /// Trust the new CA alone
+    /// Trust only the new CA
     Retire,
 }
 
@@ -196,55 +200,55 @@ impl fmt::Display for RotationStep {
     }
 }
 
-/// A party has a new certificate.
+/// The result of renewing the certificate of a party.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeafRotated {
-    /// Who.
+    /// The holder of the certificate.
     pub party: Party,
-    /// What stood there before, if that could be read.
+    /// The old certificate, if it could be read.
     pub old: Option<CertificateSummary>,
-    /// What stands there now.
+    /// The new certificate.
     pub new: CertificateSummary,
-    /// Its life was cut at the end of its CA's.
+    /// Whether the lifetime was shortened to that of the CA.
     pub capped: bool,
 }
 
-/// A step of the rotation of a CA is done.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorityRotated {
-    /// Which CA.
+    /// The CA that is rotated.
     pub kind: AuthorityKind,
-    /// Which step.
+    /// The step.
     pub step: RotationStep,
-    /// It was done before, and nothing was changed.
+    /// Whether the step was done before; nothing was changed then.
     pub already: bool,
-    /// The CA that is going. Not known any more once it is gone.
+    /// The CA that is being replaced. Unknown once it is gone.
     pub old: Option<CertificateSummary>,
-    /// The CA that is coming.
+    /// The CA that replaces it.
     pub new: CertificateSummary,
-    /// Whose certificates were made anew.
+    /// The certificates that were renewed.
     pub leaves: Vec<LeafRotated>,
     /// The files of trusted CAs that were written.
     pub trust: Vec<PathBuf>,
-    /// Parties without a folder, which were left out.
+    /// Parties without a folder, which were skipped.
     pub absent: Vec<Party>,
-    /// What comes next; nothing after [`RotationStep::Retire`].
+    /// The next step; none after [`RotationStep::Retire`].
     pub next: Option<NextStep>,
 }
 
-/// How the rotation of a CA goes on.
+/// The next step of a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextStep {
-    /// [`RotationStep::Trust`] where no rotation is under way, or its first step was interrupted.
+    /// [`RotationStep::Trust`] if no rotation is under way, or its first step was interrupted.
     pub step: RotationStep,
-    /// When the step before was done, where there is one and that is known.
+    /// When the previous step was done, if known.
     pub since: Option<SystemTime>,
-    /// Not before.
+    /// The earliest time of the step.
     pub due: SystemTime,
 }
 
 impl NextStep {
-    /// Whether a step was done, and others are still to be.
+    /// Returns whether a rotation has begun and is not finished.
     #[must_use]
     pub fn is_under_way(&self) -> bool {
         self.step != RotationStep::Trust
@@ -259,7 +263,7 @@ impl LeafRotated {
             new_serial = self.new.serial,
             issuer = self.new.issuer,
             expires_at = %format_rfc3339_seconds(self.new.not_after),
-            "rotated a certificate"
+            "certificate rotated"
         );
     }
 }
@@ -279,11 +283,182 @@ impl AuthorityRotated {
             new_serial = self.new.serial,
             issuer = self.new.issuer,
             expires_at = %format_rfc3339_seconds(self.new.not_after),
-            "did a step of the rotation of a CA"
+            "CA rotation step done"
         );
     }
 }
 
 fn serial(certificate: Option<&CertificateSummary>) -> &str {
     certificate.map_or("none", |certificate| &certificate.serial)
+}
+
+/// A rotation was refused or failed. Nothing was changed, unless the variant says otherwise.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "the messages say what they are")]
+pub enum RotateError {
+    #[error("no CAs in `{}`", path.display())]
+    NoAuthorities { path: PathBuf },
+    #[error("no folder `{}` for the certificate of {}", path.display(), party.name())]
+    NoParty { party: Party, path: PathBuf },
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error(transparent)]
+    Authority(#[from] AuthorityError),
+    #[error("failed to load the CA that replaces the {} CA", kind.name())]
+    Next {
+        kind: AuthorityKind,
+        source: AuthorityError,
+    },
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("the certificate of {} has an unsupported name", party.name())]
+    Name { party: Party, source: NameError },
+    #[error("invalid lifetime `{}`", days(*lifetime))]
+    Lifetime {
+        lifetime: Duration,
+        source: ValidityError,
+    },
+    #[error("the {} CA expired at {}", kind.name(), format_rfc3339_seconds(*at))]
+    Expired { kind: AuthorityKind, at: SystemTime },
+    #[error("the {} CA is not valid before {}", kind.name(), format_rfc3339_seconds(*from))]
+    NotYetValid {
+        kind: AuthorityKind,
+        from: SystemTime,
+    },
+    /// If the time of the previous step was unknown, it has been recorded as now.
+    #[error(
+        "too early for the step `{step}` of the {} CA: {} left",
+        kind.name(),
+        format_duration(up_to_seconds(*left))
+    )]
+    TooEarly {
+        kind: AuthorityKind,
+        step: RotationStep,
+        left: Duration,
+    },
+    /// Servers keep the old CA in memory until they exit.
+    #[error(
+        "too early for the step `reissue` of the internode CA: a temporal-server process started \
+         before `trust` would refuse the new certificates"
+    )]
+    ServersNotRestarted,
+    #[error("the step `{step}` of the {} CA is out of order: {reason}", kind.name())]
+    OutOfOrder {
+        kind: AuthorityKind,
+        step: RotationStep,
+        reason: &'static str,
+        hint: &'static str,
+    },
+    /// The party would refuse the new certificates.
+    #[error("{} does not trust the new {} CA yet: `{}`", party.name(), kind.name(), path.display())]
+    NotTrusted {
+        kind: AuthorityKind,
+        party: Party,
+        path: PathBuf,
+    },
+    /// The party would be refused.
+    #[error("the certificate of {} is not issued by the new {} CA: `{}`", party.name(), kind.name(), path.display())]
+    NotReissued {
+        kind: AuthorityKind,
+        party: Party,
+        path: PathBuf,
+    },
+    /// The files before this one were written; the next run continues from there.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error("failed to serialize the record of the rotations")]
+    Record(#[source] serde_json::Error),
+}
+
+impl RotateError {
+    /// Returns whether the same call may succeed later.
+    #[must_use]
+    pub fn is_too_early(&self) -> bool {
+        matches!(self, Self::TooEarly { .. } | Self::ServersNotRestarted)
+    }
+
+    /// Returns whether the arguments, or files named by them, are at fault.
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Lifetime { .. }
+            | Self::NoAuthorities { .. }
+            | Self::NoParty { .. }
+            | Self::Next { .. }
+            | Self::File(_) => true,
+            Self::Authority(error) => error.concerns_file(),
+            _ => false,
+        }
+    }
+
+    /// Returns what to do about it, if known.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoAuthorities { .. } => {
+                "`--dir` must name the folder that `keyutil pki init` wrote, with its folder `ca`"
+            }
+            Self::NoParty { .. } => {
+                "if the party is on another machine, copy its folder here, and the new files back"
+            }
+            Self::Next { .. } => {
+                "restore its files `<name>-next.crt` and `<name>-next.key`; if it has not issued any \
+                 certificate yet (`keyutil pki list`), remove both, and start again with the step \
+                 `trust`"
+            }
+            Self::Expired { .. } => {
+                "rotate the CA itself, for example with `keyutil pki rotate client-ca`; if it is the \
+                 new CA of a rotation, remove its files `<name>-next.crt` and `<name>-next.key`, and \
+                 start again with the step `trust`"
+            }
+            Self::NotYetValid { .. } => {
+                "the clock of this machine is wrong, or was wrong when the CA was created"
+            }
+            Self::TooEarly { .. } => {
+                "parties that have not read the files of the previous step would fail; without \
+                 `--step` the command waits"
+            }
+            Self::ServersNotRestarted => {
+                "a server reads `rootCaFiles` of internode only once: restart every \
+                 temporal-server process, then run the same command with `--servers-restarted`"
+            }
+            Self::OutOfOrder { hint, .. } => hint,
+            Self::NotTrusted { .. } => "run the step `trust` again: it adds the new CA",
+            Self::NotReissued { .. } => {
+                "renew that certificate, for example with `keyutil pki rotate worker`, and copy it to \
+                 where it is used"
+            }
+            Self::Write(_) => {
+                "no certificate or key is half written: fix the cause, then run the same command, \
+                 which continues where it stopped"
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// Rounds up, so that a run after this time is not too early.
+fn up_to_seconds(span: Duration) -> Duration {
+    let whole = Duration::from_secs(span.as_secs());
+    if whole == span {
+        whole
+    } else {
+        whole + Duration::from_secs(1)
+    }
+}
+
+impl Diagnose for RotateError {
+    fn diagnosis(&self) -> Diagnosis {
+        let (step, class) = match self {
+            _ if self.is_usage() => (diagnosis::Step::Configuration, Class::Usage),
+            _ if self.is_too_early() => (diagnosis::Step::Files, Class::TooEarly),
+            _ => (diagnosis::Step::Files, Class::Other),
+        };
+        Diagnosis {
+            step,
+            class,
+            cause: chain(self),
+            hint: self.hint().map(str::to_owned),
+        }
+    }
 }

@@ -16,7 +16,10 @@ use x509_parser::{
 };
 
 use super::*;
-use keyutil::x509::certificate::CertificateSummary;
+use keyutil::{
+    diagnosis::{Class, Diagnose},
+    x509::certificate::CertificateSummary,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -122,7 +125,7 @@ fn leaves_of_an_intermediate_ca_bring_it_along() {
     }
 }
 
-/// A CA file with the key in it: leaves, which are public, get the chain.
+/// A CA file that also has the key: leaf certificates, which are public, include only the chain.
 #[test]
 fn of_a_ca_file_only_the_certificates_are_passed_on() {
     let [_, intermediate] = root_and_intermediate();
@@ -143,7 +146,7 @@ fn what_cannot_sign_is_not_loaded() {
     let other_key = authority("clients").key_pem();
     let no_key = SecretString::from("no key");
     for (certificate, key, reason) in [
-        (ca.certificate_pem(), &other_key, "does not belong to"),
+        (ca.certificate_pem(), &other_key, "does not match"),
         (&leaf.certificate_pem, &leaf.key_pem, "is not allowed to"),
         (ca.certificate_pem(), &no_key, "the private key of the CA"),
         (key.expose_secret(), &key, "a PEM block `CERTIFICATE`"),
@@ -159,7 +162,7 @@ fn private_keys_are_never_printed() {
     let ca = authority("clients");
     let leaf = issue(&ca, Purpose::Client);
     let wrong = Authority::load(ca.certificate_pem(), &leaf.key_pem).unwrap_err();
-    // The key in the middle of a text that is otherwise wrong.
+    // A key in the middle of otherwise malformed text.
     let broken = leaf
         .key_pem
         .expose_secret()
@@ -200,7 +203,7 @@ fn an_interrupted_run_is_seen_even_where_everything_was_replaced() {
     let mut options = InitOptions::new(folder.path());
     let files = init(&options).unwrap().files;
 
-    // A folder cannot be replaced by a file, so the second run stops there.
+    // A folder cannot be replaced by a file, so the second run fails there.
     let obstacle = &files[files.len() - 2].path;
     fs::remove_file(obstacle).unwrap();
     fs::create_dir(obstacle).unwrap();
@@ -293,7 +296,7 @@ fn authority(name: &str) -> Authority {
     Authority::generate(&AuthorityRequest { name, validity }).unwrap()
 }
 
-/// A CA that was made elsewhere, and one under it.
+/// A CA that was made elsewhere, and an intermediate CA.
 pub(super) fn root_and_intermediate() -> [Authority; 2] {
     let params = |name, path_length| {
         let mut params = CertificateParams::default();
@@ -310,7 +313,7 @@ pub(super) fn root_and_intermediate() -> [Authority; 2] {
 }
 
 fn issue(authority: &Authority, purpose: Purpose) -> Leaf {
-    // Long over: the CA does not mind.
+    // Expired: the CA does not check.
     let validity = Validity::between(SystemTime::now() - 2 * HOUR, SystemTime::now() - HOUR);
     authority
         .issue(&LeafRequest {
@@ -357,4 +360,21 @@ fn assert_p256(certificate: &X509Certificate<'_>) {
     );
     let parameters = certificate.public_key().algorithm.parameters.as_ref();
     assert_eq!(parameters.unwrap().as_oid().unwrap(), OID_EC_P256);
+}
+
+#[test]
+fn a_folder_that_cannot_be_used_is_a_usage_error_with_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    let made = init(&InitOptions::new(&file)).unwrap_err();
+    let layout = Layout::new(&folder.path().join("missing"));
+    let (options, now) = (AuthorityOptions::default(), SystemTime::now());
+    let listed = list(&layout, &options, now).unwrap_err();
+    let leaf = LeafOptions::default();
+    let rotated = rotate_leaf(&layout, Party::Worker, &leaf, || now).unwrap_err();
+    for diagnosis in [made.diagnosis(), listed.diagnosis(), rotated.diagnosis()] {
+        assert_eq!(diagnosis.class, Class::Usage, "{diagnosis:?}");
+        assert!(diagnosis.hint.is_some(), "{diagnosis:?}");
+    }
 }

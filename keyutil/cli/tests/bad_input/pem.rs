@@ -27,6 +27,7 @@ proptest! {
         if let Ok(key) = parsed {
             let template = ClaimsTemplate {
                 subject: "worker".into(),
+                permissions_claim: Default::default(),
                 audience: None,
                 permissions: Vec::new(),
                 lifetime: Duration::from_secs(60),

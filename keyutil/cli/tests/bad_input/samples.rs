@@ -97,6 +97,7 @@ pub static PEM_SECRETS: LazyLock<Secrets> = LazyLock::new(|| {
 pub static TOKENS: LazyLock<Vec<Sample>> = LazyLock::new(|| {
     let template = |audience: Option<&str>, permissions: &[&str]| ClaimsTemplate {
         subject: "worker".into(),
+        permissions_claim: Default::default(),
         audience: audience.map(str::to_owned),
         permissions: permissions
             .iter()

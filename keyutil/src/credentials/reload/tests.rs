@@ -1,6 +1,10 @@
 //! What is taken, what is not, and what is said of it.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use super::*;
 
@@ -138,4 +142,59 @@ fn the_swap_of_a_mounted_secret_is_seen() {
     value.refresh();
 
     assert_eq!(value.current().0, 2);
+}
+
+struct Counter(Arc<AtomicU32>);
+
+impl Refresh for Counter {
+    fn refresh(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test]
+async fn looking_goes_on_until_the_owner_lets_go() {
+    let looks = Arc::new(AtomicU32::new(0));
+    let watched: Vec<Box<dyn Refresh>> = vec![Box::new(Counter(looks.clone()))];
+    let watch = FileWatcher::every(Duration::from_millis(1), watched);
+    while looks.load(Ordering::Relaxed) < 3 {
+        tokio::task::yield_now().await;
+    }
+
+    let task = watch.task.abort_handle();
+    drop(watch);
+    while !task.is_finished() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn a_renewal_of_the_same_credential_is_no_news() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "1", "1");
+    let value = load(folder.path()).unwrap();
+    let logged = |a: &str| {
+        let log = folder.path().join("log");
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_writer(Arc::new(fs::File::create(&log).unwrap()))
+            .with_ansi(false)
+            .finish();
+        write(folder.path(), a, a);
+        tracing::subscriber::with_default(subscriber, || {
+            value.refresh();
+            value.refresh();
+        });
+        fs::read_to_string(log).unwrap()
+    };
+    let renewed = logged("1\n");
+    assert!(renewed.contains("DEBUG"), "{renewed}");
+    assert!(!renewed.contains("replaced"), "{renewed}");
+    let replaced = logged("2");
+    assert!(replaced.contains("INFO"), "{replaced}");
+    assert!(replaced.contains(r#"before="1" now="2""#), "{replaced}");
+    assert!(logged("broken").contains("WARN"));
+    let recovered = logged("2\n");
+    assert!(recovered.contains("INFO"), "{recovered}");
+    assert!(!recovered.contains("before"), "{recovered}");
 }

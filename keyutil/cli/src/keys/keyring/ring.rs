@@ -1,4 +1,4 @@
-//! What the files of a ring say, taken together.
+//! The state of a key ring, derived from its files.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,21 +6,21 @@ use jsonwebtoken::jwk::Jwk;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::{error::KeyringError, policy::RotationPolicy};
+use super::{KeyringError, RotationPolicy};
 use crate::{
     keys::{Jwks, jwks},
     wall_clock::{ClockRegression, Timestamp},
 };
 use keyutil::token::SigningKey;
 
-/// The files as they were read.
+/// The files of a ring as they were read.
 #[derive(Debug, Default)]
 pub(super) struct KeyringFiles {
     /// `current.pem`.
     pub(super) current: Option<SigningKey>,
     /// `next.pem`.
     pub(super) next: Option<SigningKey>,
-    /// Its text, which becomes that of `current.pem`.
+    /// The text of `next.pem`, which is moved to `current.pem`.
     pub(super) next_pem: Option<SecretString>,
     /// `jwks.json`, unless it is missing or must not be published.
     pub(super) published: Option<Jwks>,
@@ -29,63 +29,63 @@ pub(super) struct KeyringFiles {
 }
 
 impl KeyringFiles {
-    /// The keys that `ring.json` has.
+    /// Returns the keys recorded in `ring.json`.
     pub(super) fn recorded(&self) -> impl Iterator<Item = &Entry> {
         self.record.iter().flat_map(|record| &record.keys)
     }
 }
 
-/// The keys, with what is known of each.
+/// The keys of a ring and their history.
 ///
-/// The private keys tell which one signs and which one waits, `jwks.json` what is published, and
-/// `ring.json` since when. Where they disagree, as after an interrupted run, the times are those
-/// that make waits longer: a key that was not found published is published from now on, one that
-/// has stopped signing at an unknown time has stopped now.
+/// The private keys say which key signs and which one waits, `jwks.json` which keys are published,
+/// and `ring.json` since when. Where they disagree, for example after an interrupted run, the times
+/// that make waits longer count: a key that was not published is published from now on, a key that
+/// stopped at an unknown time stopped now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ring {
-    /// Signs.
+    /// The key that signs.
     pub current: Option<RingKey>,
-    /// Is published, and will sign next.
+    /// The key that is published and signs next.
     pub next: Option<RingKey>,
-    /// Are published for as long as a token of theirs may live. The latest first.
+    /// The keys that are published until their last token expires, latest first.
     pub previous: Vec<RingKey>,
-    /// Whether a run that changed it was interrupted.
+    /// Whether a rotation was interrupted.
     pub interrupted: bool,
     pub(super) clock_regression: Option<ClockRegression>,
 }
 
-/// One key of a ring, without its private half.
+/// The public half of a key and its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RingKey {
-    /// RFC 7638 thumbprint.
+    /// The RFC 7638 thumbprint.
     pub kid: String,
-    /// Where it is on its way.
-    pub state: State,
-    /// Since when it is in the key set.
+    /// The stage of the key.
+    pub state: KeyState,
+    /// Since when the key is in the key set.
     pub published: SystemTime,
-    /// When it began to sign.
+    /// When the key began to sign.
     pub activated: Option<SystemTime>,
-    /// When it stopped.
+    /// When the key stopped signing.
     pub retired: Option<SystemTime>,
     pub(super) public: Jwk,
 }
 
-/// Where a key is on its way.
+/// The stage of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum KeyState {
     /// Published, not yet signing.
     Next,
-    /// Signs.
+    /// Signs tokens.
     Current,
-    /// Has stopped signing, and is published for as long as a token of its may live.
+    /// Has stopped signing; published until its last token expires.
     Previous,
-    /// In the wrong hands: on the way out, by `--emergency`.
+    /// Compromised; `--emergency` is removing it.
     Compromised,
 }
 
-impl State {
-    /// As in the file.
+impl KeyState {
+    /// Returns the name used in the record.
     pub fn name(self) -> &'static str {
         match self {
             Self::Next => "next",
@@ -103,16 +103,16 @@ impl Ring {
         let key = |key: &SigningKey, state| sources.key(key.kid(), key.public().clone(), state);
         let current = found.current.as_ref();
         let next = found.next.as_ref();
-        // Between the two moves of a rotation one key is in both files.
+        // Between two operations of a rotation one key is in both files.
         let in_both = next.is_some() && next.map(SigningKey::kid) == current.map(SigningKey::kid);
-        let current = current.map(|current| key(current, State::Current));
+        let current = current.map(|current| key(current, KeyState::Current));
         let next = next.filter(|_| !in_both);
-        let next = next.map(|next| key(next, State::Next));
+        let next = next.map(|next| key(next, KeyState::Next));
         let known = current.iter().chain(&next).map(|key| &*key.kid);
         let others = sources.others(known.collect())?;
         let (compromised, mut previous): (Vec<_>, Vec<_>) = others
             .into_iter()
-            .partition(|key| key.state == State::Compromised);
+            .partition(|key| key.state == KeyState::Compromised);
         previous.sort_by_key(|key| std::cmp::Reverse(key.retired));
         let record = found.record.as_ref();
         let clock_regression = record.and_then(|record| {
@@ -128,23 +128,23 @@ impl Ring {
         })
     }
 
-    /// All of its keys: the one that signs, the next, and those before.
+    /// Returns all keys: current, next and previous ones.
     pub fn keys(&self) -> impl Iterator<Item = &RingKey> {
         self.current.iter().chain(&self.next).chain(&self.previous)
     }
 
-    /// From when on the next key may sign.
+    /// Returns when the next key may sign.
     pub fn rotation_allowed(&self, policy: &RotationPolicy) -> Option<SystemTime> {
         Some(self.next.as_ref()?.published + policy.publish_before())
     }
 
-    /// When the next rotation is due that is made every so often.
+    /// Returns when a rotation at this interval is due.
     pub fn rotation_due(&self, policy: &RotationPolicy, every: Duration) -> Option<SystemTime> {
         let activated = self.current.as_ref()?.activated?;
         Some(self.rotation_allowed(policy)?.max(activated + every))
     }
 
-    /// When the next key is to be taken out of the key set.
+    /// Returns when the next key may be removed from the key set.
     pub fn removal_due(&self, policy: &RotationPolicy) -> Option<SystemTime> {
         self.previous.iter().map(|key| key.removable(policy)).min()
     }
@@ -163,32 +163,32 @@ impl Ring {
 }
 
 impl RingKey {
-    /// A key that is in no file yet.
-    pub(super) fn new(key: &SigningKey, state: State, now: SystemTime) -> Self {
+    /// Creates the state of a key that is not in any file yet.
+    pub(super) fn new(key: &SigningKey, state: KeyState, now: SystemTime) -> Self {
         Self {
             kid: key.kid().to_owned(),
             state,
             published: now,
-            activated: (state == State::Current).then_some(now),
+            activated: (state == KeyState::Current).then_some(now),
             retired: None,
             public: key.public().clone(),
         }
     }
 
-    /// From when on it may be taken out of the key set, once it has stopped signing.
+    /// Returns when the key may be removed from the key set, once it has stopped signing.
     pub fn removable(&self, policy: &RotationPolicy) -> SystemTime {
         self.retired.unwrap_or(self.published) + policy.retire_after()
     }
 
     pub(super) fn signing(mut self, now: SystemTime) -> Self {
-        self.state = State::Current;
+        self.state = KeyState::Current;
         self.activated = Some(now);
         self.retired = None;
         self
     }
 
     pub(super) fn stopped(mut self, now: SystemTime) -> Self {
-        self.state = State::Previous;
+        self.state = KeyState::Previous;
         self.retired = Some(now);
         self
     }
@@ -205,36 +205,36 @@ impl RingKey {
     }
 }
 
-/// Puts what one file says of a key together with what the others say.
+/// Combines what the files say of a key.
 struct Sources<'a> {
     found: &'a KeyringFiles,
     now: SystemTime,
 }
 
 impl Sources<'_> {
-    fn key(&self, kid: &str, public: Jwk, state: State) -> RingKey {
+    fn key(&self, kid: &str, public: Jwk, state: KeyState) -> RingKey {
         let entry = self.entry(kid);
         let activated = entry.and_then(|entry| entry.activated);
         let retired = entry.and_then(|entry| entry.retired);
-        let is_compromised = entry.is_some_and(|entry| entry.state == State::Compromised);
+        let is_compromised = entry.is_some_and(|entry| entry.state == KeyState::Compromised);
         RingKey {
             kid: kid.to_owned(),
             state: match state {
-                State::Current | State::Previous if is_compromised => State::Compromised,
+                KeyState::Current | KeyState::Previous if is_compromised => KeyState::Compromised,
                 state => state,
             },
             published: self.published(kid),
             activated: match state {
-                State::Next => None,
-                State::Current => Some(self.at_most_now(activated)),
-                State::Previous | State::Compromised => activated.map(|time| time.0),
+                KeyState::Next => None,
+                KeyState::Current => Some(self.at_most_now(activated)),
+                KeyState::Previous | KeyState::Compromised => activated.map(|time| time.0),
             },
-            retired: (state == State::Previous).then(|| self.at_most_now(retired)),
+            retired: (state == KeyState::Previous).then(|| self.at_most_now(retired)),
             public,
         }
     }
 
-    /// All that is recorded or published and neither signs nor waits.
+    /// Returns all other keys that are recorded or published.
     fn others<'a>(&'a self, mut known: Vec<&'a str>) -> Result<Vec<RingKey>, KeyringError> {
         let recorded = self.found.recorded().map(|entry| &entry.kid);
         let published = self.found.published.iter().flat_map(|jwks| jwks.kids());
@@ -248,14 +248,14 @@ impl Sources<'_> {
                 Some(jwks) => jwks::find(&jwks.document(), kid)?,
                 None => None,
             };
-            // What is neither published nor known cannot be kept.
+            // A key that is neither published nor recorded cannot be kept.
             let public = published.or_else(|| self.entry(kid)?.public.clone());
-            keys.extend(public.map(|public| self.key(kid, public, State::Previous)));
+            keys.extend(public.map(|public| self.key(kid, public, KeyState::Previous)));
         }
         Ok(keys)
     }
 
-    /// A key counts as published from the time in the record, if it really is in the document.
+    /// Returns since when the key is published: the recorded time, if the document has the key.
     fn published(&self, kid: &str) -> SystemTime {
         let in_document = self.found.published.as_ref();
         let in_document = in_document.is_some_and(|jwks| jwks.kids().iter().any(|one| one == kid));
@@ -263,8 +263,8 @@ impl Sources<'_> {
         self.at_most_now(recorded.filter(|_| in_document))
     }
 
-    /// A time that is missing is now, and so is one in the future: then a clock was set back, and
-    /// how much time has really passed is not known.
+    /// Treats a missing time as now. A time in the future counts as now too: the clock was set
+    /// back, and the time that has passed is unknown.
     fn at_most_now(&self, time: Option<Timestamp>) -> SystemTime {
         let record = self.found.record.as_ref();
         let regression = record.and_then(|record| record.clock_set_back.as_ref());
@@ -280,8 +280,8 @@ impl Sources<'_> {
 
 /// `ring.json`: when each key was published, began to sign and stopped.
 ///
-/// Which key signs and which one waits is told by the two private keys alone. The record adds the
-/// times, and the public halves, so that a lost `jwks.json` can be written again.
+/// Only the two private keys decide which key signs and which one waits. The record adds the times,
+/// and the public keys, from which a lost `jwks.json` can be restored.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) keys: Vec<Entry>,
@@ -289,12 +289,12 @@ pub(super) struct Record {
     pub(super) clock_set_back: Option<ClockRegression>,
 }
 
-/// One key. Times are RFC 3339 in UTC, in whole seconds.
+/// A recorded key. Times are RFC 3339 in UTC, in whole seconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     pub(super) kid: String,
-    /// For a person who looks into the file.
-    pub(super) state: State,
+    /// For people who read the file.
+    pub(super) state: KeyState,
     pub(super) published: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) activated: Option<Timestamp>,
@@ -312,7 +312,7 @@ impl Entry {
     }
 }
 
-/// The next whole second: a wait that is counted from it is never too short.
+/// Rounds up to a whole second, so that a wait counted from it is never too short.
 pub(super) fn whole_second(time: SystemTime) -> SystemTime {
     let since = time
         .duration_since(SystemTime::UNIX_EPOCH)

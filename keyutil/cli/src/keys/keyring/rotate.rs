@@ -1,58 +1,55 @@
-//! What a step of a rotation writes, and in which order.
+//! The file operations of a rotation, and their order.
 //!
-//! Everything is decided and made in memory. The order is such that a process which dies between
-//! two operations leaves a state in which the key that signs is published, and from which the next
-//! run goes on.
+//! Everything is decided and created in memory first. A process that dies between two operations
+//! leaves the key that signs published, and a state from which the next run continues.
 
 use std::time::SystemTime;
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
-    Keyring,
-    error::KeyringError,
-    policy::RotationPolicy,
-    ring::{KeyringFiles, Ring, RingKey, State, whole_second},
+    Keyring, KeyringError, RotationPolicy,
+    ring::{KeyState, KeyringFiles, Ring, RingKey, whole_second},
 };
 use crate::files::{Change, Operation};
 use keyutil::token::{SigningKey, signing_key};
 
-/// Which way the next key comes to sign.
+/// When the next key begins to sign.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rotation<'a> {
-    /// If it has been published long enough.
+    /// Once it has been published long enough.
     InTurn(&'a RotationPolicy),
-    /// At once, and the one that signed is dropped.
+    /// At once; the current key is dropped.
     Emergency,
 }
 
 /// The two keys of a new ring.
 #[derive(Debug)]
 pub struct Generated {
-    /// Signs from now on.
+    /// The key that signs.
     pub current: SigningKey,
-    /// Is published, and waits.
+    /// The key that is published and signs next.
     pub next: SigningKey,
 }
 
 /// The result of a rotation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rotated {
-    /// The `kid` that signed before, if that is known.
+    /// The `kid` that signed before, if known.
     pub before: Option<String>,
     /// The `kid` that signs now.
     pub now: String,
-    /// Since when that one has been published.
+    /// Since when that key has been published.
     pub published: SystemTime,
-    /// The `kid` that will sign next, published just now.
+    /// The `kid` that signs next, which was just published.
     pub next: String,
-    /// The `kid`s that were taken out of the key set.
+    /// The `kid`s that were removed from the key set.
     pub removed: Vec<String>,
-    /// Whether this was the rest of a run that was interrupted.
+    /// Whether this finished an interrupted rotation.
     pub finished: bool,
 }
 
-/// What a step writes, and its result once that is written.
+/// The operations of a step, and its result once they are done.
 pub(super) struct Plan<T> {
     pub(super) change: Change,
     pub(super) result: Result<T, KeyringError>,
@@ -72,7 +69,7 @@ impl<T> Plan<T> {
     }
 }
 
-/// Lets the next key sign, or says why it may not yet.
+/// Plans a rotation, or says why the next key must not sign yet.
 pub(super) fn rotate(
     keyring: &Keyring,
     found: &KeyringFiles,
@@ -81,14 +78,14 @@ pub(super) fn rotate(
 ) -> Result<Plan<Rotated>, KeyringError> {
     let ring = Ring::of(found, now)?;
     let planner = Planner::new(keyring, found, now);
-    let compromised = |key: &RingKey| key.state == State::Compromised;
+    let compromised = |key: &RingKey| key.state == KeyState::Compromised;
     if ring.current.as_ref().is_some_and(compromised) {
         return planner.emergency(ring, true);
     }
-    // An emergency may have been interrupted after the next key had begun to sign.
+    // An emergency rotation may have been interrupted after the next key began to sign.
     let was_emergency = found
         .recorded()
-        .any(|entry| entry.state == State::Compromised);
+        .any(|entry| entry.state == KeyState::Compromised);
     match rotation {
         Rotation::InTurn(_) if ring.current.is_none() => Err(KeyringError::NothingSigns {
             path: keyring.current_path(),
@@ -109,7 +106,7 @@ pub(super) fn rotate(
     }
 }
 
-/// Takes keys out of the key set that no live token needs, and says which.
+/// Plans the removal of keys that no valid token needs.
 pub(super) fn retire(
     keyring: &Keyring,
     found: &KeyringFiles,
@@ -124,11 +121,11 @@ pub(super) fn retire(
     }
     let planner = Planner::new(keyring, found, now);
     let removed = remove_due(&mut ring, policy, planner.now);
-    let (_, operations) = planner.mended(ring)?;
+    let (_, operations) = planner.completed(ring)?;
     Ok(Plan::new(operations, Ok(removed)))
 }
 
-/// Makes two keys, and lets one of them sign.
+/// Plans a new ring of two keys.
 pub(super) fn generate(
     keyring: &Keyring,
     before: Option<&SigningKey>,
@@ -137,14 +134,14 @@ pub(super) fn generate(
     let now = whole_second(now);
     let ((current, current_pem), (next, next_pem)) = (new_key()?, new_key()?);
     let ring = Ring {
-        current: Some(RingKey::new(&current, State::Current, now)),
-        next: Some(RingKey::new(&next, State::Next, now)),
+        current: Some(RingKey::new(&current, KeyState::Current, now)),
+        next: Some(RingKey::new(&next, KeyState::Next, now)),
         previous: Vec::new(),
         interrupted: false,
         clock_regression: None,
     };
-    // The key from before signs until it is replaced, and is published until then.
-    let before = before.map(|key| RingKey::new(key, State::Previous, now));
+    // The old key signs until it is replaced, and stays published until then.
+    let before = before.map(|key| RingKey::new(key, KeyState::Previous, now));
     let mut published = ring.clone();
     published.previous.extend(before);
     let mut operations = vec![
@@ -159,7 +156,7 @@ pub(super) fn generate(
     Ok(Plan::new(operations, Ok(Generated { current, next })))
 }
 
-/// Works out one step: the ring as it will be, and the operations that lead there.
+/// Plans one step: the state of the ring afterwards, and the operations that lead to it.
 struct Planner<'a> {
     keyring: &'a Keyring,
     found: &'a KeyringFiles,
@@ -200,7 +197,7 @@ impl<'a> Planner<'a> {
         let stopped = before.map(|key| key.stopped(self.now));
         ring.previous.splice(0..0, stopped);
         ring.current = Some(next.signing(self.now));
-        ring.next = Some(RingKey::new(&key, State::Next, self.now));
+        ring.next = Some(RingKey::new(&key, KeyState::Next, self.now));
         let operations = vec![
             self.keyring.publish(&ring)?,
             Operation::keep(self.keyring.current_path(), next_pem),
@@ -210,13 +207,13 @@ impl<'a> Planner<'a> {
         Ok(Plan::new(operations, Ok(rotated)))
     }
 
-    /// Publishes a next key where there is none, and says how long it has to wait.
+    /// Publishes a next key if there is none, and returns how long the next key must wait.
     fn too_early(
         &self,
         ring: Ring,
         policy: &RotationPolicy,
     ) -> Result<Plan<Rotated>, KeyringError> {
-        let (ring, operations) = self.mended(ring)?;
+        let (ring, operations) = self.completed(ring)?;
         let next = ring.next.ok_or(KeyringError::NoNext)?;
         let allowed = next.published + policy.publish_before();
         let error = KeyringError::TooEarly {
@@ -228,12 +225,12 @@ impl<'a> Planner<'a> {
         Ok(Plan::new(operations, Err(error)))
     }
 
-    /// Writes what an interrupted run has not come to write.
+    /// Completes an interrupted rotation.
     fn finish(&self, ring: Ring) -> Result<Plan<Rotated>, KeyringError> {
         let signed = |key: &&RingKey| key.activated.is_some();
         let before = ring.previous.iter().find(signed);
         let before = before.map(|key| key.kid.clone());
-        let (ring, operations) = self.mended(ring)?;
+        let (ring, operations) = self.completed(ring)?;
         let kids = self.found.recorded().map(|entry| &entry.kid);
         let removed = kids.filter(|kid| ring.keys().all(|key| key.kid != **kid));
         let removed = removed.cloned().collect();
@@ -250,13 +247,14 @@ impl<'a> Planner<'a> {
         Ok(Plan::new(operations, Ok(rotated)))
     }
 
-    /// The ring with a next key, and what makes the files say the same as the ring.
-    fn mended(&self, mut ring: Ring) -> Result<(Ring, Vec<Operation>), KeyringError> {
+    /// Adds a missing next key, and returns the operations that bring the files in line with the
+    /// ring.
+    fn completed(&self, mut ring: Ring) -> Result<(Ring, Vec<Operation>), KeyringError> {
         let mut operations = Vec::new();
         let mut pem = None;
         if ring.next.is_none() {
             let (key, made) = new_key()?;
-            ring.next = Some(RingKey::new(&key, State::Next, self.now));
+            ring.next = Some(RingKey::new(&key, KeyState::Next, self.now));
             pem = Some(made);
         }
         ring.interrupted = false;
@@ -277,14 +275,15 @@ impl<'a> Planner<'a> {
         let (key, pem) = new_key()?;
         let mut operations = Vec::new();
         if let Some(current) = &mut ring.current {
-            // First of all, so that a run after an interruption knows which one it was.
-            current.state = State::Compromised;
+            // The first operation, so that after an interruption the next run knows the compromised
+            // key.
+            current.state = KeyState::Compromised;
             let mut marked = ring.clone();
             marked.next = Some(next.clone());
             operations.push(self.keyring.record(&marked)?);
         }
         ring.previous.push(next.clone());
-        ring.next = Some(RingKey::new(&key, State::Next, self.now));
+        ring.next = Some(RingKey::new(&key, KeyState::Next, self.now));
         operations.push(self.keyring.publish(&ring)?);
         operations.push(Operation::keep(self.keyring.current_path(), next_pem));
 
@@ -306,10 +305,10 @@ impl<'a> Planner<'a> {
         Ok(Plan::new(operations, Ok(rotated)))
     }
 
-    /// The key that signed and whose private half is gone.
+    /// Removes the key that signed, if its private key is lost.
     fn take_lost(&self, ring: &mut Ring) -> Option<RingKey> {
         let mut entries = self.found.recorded();
-        let signed = entries.find(|entry| entry.state == State::Current)?;
+        let signed = entries.find(|entry| entry.state == KeyState::Current)?;
         let index = ring.previous.iter().position(|key| key.kid == signed.kid)?;
         Some(ring.previous.remove(index))
     }

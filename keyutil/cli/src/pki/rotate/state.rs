@@ -1,5 +1,5 @@
-//! What is on disk of one CA: how far its rotation is and since when, who has its certificates, and
-//! who checks them.
+//! The files of a CA on disk: progress and time of its rotation, holders of its certificates, and
+//! their verifiers.
 
 use std::{
     collections::BTreeMap,
@@ -21,67 +21,68 @@ use crate::{
 };
 use keyutil::credentials::{Identity, IdentityError};
 
-/// Everything that a step depends on, beside the time and what was asked for.
-pub(in super::super) struct State {
+/// Everything that a step depends on, besides the time and the options.
+pub(in super::super) struct RotationState {
     pub(super) kind: AuthorityKind,
     pub(super) layout: Layout,
     pub(super) stage: Stage,
     pub(super) holders: Vec<Holder>,
     pub(super) verifiers: Vec<Verifier>,
-    /// Holders and verifiers without a folder: they live on other machines.
+    /// Holders and verifiers without a folder: they are on other machines.
     pub(super) absent: Vec<Party>,
     record: Record,
 }
 
-/// How far the rotation is.
+/// The progress of a rotation.
 pub(super) enum Stage {
-    /// There is none.
+    /// No rotation is under way.
     Idle(Authority),
-    /// There is a new CA. It has issued some leaves, if the step `reissue` was interrupted early.
+    /// A new CA exists. It has issued some certificates, if the step `reissue` was interrupted
+    /// early.
     Begun { old: Authority, new: Authority },
-    /// The step `reissue` was interrupted late. The files of the CA that issues may be a
-    /// certificate of the one and a key of the other.
+    /// The step `reissue` was interrupted late. The files of the issuing CA may be the certificate
+    /// of one and the key of the other.
     Promoting { old: Certificate, new: Authority },
     /// The new CA issues; the old one is still trusted.
     Reissued { old: Certificate, new: Authority },
 }
 
-/// A party that has its certificate from this CA.
+/// A party whose certificate this CA issues.
 pub(super) struct Holder {
     pub(super) party: Party,
     pub(super) files: PartyFiles,
-    /// `None` for a file that is missing or broken: what it says is lost then.
+    /// `None` if the file is missing or broken.
     pub(super) chain: Option<Bundle>,
     pub(super) missing: bool,
-    /// Whether the key belongs to the certificate.
+    /// Whether the key matches the certificate.
     pub(super) paired: bool,
 }
 
-/// A party that checks its peers with this CA.
+/// A party that verifies its peers with this CA.
 pub(super) struct Verifier {
     pub(super) party: Party,
     pub(super) path: PathBuf,
-    /// `None` for a file that is missing or broken.
+    /// `None` if the file is missing or broken.
     pub(super) bundle: Option<Bundle>,
 }
 
-/// `rotation.json`: the last step of each CA, by its name. Nothing but times is taken from it: what
-/// is trusted and what is issued, the certificates themselves say.
+/// `rotation.json`: the last step of each CA, by name. Only times are taken from it; the
+/// certificates show which CAs are trusted and which one issues.
 type Record = BTreeMap<String, Entry>;
 
 #[derive(Clone, Deserialize, Serialize)]
 struct Entry {
     step: RotationStep,
     since: Timestamp,
-    /// A later time that stood in the record when the clock showed less: once it shows this again,
-    /// it was wrong at `since`, and the step counts as done at this time.
+    /// A later time that was recorded before the clock was set back. Once the clock shows it again,
+    /// `since` was wrong, and the step counts as done at this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     clock_was_at: Option<Timestamp>,
-    /// Of the new CA, so that an entry cannot pass for that of another rotation.
+    /// The serial number of the new CA, so that the entry is not used for another rotation.
     serial: String,
 }
 
-impl State {
+impl RotationState {
     pub(in super::super) fn read(
         layout: &Layout,
         kind: AuthorityKind,
@@ -91,7 +92,7 @@ impl State {
         let absent = |party: &Party| concerned(party) && !is_here(party);
         let holders = kind.holders().filter(is_here);
         let verifiers = kind.verifiers().filter(is_here);
-        // Where none can be read, its times count from now.
+        // Without a readable record the times count from now.
         let record = fs::read(layout.rotation_record()).unwrap_or_default();
         Ok(Self {
             kind,
@@ -108,8 +109,8 @@ impl State {
         })
     }
 
-    /// The step that was finished last, and the new CA. `None` where there is no rotation, or its
-    /// first step was interrupted.
+    /// Returns the step that was completed last, and the new CA. `None` if no rotation is under
+    /// way, or its first step was interrupted.
     pub(super) fn done(&self) -> Option<(RotationStep, &Authority)> {
         let (_, new) = self.stage.authorities();
         let trusted = || self.verifiers.iter().all(|verifier| verifier.trusts(new));
@@ -122,14 +123,14 @@ impl State {
         step.map(|step| (step, new))
     }
 
-    /// When that was, as far as it is known at `now`.
+    /// Returns when that step was done, if known.
     pub(super) fn since(&self, now: SystemTime) -> Option<SystemTime> {
         let (step, new) = self.done()?;
         self.noted(step, new, now)
     }
 
-    /// The time from which the wait since then counts. One so far in the future that the clock must
-    /// have been set back since then says nothing.
+    /// Returns the time from which the wait counts. A time so far in the future that the clock must
+    /// have been set back is ignored.
     pub(super) fn waits_from(
         &self,
         options: &AuthorityOptions,
@@ -139,7 +140,7 @@ impl State {
         since.filter(|since| *since <= now + options.wait())
     }
 
-    /// The step that comes next: after the whole wait where no time is known.
+    /// Returns the next step. Without a known time its wait counts from now.
     pub(in super::super) fn next_step(
         &self,
         options: &AuthorityOptions,
@@ -156,8 +157,8 @@ impl State {
         NextStep { step, since, due }
     }
 
-    /// When this step was done, as far as that is known at `now`, if it was the last one, with this
-    /// new CA.
+    /// Returns when this step was done with this new CA, if it was the last step and its time is
+    /// known.
     pub(super) fn noted(
         &self,
         step: RotationStep,
@@ -173,7 +174,7 @@ impl State {
         Some(entry.clock_was_at.map_or(from, corrected).0)
     }
 
-    /// Notes that this step was done now.
+    /// Records that this step was done now.
     pub(super) fn note(
         &self,
         step: RotationStep,
@@ -201,7 +202,7 @@ impl State {
 impl Stage {
     pub(super) fn read(layout: &Layout, kind: AuthorityKind) -> Result<Self, RotateError> {
         let files = layout.next_authority(kind);
-        // A key alone is what an interruption leaves behind; a certificate alone is not.
+        // An interruption may leave a key alone, but not a certificate alone.
         let new = files.certificate.exists().then(|| Authority::read(&files));
         let new = new.transpose();
         let new = new.map_err(|source| RotateError::Next { kind, source })?;
@@ -225,7 +226,7 @@ impl Stage {
         })
     }
 
-    /// The CA that is going, where that is one, and the one that stays.
+    /// Returns the old CA, if there is one, and the new or only one.
     pub(super) fn authorities(&self) -> (Option<&Certificate>, &Authority) {
         match self {
             Self::Idle(new) => (None, new),
@@ -234,7 +235,7 @@ impl Stage {
         }
     }
 
-    /// The CA that signs a leaf now.
+    /// Returns the CA that issues now.
     pub(super) fn issuer(&self) -> &Authority {
         match self {
             Self::Begun { old, .. } => old,
@@ -251,7 +252,7 @@ impl Holder {
         let paired = match (fs::read(&files.certificate), fs::read(&files.key)) {
             (Ok(certificate), Ok(key)) => matches!(
                 Identity::parse(&certificate, &key, UNIX_EPOCH),
-                // What is not valid in 1970 has passed all other checks.
+                // A certificate that is not valid in 1970 has passed all other checks.
                 Ok(_) | Err(IdentityError::NotYetValid { .. } | IdentityError::Expired { .. })
             ),
             _ => false,
@@ -265,7 +266,7 @@ impl Holder {
         })
     }
 
-    /// Whether its certificate is one of this CA, whatever the key.
+    /// Returns whether its certificate is issued by this CA; the key is not checked.
     pub(super) fn is_issued_by(&self, authority: &Authority) -> bool {
         let leaf = self.chain.as_ref().map(Bundle::first);
         leaf.is_some_and(|leaf| leaf.is_issued_by(authority.certificate()))
@@ -289,8 +290,7 @@ impl Verifier {
     }
 }
 
-/// A party's file that is missing or broken is made anew. One that cannot be read at all may be
-/// as good as any.
+/// A missing or broken file is replaced. A file that cannot be read at all may be intact.
 fn if_usable(read: Result<Bundle, FileError>) -> Result<Option<Bundle>, FileError> {
     match read {
         Ok(bundle) => Ok(Some(bundle)),

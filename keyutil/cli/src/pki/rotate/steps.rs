@@ -1,8 +1,8 @@
-//! The three steps, in memory: from what is on disk to what is to be written.
+//! Plans the three steps: from the files on disk to the operations of a step.
 //!
-//! The order of a bundle matters. At each refresh the server compares the first certificate of
-//! each CA file, and its own certificate, with what it has; where none of them differs, it keeps
-//! what it has (`local_store_cert_provider.go` of 1.31, `isEqual`). So the first one changes at
+//! The order of a bundle matters. At each refresh the server compares the first certificate of each
+//! CA file, and its own certificate, with the ones in memory; it keeps them if none differs
+//! (`local_store_cert_provider.go` of 1.31, `isEqual`). The first certificate therefore changes at
 //! each step: `old` → `new, old` → `old, new` → `new`.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     AuthorityOptions, AuthorityRotated, LeafRotated, NextStep, RotateError, RotationStep,
-    state::{Holder, Stage, State, Verifier},
+    state::{Holder, RotationState, Stage, Verifier},
 };
 use crate::{
     files::{Change, Operation},
@@ -24,10 +24,10 @@ use crate::{
 };
 use keyutil::x509::certificate::CertificateSummary;
 
-/// What a step writes, and its result once that is written. A refusal writes nothing, but one that
-/// comes too early may note from when on the wait counts.
+/// Returns the operations of a step, and its result once they are done. A refused step writes
+/// nothing, except that one that is too early may record the start of its wait.
 pub(super) fn plan(
-    state: &State,
+    state: &RotationState,
     step: RotationStep,
     options: &AuthorityOptions,
     now: SystemTime,
@@ -50,9 +50,9 @@ pub(super) fn plan(
 
 type Rotated = Result<AuthorityRotated, RotateError>;
 
-/// A step while it is worked out: operations are added to it, in order.
+/// A step while it is planned: operations are appended in order.
 struct Draft<'a> {
-    state: &'a State,
+    state: &'a RotationState,
     step: RotationStep,
     options: &'a AuthorityOptions,
     now: SystemTime,
@@ -71,19 +71,19 @@ impl Draft<'_> {
                 Ok(self.done_before())
             }
             (Trust, Begun { old, new }) => {
-                // What has both already is left as it is: `reissue` may have changed the order.
+                // A bundle that has both is left unchanged: `reissue` may have changed the order.
                 self.trust_both(new.certificate(), old.certificate(), |verifier| {
                     !verifier.trusts(new) || !verifier.trusts(old)
                 });
                 self.finish(old.certificate(), new)
             }
             (Trust, Promoting { .. }) => self.out_of_order(
-                "the step `reissue` was begun and not finished",
-                "go on with `--step reissue`",
+                "the step `reissue` is not finished",
+                "continue with `--step reissue`",
             ),
             (Trust, Reissued { .. }) => self.out_of_order(
-                "the rotation before is not finished",
-                "finish it by `--step retire`",
+                "the previous rotation is not finished",
+                "finish it with `--step retire`",
             ),
             (Reissue, Idle(_)) => {
                 self.out_of_order("there is no new CA", "begin with `--step trust`")
@@ -91,17 +91,17 @@ impl Draft<'_> {
             (Reissue, Begun { old, new }) => self.reissue(old.certificate(), new),
             (Reissue, Promoting { old, new }) => self.reissue(old, new),
             (Reissue, Reissued { old, new }) => {
-                // Everything is done but the record, and perhaps a copy of the key is left.
+                // Only the record is missing, and perhaps a copy of the key is left.
                 self.remove_next();
                 self.finish(old, new)
             }
             (Retire, Idle(new)) if self.is_retired(new) => Ok(self.done_before()),
             (Retire, Idle(_)) => {
-                self.out_of_order("there is no rotation", "begin with `--step trust`")
+                self.out_of_order("no rotation is under way", "begin with `--step trust`")
             }
             (Retire, Begun { .. } | Promoting { .. }) => self.out_of_order(
-                "the certificates are not reissued",
-                "first `--step reissue`",
+                "the certificates are not reissued yet",
+                "run `--step reissue` first",
             ),
             (Retire, Reissued { old, new }) => self.retire(old, new),
         }
@@ -130,14 +130,14 @@ impl Draft<'_> {
                 path: verifier.path.clone(),
             });
         }
-        // The root CAs of the internode client are kept for the life of the process
+        // The internode client keeps its root CAs for the life of the process
         // (`cachedInternodeClientConfig`); everything else is read again.
         if state.kind == AuthorityKind::Internode && !self.options.servers_restarted {
             return Err(RotateError::ServersNotRestarted);
         }
         self.refuse_too_early()?;
 
-        // First, so that a bundle that was brought back from elsewhere is mended before it matters.
+        // First, so that a bundle restored from elsewhere is completed before it matters.
         self.trust_both(old, new.certificate(), |_| true);
         for holder in &state.holders {
             if !holder.paired || !holder.is_issued_by(new) {
@@ -146,8 +146,8 @@ impl Draft<'_> {
                 self.leaves.push(rotated);
             }
         }
-        // The new CA takes the place of the old one while its own pair is still complete: from that
-        // the next run goes on if this one ends between key and certificate.
+        // The new CA replaces the old one while its own pair of files is complete: the next run
+        // continues from that pair if this one ends between key and certificate.
         let previous = state.layout.previous_authority(state.kind);
         self.publish(previous, &old.to_string());
         self.write(state.layout.authority(state.kind), new);
@@ -167,7 +167,7 @@ impl Draft<'_> {
         }
         let alone = Bundle::of(new.certificate().clone(), []);
         let is_alone = |verifier: &Verifier| verifier.bundle.as_ref() == Some(&alone);
-        // Interrupted before the last operation: the wait was over then.
+        // If only the last operation is missing, the wait was over before.
         if !self.is_retired(new) || !state.verifiers.iter().all(is_alone) {
             self.refuse_too_early()?;
         }
@@ -175,8 +175,8 @@ impl Draft<'_> {
             self.trust_exactly(verifier, &alone);
         }
         self.remove_next();
-        // The record first: without the old certificate nothing shows that there is something to
-        // finish.
+        // The record first: without the old certificate there would be no trace of an unfinished
+        // step.
         let rotated = self.finish(old, new)?;
         self.remove(state.layout.previous_authority(state.kind));
         Ok(rotated)
@@ -188,8 +188,8 @@ impl Draft<'_> {
             .is_some()
     }
 
-    /// Refuses the step while the wait since the step before is not over. Where it is not known
-    /// when that was, it is noted that it was now.
+    /// Refuses the step until the wait since the previous step is over. If the time of that step is
+    /// unknown, now is recorded.
     fn refuse_too_early(&mut self) -> Result<(), RotateError> {
         let (state, now) = (self.state, self.now);
         let due = state.next_step(self.options, now).due;
@@ -222,7 +222,7 @@ impl Draft<'_> {
         self.operations.push(Operation::publish(path, content));
     }
 
-    /// The certificate marks a complete pair, and so comes last.
+    /// The certificate marks a complete pair, so it is written last.
     fn write(&mut self, files: AuthorityFiles, authority: &Authority) {
         let key = Operation::keep(files.key, authority.key_pem());
         self.operations.push(key);
@@ -233,14 +233,14 @@ impl Draft<'_> {
         self.operations.push(Operation::Remove { path });
     }
 
-    /// The certificate marks a complete pair, and so goes first.
+    /// The certificate marks a complete pair, so it is removed first.
     fn remove_next(&mut self) {
         let files = self.state.layout.next_authority(self.state.kind);
         self.remove(files.certificate);
         self.remove(files.key);
     }
 
-    /// Both CAs, in this order, and whatever else each of these trusts.
+    /// Makes verifiers trust both CAs, in this order, in addition to those they trust already.
     fn trust_both(
         &mut self,
         first: &Certificate,
@@ -261,7 +261,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Nothing is to be done.
+    /// Returns the result of a step that was done before.
     fn done_before(&mut self) -> AuthorityRotated {
         let (old, new) = self.state.stage.authorities();
         let next = || self.state.next_step(self.options, self.now);
@@ -272,7 +272,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Notes that this step is done, as the last operation: times count from then.
+    /// Records that this step is done, as the last operation: waits count from then.
     fn finish(&mut self, old: &Certificate, new: &Authority) -> Rotated {
         let note = self.state.note(self.step, new, self.now)?;
         self.operations.push(note);
@@ -303,12 +303,11 @@ impl Draft<'_> {
     }
 }
 
-/// A new certificate and key for one party, with the names of the one in place. Where none can be
-/// read, the names are those that the party always has.
+/// Renews the certificate and key of a party, with the names of the old certificate, or with the
+/// default names if that cannot be read.
 ///
-/// Between the two operations key and certificate do not belong together, which their readers take
-/// for a rotation that is not over yet; the old certificate, which tells the names, is the last to
-/// go.
+/// Between the two operations key and certificate do not match, which their readers treat as an
+/// unfinished rotation. The old certificate, which has the names, is replaced last.
 pub(super) fn renew(
     holder: &Holder,
     issuer: &Authority,
@@ -333,7 +332,7 @@ pub(super) fn renew(
     let lifetime = lifetime.unwrap_or(InitOptions::LEAF_LIFETIME);
     let refused = |source| RotateError::Lifetime { lifetime, source };
     let asked = Validity::from_time(now, lifetime).map_err(refused)?;
-    // At most as long as the CA.
+    // Not longer than the CA.
     let not_after = asked.not_after().min(until);
     let validity = Validity::between(asked.not_before(), not_after).map_err(refused)?;
 
@@ -362,11 +361,11 @@ pub(super) fn renew(
     Ok((operations, rotated))
 }
 
-/// What was asked for when the certificate was made.
+/// Returns the lifetime that was requested for the certificate.
 fn lifetime_of(certificate: &CertificateSummary) -> Duration {
     let span = certificate.not_after.duration_since(certificate.not_before);
     let span = span.unwrap_or_default();
-    // One that was not made here need not be back-dated.
+    // A certificate from elsewhere need not be back-dated.
     let lifetime = span.checked_sub(BACK_DATED);
     let lifetime = lifetime.filter(|lifetime| !lifetime.is_zero());
     lifetime.unwrap_or(span).max(Duration::from_secs(1))

@@ -1,0 +1,79 @@
+//! OpenTelemetry traces over OTLP/gRPC (cargo feature `otel`).
+//!
+//! One trace follows a workflow from the start call through its activities, signals, queries and
+//! updates, across processes and across the SDKs of other languages: the SDK's plugin carries the
+//! context in the header `_tracer-data`. The standard variables configure the export, such as
+//! `OTEL_EXPORTER_OTLP_ENDPOINT`, without which nothing is exported, `OTEL_SERVICE_NAME`,
+//! `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER` and `OTEL_SDK_DISABLED`.
+//!
+//! [`program::main`](crate::program::main) starts and stops the export, and
+//! [`Connection::client`](crate::Connection::client) has the plugin. A client with options of its
+//! own adds it with `ClientOptionsBuilder::plugins(keyutil::traces::plugin())`.
+
+use std::{sync::OnceLock, time::Duration};
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter};
+use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use temporalio_sdk::{
+    SimplePlugin,
+    opentelemetry::{INSTRUMENTATION_SCOPE, OpenTelemetryPlugin, WorkflowIdGenerator},
+};
+use tracing::warn;
+
+static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
+
+/// How long the last spans may take to be exported when the program ends.
+const FLUSH_LIMIT: Duration = Duration::from_secs(3);
+
+/// Exports the spans of this process from now on, if the environment names an endpoint. `program`
+/// is the service name unless `OTEL_SERVICE_NAME` is set. Needs a tokio runtime.
+///
+/// # Errors
+/// [`TracesError`], for an endpoint that is not a URL.
+pub fn start(program: &str) -> Result<(), TracesError> {
+    let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let endpoint = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+    let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value == "true");
+    if !endpoint || disabled {
+        return Ok(());
+    }
+    let exporter = SpanExporter::builder().with_tonic().build();
+    let mut resource = Resource::builder();
+    if !set("OTEL_SERVICE_NAME") {
+        resource = resource.with_service_name(program.to_owned());
+    }
+    let provider = SdkTracerProvider::builder()
+        .with_id_generator(WorkflowIdGenerator::default())
+        .with_resource(resource.build())
+        .with_batch_exporter(exporter.map_err(TracesError)?)
+        .build();
+    let _ = PROVIDER.set(provider);
+    Ok(())
+}
+
+/// The SDK's plugin for clients and workers, if [`start`] has begun an export.
+#[must_use]
+pub fn plugin() -> Option<SimplePlugin> {
+    let provider = PROVIDER.get()?;
+    let tracer = provider.tracer(INSTRUMENTATION_SCOPE);
+    Some(OpenTelemetryPlugin::builder().tracer(tracer).build())
+}
+
+/// Exports what is left, and ends the export.
+pub async fn stop() {
+    let Some(provider) = PROVIDER.get() else {
+        return;
+    };
+    // It blocks, and the export needs the runtime.
+    let stopped =
+        tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_LIMIT)).await;
+    if let Ok(Err(error)) = stopped {
+        warn!(%error, "the last traces were not exported");
+    }
+}
+
+/// The traces cannot be exported as the environment says.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to export traces as the `OTEL_EXPORTER_OTLP_…` variables say")]
+pub struct TracesError(#[source] ExporterBuildError);

@@ -1,0 +1,190 @@
+//! The commands of the example workflow, to be replaced together with it.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::{Value, json};
+use temporalio_client::{
+    Client, WorkflowExecuteUpdateOptions, WorkflowGetResultOptions, WorkflowHandle,
+    WorkflowIdReusePolicy, WorkflowQueryOptions, WorkflowSignalOptions, WorkflowStartOptions,
+    errors::{WorkflowInteractionError, WorkflowQueryError, WorkflowUpdateError},
+};
+use worker::order::{Order, OrderWorkflow};
+
+use crate::{
+    Context,
+    outcome::{Failure, Lateness, Outcome},
+};
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum OrderCommand {
+    /// Start an order and wait for its receipt
+    Start(StartArgs),
+    #[command(flatten)]
+    Message(Message),
+}
+
+/// What is sent to a running order.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Message {
+    /// Approve an order (a signal)
+    Approve {
+        /// Order id
+        order_id: String,
+        /// Name of the person who approves
+        #[arg(long, value_name = "NAME")]
+        by: String,
+    },
+    /// Show how far an order is (a query)
+    Progress {
+        /// Order id
+        order_id: String,
+    },
+    /// Change the number of items before the approval (an update)
+    SetItems {
+        /// Order id
+        order_id: String,
+        /// New number of items
+        items: u32,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct StartArgs {
+    /// Order id; the workflow id is `order-` and this id
+    #[arg(long, value_name = "ID")]
+    order_id: String,
+
+    /// Number of items
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    items: u32,
+
+    /// Price of an item, in cents
+    #[arg(long, default_value = "995", value_name = "CENTS")]
+    price_per_item: u64,
+
+    /// Time between two reminders to approve, in whole seconds
+    #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    reminder: Duration,
+
+    /// Do not wait for the receipt
+    #[arg(long)]
+    detach: bool,
+}
+
+impl OrderCommand {
+    pub async fn run(&self, context: &Context<'_>) -> Outcome {
+        let order_id = match self {
+            Self::Start(start) => &start.order_id,
+            Self::Message(
+                Message::Approve { order_id, .. }
+                | Message::Progress { order_id }
+                | Message::SetItems { order_id, .. },
+            ) => order_id,
+        };
+        let workflow_id = format!("order-{order_id}");
+        let call = async |run_id: &mut Option<String>| match self {
+            Self::Start(start) => start.run(context, &workflow_id, run_id).await,
+            Self::Message(message) => message.send(context, &workflow_id).await,
+        };
+        let mut outcome = context.outcome(&workflow_id, call).await;
+        if let Err(failure) = &mut outcome.ended
+            && failure.lateness == Some(Lateness::NotFinished)
+        {
+            *failure = context.explain_late(failure.clone()).await;
+        }
+        outcome
+    }
+}
+
+impl Message {
+    async fn send(
+        &self,
+        context: &Context<'_>,
+        workflow_id: &str,
+    ) -> Result<(&'static str, Value), Failure> {
+        let client = context.connection.client();
+        let order: WorkflowHandle<Client, OrderWorkflow> = client.get_workflow_handle(workflow_id);
+        match self {
+            Self::Approve { by, .. } => {
+                let options = WorkflowSignalOptions::default();
+                let sent = order.signal(OrderWorkflow::approve, by.clone(), options);
+                sent.await.map_err(|error| {
+                    let attempted = format!("failed to approve `{workflow_id}`");
+                    match error {
+                        WorkflowInteractionError::Rpc(status) => context.failed(status, attempted),
+                        other => context.failed(other, attempted),
+                    }
+                })?;
+                Ok(("Approved by", json!(by)))
+            }
+            Self::Progress { .. } => {
+                let options = WorkflowQueryOptions::default();
+                let progress = order.query(OrderWorkflow::progress, (), options).await;
+                let progress = progress.map_err(|error| {
+                    let attempted = format!("failed to query `{workflow_id}`");
+                    match error {
+                        WorkflowQueryError::Rpc(status) => context.failed(status, attempted),
+                        other => context.failed(other, attempted),
+                    }
+                })?;
+                Ok(("Progress", value(progress)))
+            }
+            Self::SetItems { items, .. } => {
+                let options = WorkflowExecuteUpdateOptions::default();
+                let updated = order.execute_update(OrderWorkflow::set_items, *items, options);
+                let previous = updated.await.map_err(|error| {
+                    let attempted = format!("failed to update `{workflow_id}`");
+                    match error {
+                        WorkflowUpdateError::Rpc(status) => context.failed(status, attempted),
+                        WorkflowUpdateError::Failed(failure) => {
+                            context.failed(anyhow::Error::msg(failure.message), attempted)
+                        }
+                        other => context.failed(other, attempted),
+                    }
+                })?;
+                Ok(("Previous number of items", json!(previous)))
+            }
+        }
+    }
+}
+
+impl StartArgs {
+    async fn run(
+        &self,
+        context: &Context<'_>,
+        workflow_id: &str,
+        run_id: &mut Option<String>,
+    ) -> Result<(&'static str, Value), Failure> {
+        let order = Order {
+            order_id: self.order_id.clone(),
+            items: self.items,
+            price_per_item: self.price_per_item,
+            reminder_seconds: self.reminder.as_secs(),
+            reminders: 0,
+        };
+        // No execution timeout: it would end an order that waits for its approval. An order id is
+        // used once, even after the order is done.
+        let options = WorkflowStartOptions::new(context.task_queue, workflow_id)
+            .id_reuse_policy(WorkflowIdReusePolicy::RejectDuplicate)
+            .build();
+        let client = context.connection.client();
+        let started = client.start_workflow(OrderWorkflow::run, order, options);
+        let handle = started
+            .await
+            .map_err(|error| context.start_failed(error, workflow_id))?;
+        *run_id = handle.run_id().map(str::to_owned);
+        context.announce(workflow_id);
+        if self.detach {
+            return Ok(("Run id", json!(handle.run_id())));
+        }
+        let receipt = handle.get_result(WorkflowGetResultOptions::default()).await;
+        let receipt = receipt.map_err(|error| context.no_result(error, workflow_id, None))?;
+        Ok(("Receipt", value(receipt)))
+    }
+}
+
+fn value(result: impl Serialize) -> Value {
+    serde_json::to_value(result).unwrap_or_else(|error| json!(error.to_string()))
+}
