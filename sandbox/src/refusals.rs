@@ -126,7 +126,7 @@ async fn token_refusal(stack: &Stack, token: Option<SecretString>) -> anyhow::Re
             let key_set = stack.keyring().jwks()?.document();
             let by_the_key_set = raw
                 .and_then(|raw| verify(raw, &key_set, None).err())
-                .and_then(|error| error.of_the_key_set());
+                .and_then(|error| error.key_set_diagnosis());
             let refusal = Refusal {
                 token: read.as_ref().map_or(Sent::Nothing, Sent::Token),
                 namespace: stack.namespace(),
