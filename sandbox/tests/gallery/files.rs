@@ -12,8 +12,9 @@ use super::{
         Starter::{KnowsLess, Same, Works},
     },
     client_certificate::{issued, present},
-    world::{World, issue, now, seconds, stranger_and_intermediate, told},
+    world::{World, issue, now, seconds, told},
 };
+use crate::support::intermediate::root_and_intermediate;
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -231,7 +232,7 @@ fn texts(world: &World, attempt: Attempt, dress: &dyn Fn(&str) -> String) -> Att
 
 /// A leaf, whose key is written, and those above it.
 fn chain(attempt: &Attempt) -> [String; 3] {
-    let [root, intermediate] = stranger_and_intermediate("another");
+    let [root, intermediate] = root_and_intermediate("temporal another CA 0A1B2C3D", 1);
     let leaf = issue(&intermediate, keyutil_cli::pki::Purpose::Client, &[], now());
     attempt.write("tls.key", leaf.key_pem.expose_secret());
     let first = super::server_certificate::first;

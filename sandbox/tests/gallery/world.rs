@@ -16,9 +16,6 @@ use keyutil_cli::{
         Party, Purpose, Validity,
     },
 };
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-};
 use sandbox::{
     Stack, StackOptions,
     ports::Ports,
@@ -117,25 +114,6 @@ impl World {
 pub fn stranger(name: &str) -> Authority {
     let validity = now();
     Authority::generate(&AuthorityRequest { name, validity }).unwrap()
-}
-
-/// A CA that nobody knows, and one under it, which `keyutil pki` never makes.
-pub fn stranger_and_intermediate(name: &str) -> [Authority; 2] {
-    let params = |name: &str, path_length| {
-        let mut params = CertificateParams::default();
-        let common_name = format!("temporal {name} CA 0A1B2C3D");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.use_authority_key_identifier_extension = true;
-        params
-    };
-    let new_key = || KeyPair::generate().unwrap();
-    let root = CertifiedIssuer::self_signed(params(name, 1), new_key()).unwrap();
-    let below = CertifiedIssuer::signed_by(params("intermediate", 0), new_key(), &root).unwrap();
-    [root, below].map(|one| Authority::load(&one.pem(), &one.key().serialize_pem().into()).unwrap())
 }
 
 /// A CA with the name of another, as when somebody has made all of them anew.

@@ -1,6 +1,10 @@
 //! What the end-to-end tests have in common: a stack, and the programs that run against it.
 
 pub mod clock;
+#[path = "../../../keyutil/cli/tests/common/frames.rs"]
+pub mod frames;
+#[path = "../../../keyutil/cli/tests/common/intermediate.rs"]
+pub mod intermediate;
 pub mod jwks;
 mod load;
 mod observed;
