@@ -1,8 +1,8 @@
 //! Each credential replaced while work is under way, and proof that the other side saw it.
 //!
-//! That a file was replaced proves nothing. A rotation counts when worker and starter use the new
-//! credential, the server has accepted it, and the server refuses the old one, where that can be
-//! told: of the signing key and of the CAs.
+//! A replaced file proves nothing. A rotation is complete when worker and starter use the new
+//! credential and the server has accepted it. For the signing key and the CAs, the server must also
+//! refuse the old one.
 
 mod evidence;
 mod rotation;
@@ -72,7 +72,7 @@ impl<'a> Rotations<'a> {
         rotated.with_context(|| format!("the rotation of the {} failed", credential.name()))
     }
 
-    /// Nobody has to do anything: it is minted anew at two thirds of its life.
+    /// Waits: a token is minted anew at two thirds of its life.
     async fn token(&self) -> anyhow::Result<Rotation> {
         let before = self.observe().await?;
         let expiries = before.token_expiries();
@@ -309,7 +309,7 @@ fn authority(certificate: Option<&keyutil::x509::certificate::CertificateSummary
     certificate.map_or("none".to_owned(), |certificate| certificate.subject.clone())
 }
 
-/// From a file replaced to everybody having read it: all of them look once a second.
+/// The time in which every reader has seen a replaced file: each looks once a second.
 const PROPAGATION: Duration = Duration::from_secs(2);
 
 /// For a new credential to be seen by the other side; far more than it takes.

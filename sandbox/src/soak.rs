@@ -186,7 +186,7 @@ fn check(options: &SoakOptions) -> anyhow::Result<()> {
     let usage = |text: &str| keyutil::program::UsageError(text.to_owned());
     ensure!(
         options.duration >= Duration::from_secs(30),
-        usage("--duration: every credential is to be replaced twice, which takes 30 s at least")
+        usage("--duration: 30 s is the least in which every credential rotates twice")
     );
     ensure!(
         options.token_lifetime >= Duration::from_secs(3),

@@ -83,7 +83,7 @@ pub const AUDIENCE: &str = "temporal-sandbox";
 pub const TASK_QUEUE: &str = "sandbox";
 
 /// How often the server fetches the key set and looks for new certificate files. Far shorter than
-/// anybody's in production, so that a change is seen while a person looks on.
+/// in production, so that a change shows within seconds.
 pub const REFRESH: Duration = Duration::from_secs(1);
 
 /// Another program may take a port between the check and the server's start.
@@ -191,8 +191,7 @@ impl Stack {
         authorization.map_or("", |authorization| &authorization.jwks_uri)
     }
 
-    /// What the server is started with, for whoever starts another one beside the same JWKS
-    /// endpoint.
+    /// The settings of the server, from which another one beside the same JWKS endpoint can start.
     pub fn settings(&self) -> &ServerSettings {
         &self.settings
     }
@@ -372,7 +371,7 @@ pub enum StackError {
     /// Signing keys.
     #[error("failed to make the signing keys")]
     Keyring(#[source] Diagnosed),
-    /// The key set.
+    /// The JWKS endpoint.
     #[error("failed to serve the key set")]
     Jwks(#[from] LoadError),
     /// The endpoint's port.

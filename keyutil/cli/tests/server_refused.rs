@@ -1,4 +1,4 @@
-//! Servers that are not what they must be: each is told in words that say what to do.
+//! Servers that cannot be used: each error names the cause and what to do.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -165,7 +165,7 @@ async fn a_port_that_hangs_up() {
 }
 
 #[tokio::test]
-async fn a_port_that_nobody_listens_on() {
+async fn a_port_without_a_listener() {
     let world = World::new();
     let (listener, port) = listen().await;
     drop(listener);

@@ -1,4 +1,4 @@
-//! What is shown during steps that take long.
+//! Progress of the steps that take long.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub trait Progress: Send + Sync {
     /// A new step has begun.
     fn step(&self, _what: &str) {}
-    /// So many bytes are done, of a total that is not always known.
+    /// This many bytes are done, of a total that is not always known.
     fn bytes(&self, _done: u64, _total: Option<u64>) {}
     /// A program that does the step has printed a line.
     fn output(&self, _line: &str) {}

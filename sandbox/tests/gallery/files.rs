@@ -136,7 +136,7 @@ pub const ROWS: &[Row] = &[
                     openssl(
                         &attempt.folder,
                         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:secp256k1 -nodes -keyout \
-                         tls.key -out tls.crt -subj /CN=somebody",
+                         tls.key -out tls.crt -subj /CN=test",
                     );
                     let (certificate, key) = (
                         attempt.folder.join("tls.crt"),
@@ -160,7 +160,7 @@ pub const ROWS: &[Row] = &[
         message: "unusable server CA in …",
         exit_code: 76,
         cause: "the file of `--tls-ca-path` holds no certificate",
-        advice: "copy it again from whoever issued the server's certificate",
+        advice: "copy it again from the issuer of the server's certificate",
         cases: &[Case {
             name: "a file of CAs without one",
             step: Some("files"),
@@ -177,7 +177,7 @@ pub const ROWS: &[Row] = &[
         cause: "the key is not for its owner alone",
         advice: "`chmod 600`; in Kubernetes `defaultMode: 0400`",
         cases: &[Case {
-            name: "a private key that everybody may read",
+            name: "a private key that every user may read",
             step: Some("files"),
             starter: Works,
             cause: Told(|world, attempt| {

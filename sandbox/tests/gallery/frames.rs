@@ -17,7 +17,7 @@ use crate::support::frames::{
 /// everything else (`common/rpc/interceptor/health.go` of the server).
 pub fn starting() -> Peer {
     peers::serve(|tcp| async {
-        // A client that goes away is none of our business.
+        // The client may end the connection.
         let _ = answer(tcp, |call| match call.asks_for_health() {
             true => message(&[8, 2]),
             false => status("14", "Frontend is not healthy yet"),

@@ -77,7 +77,7 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "failed to verify the certificate of … it expired at …",
         exit_code: 76,
-        cause: "nobody has renewed it, or the clock of this machine is ahead",
+        cause: "it was not renewed, or the clock of this machine is ahead",
         advice: "renew it; the message has the time of both",
         cases: &[Case {
             name: "a server certificate that has expired",
@@ -92,7 +92,7 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "failed to verify the certificate of … is not valid before",
         exit_code: 76,
-        cause: "the clock of this machine is behind, or that of whoever issued it was ahead",
+        cause: "the clock of this machine is behind, or that of the issuer was ahead",
         advice: "set the clock; the message has the time of both",
         cases: &[Case {
             name: "a server certificate that is not valid yet",

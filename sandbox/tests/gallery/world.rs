@@ -45,7 +45,7 @@ impl World {
         Attempt::new(folder)
     }
 
-    /// A program that would do everything right, and tells nobody of the place that it runs in.
+    /// A program with the right settings, in the folder of the attempt.
     pub fn command(&self, program: &Path, attempt: &Attempt) -> Command {
         let mut command = self.stack.command(program, Party::Starter);
         command
@@ -71,7 +71,7 @@ impl World {
         (read(files.certificate), read(files.key))
     }
 
-    /// For the server, from the CA that everybody trusts.
+    /// For the server, from the CA that the clients trust.
     pub fn server_leaf(&self, names: &[&str], validity: Validity) -> Leaf {
         issue(
             &self.authority(AuthorityKind::Frontend),
@@ -110,13 +110,13 @@ impl World {
     }
 }
 
-/// A CA that nobody knows.
+/// A CA that neither side trusts.
 pub fn stranger(name: &str) -> Authority {
     let validity = now();
     Authority::generate(&AuthorityRequest { name, validity }).unwrap()
 }
 
-/// A CA with the name of another, as when somebody has made all of them anew.
+/// A CA with the name of another.
 pub fn namesake(of: &Authority, folder: &Path) -> Authority {
     let name = format!("/{}", of.summary().subject);
     let mut command = std::process::Command::new("openssl");
@@ -141,7 +141,7 @@ pub fn namesake(of: &Authority, folder: &Path) -> Authority {
 pub fn issue(authority: &Authority, purpose: Purpose, names: &[&str], validity: Validity) -> Leaf {
     let names: Vec<AlternativeName> = names.iter().map(|name| name.parse().unwrap()).collect();
     let request = LeafRequest {
-        common_name: "somebody",
+        common_name: "test",
         names: &names,
         purpose,
         validity,
@@ -166,7 +166,7 @@ pub fn seconds(from: i64, until: i64) -> Validity {
     Validity::between(at(from), at(until)).unwrap()
 }
 
-/// A variable of those that the stack tells everybody.
+/// A variable of the environment of the stack.
 pub fn told(stack: &Stack, name: &str) -> PathBuf {
     let mut all = stack.environment(Party::Starter).into_iter();
     let found: Option<OsString> = all.find_map(|(found, value)| (found == name).then_some(value));

@@ -162,7 +162,7 @@ async fn serve(
     connection: u32,
     ends: &AtomicBool,
 ) -> io::Result<()> {
-    // Small frames, each of which somebody waits for.
+    // The client waits for each of these small frames.
     tcp.set_nodelay(true)?;
     let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
     let (_, session) = tls.get_ref();
