@@ -1,12 +1,11 @@
 //! A server with mTLS and authorization on this machine, and all that it needs: PKI, signing keys,
 //! a JWKS endpoint, a namespace.
 
-mod jwks;
-
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, SystemTime},
@@ -14,18 +13,18 @@ use std::{
 
 use keyutil::{
     ConnectArgs, ConnectError, connect,
-    credentials::reload::LoadError,
+    credentials::{FileWatcher, reload::LoadError},
     diagnosis::Diagnosed,
     settings::{ClaimsArgs, Settings, TokenArgs},
 };
 use keyutil_cli::{
-    keys::keyring::Keyring,
+    keys::{keyring::Keyring, serve},
     namespace,
     pki::{self, InitOptions, Layout, Party},
 };
 use serde_json::Value;
+use tokio::{net::TcpListener, task::JoinHandle};
 
-use self::jwks::JwksEndpoint;
 use crate::{
     guard::{Guard, GuardError},
     ports::{Ports, PortsError},
@@ -356,6 +355,37 @@ fn server_settings(
         }),
         dynamic_config: options.dynamic_config.clone(),
         debug_log: options.debug_log,
+    }
+}
+
+/// Serves the key set from within this process, with the code of `keyutil jwks serve`.
+#[derive(Debug)]
+struct JwksEndpoint {
+    url: String,
+    task: JoinHandle<io::Result<()>>,
+    _watch: FileWatcher,
+}
+
+impl JwksEndpoint {
+    async fn start(keyring: &Keyring) -> Result<Self, StackError> {
+        let document = serve::follow(keyring.jwks_path())?;
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .map_err(StackError::Listen)?;
+        let address = listener.local_addr().map_err(StackError::Listen)?;
+        let watch = FileWatcher::start(vec![Box::new(document.clone())]);
+        let task = tokio::spawn(serve::serve(listener, document, std::future::pending()));
+        Ok(Self {
+            url: format!("http://{address}{}", serve::WELL_KNOWN_PATH),
+            task,
+            _watch: watch,
+        })
+    }
+}
+
+impl Drop for JwksEndpoint {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
