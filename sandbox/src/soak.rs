@@ -37,7 +37,7 @@ use crate::{
     guard::Guard,
     process::WorkerProcess,
     provision::{self, Options, Progress, Terminal},
-    rotations::{Credential, Rotations},
+    rotations::{Credential, Rotation, Rotations},
     stack::{Stack, StackOptions, connection_age},
 };
 

@@ -64,7 +64,7 @@ fn a_variable_that_is_empty_counts_as_not_set() {
     }
     let ended = run(&mut command);
     assert_eq!(ended.code, Some(64), "{ended:?}");
-    let expected = "keyutil: `--namespace` is empty: name the namespace to work in\n";
+    let expected = "keyutil: `--namespace` is empty\n";
     assert_eq!(ended.stderr, expected);
 
     let serve = ["jwks", "serve", "--generate", "--listen=300.0.0.1:1"];

@@ -54,7 +54,7 @@ fn all_mistakes_of_a_mint_are_named_at_once() {
     ]));
     assert_eq!((refused.code, &refused.stdout[..]), (Some(64), ""));
     for words in [
-        "there are 4 mistakes",
+        "the settings have 4 errors",
         "`--token-lifetime` must be between 2s and 24h: `2days`",
         "`orders` is not a permission",
         "`orders:owner` is not a permission",

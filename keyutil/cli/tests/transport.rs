@@ -104,7 +104,7 @@ async fn a_refused_client_certificate_is_always_told_as_such() {
                 let error = opened.session().probe().await.unwrap_err();
                 assert_refused(&opened, &error, AlertDescription::UnknownCA, round);
                 let words = keyutil::chain(&error);
-                assert!(words.contains("refused the client certificate"), "{words}");
+                assert!(words.contains("rejected the client certificate"), "{words}");
                 assert!(error.diagnosis().hint.unwrap().contains("clientCaFiles"));
             }
         })

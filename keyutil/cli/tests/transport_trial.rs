@@ -21,7 +21,7 @@ async fn a_certificate_that_the_server_refuses_is_not_used_for_calls() {
         assert_eq!(before, call(opened.session().channel()).await);
     }
     let rejected = rejected(&opened).unwrap();
-    for words in ["UnknownCA", "others", "refused the client certificate"] {
+    for words in ["UnknownCA", "others", "rejected the client certificate"] {
         assert!(rejected.reason.contains(words), "{}", rejected.reason);
     }
     let status = opened.observer().status();
