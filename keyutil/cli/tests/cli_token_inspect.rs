@@ -136,7 +136,7 @@ fn what_is_no_token_is_not_repeated() {
 }
 
 #[test]
-fn a_token_of_somebody_else_does_not_write_to_the_terminal() {
+fn control_characters_in_a_token_do_not_reach_the_terminal() {
     let folder = with_keys();
     let clear = "\u{1b}[2J";
     for (header, claims) in [
