@@ -149,7 +149,7 @@ fn what_is_not_ready_is_told_and_what_is_not_known_is_left_out() {
 
 /// A dashboard or a rule with a name that nobody counts under shows nothing, and nobody notices.
 #[test]
-fn what_the_dashboard_the_rules_and_the_readme_name_is_counted() {
+fn what_the_dashboard_the_rules_and_the_documentation_name_is_counted() {
     let text = render(&status(), at(1_700_000_002)).unwrap();
     for (file, content) in [
         (
@@ -160,7 +160,10 @@ fn what_the_dashboard_the_rules_and_the_readme_name_is_counted() {
             "the rules",
             include_str!("../../../../docker/prometheus/rules.yml"),
         ),
-        ("the README", include_str!("../../../../README.md")),
+        (
+            "docs/operations.md",
+            include_str!("../../../../docs/operations.md"),
+        ),
     ] {
         let words =
             content.split(|character: char| !character.is_alphanumeric() && character != '_');
