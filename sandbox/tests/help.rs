@@ -39,6 +39,8 @@ async fn the_examples_of_every_help_work() {
 async fn the_calls_in_the_documents_work() {
     let documents = documents();
     for (name, program) in programs().await {
+        let help = help(&program, &[]).await.unwrap();
+        let has_example = subcommands(&help).any(|command| command == "order");
         let mut count = 0;
         for (path, text) in &documents {
             for line in lines_of_code(text) {
@@ -46,6 +48,10 @@ async fn the_calls_in_the_documents_work() {
                     let Some(arguments) = arguments(&call, name) else {
                         continue;
                     };
+                    // A clone that has replaced the example workflow may keep its documents.
+                    if arguments.first() == Some(&"order") && !has_example {
+                        continue;
+                    }
                     let taken = help_of(&program, arguments).await;
                     taken.unwrap_or_else(|complaint| {
                         panic!("{}: `{line}`: {complaint}", path.display())
