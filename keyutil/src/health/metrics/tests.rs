@@ -147,9 +147,10 @@ fn what_is_not_ready_is_told_and_what_is_not_known_is_left_out() {
     assert!(!text.contains("credential"), "{text}");
 }
 
-/// A dashboard or a rule with a name that nobody counts under shows nothing, and nobody notices.
+/// A dashboard or rule with a name that is not exported shows nothing, and the mistake stays
+/// unnoticed.
 #[test]
-fn what_the_dashboard_the_rules_and_the_documentation_name_is_counted() {
+fn metrics_in_the_dashboard_the_rules_and_the_documents_exist() {
     let text = render(&status(), at(1_700_000_002)).unwrap();
     for (file, content) in [
         (
