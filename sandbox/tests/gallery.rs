@@ -94,7 +94,7 @@ async fn a_failure_as_a_person_reads_it() {
 }
 
 #[test]
-fn the_table_of_the_readme_is_made_of_these() {
+fn the_table_in_the_documents_has_these_rows() {
     table::compare(&[
         connection::ROWS,
         server_certificate::ROWS,
