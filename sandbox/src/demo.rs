@@ -1,4 +1,4 @@
-//! The demo: everything for real, step by step, in view.
+//! The demo: each step runs against the real server and prints its result.
 
 use std::{
     path::Path,
@@ -21,16 +21,16 @@ use crate::{
     stack::{Stack, StackOptions, connection_age},
 };
 
-/// Short, so that a token is seen to be minted anew, and an old key to be removed.
+/// Short: the demo waits for a renewed token and for the removal of the old key.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(6);
 
 /// How many workflows are in flight while credentials rotate.
 const CONCURRENCY: u32 = 10;
 
-/// Runs it, and says on standard output what happens.
+/// Runs the demo and prints each step.
 ///
 /// # Errors
-/// When anything did not go as it must.
+/// When a step fails or a wrong credential is accepted.
 pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     let progress = Terminal::new();
     let server = provision::temporal_server(options, &progress).await?;
@@ -42,7 +42,7 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     progress.step("starting temporal-server");
     let begun = Instant::now();
     let options = StackOptions {
-        // So that the server's new certificate is soon seen, on new connections.
+        // New connections show the new certificate of the server soon.
         dynamic_config: connection_age(Duration::from_secs(2)),
         ..StackOptions::default()
     };
@@ -86,7 +86,7 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     }
     if surprises > 0 {
         bail!(
-            "{surprises} of {} wrong credentials were not refused as they must be",
+            "{surprises} of {} wrong credentials were not refused for the expected reason",
             Wrong::ALL.len()
         );
     }
@@ -96,7 +96,7 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     print_line("worker stopped in order, after SIGTERM")?;
     print_line("")?;
     print_line(format!(
-        "all as it must be, in {:.1} s",
+        "all checks passed in {:.1} s",
         begun.elapsed().as_secs_f64()
     ))?;
     if keep {

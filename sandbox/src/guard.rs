@@ -1,8 +1,7 @@
-//! Nothing survives a sandbox: not its processes, not its folder, however it ends.
+//! No process and no folder of a sandbox survives it, however it ends.
 //!
-//! No handler of ours runs after a SIGKILL, so the cleaning up is not ours to do. Two small shells
-//! do it, and one thing sets them off: the end of a pipe that the kernel closes whenever this
-//! process is gone.
+//! No handler runs after a SIGKILL, so other processes must clean up: two small shells. The end of a
+//! pipe starts them, which the kernel closes when this process is gone.
 //!
 //! ```text
 //! this process ──pipe──▶ janitor ──pipe──▶ anchor
@@ -128,8 +127,8 @@ impl Guard {
     /// Leaves the folder in place. The processes still end.
     pub fn keep(&self) {
         self.kept.store(true, Ordering::Relaxed);
-        // Fails only if the janitor is gone, and then nothing removes the folder but our own drop,
-        // which asks `kept`.
+        // Fails only if the janitor is gone, and then only `drop` removes the folder, which
+        // reads `kept`.
         if let Some(mut pipe) = self.lifeline.as_ref() {
             let _ = writeln!(pipe, "keep");
         }

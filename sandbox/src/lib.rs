@@ -6,7 +6,7 @@
 //! |---|---|
 //! | A server with mTLS and authorization, its PKI, keys and JWKS endpoint | [`stack`] |
 //! | The demo, step by step | [`demo`] |
-//! | Wrong credentials, and what the server says to them | [`refusals`] |
+//! | Wrong credentials, and the answers of the server | [`refusals`] |
 //! | Each credential replaced under load, and proof that the other side saw it | [`rotations`] |
 //! | The worker as a child process, and its status | [`process`] |
 //! | Load, while every credential rotates again and again | [`soak`] |

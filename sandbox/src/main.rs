@@ -29,7 +29,7 @@ enum Command {
         #[command(flatten)]
         provision: provision::Options,
 
-        /// Leave the folder with certificates, keys and logs for a look at it
+        /// Keep the folder with certificates, keys and logs
         #[arg(long, conflicts_with = "soak")]
         keep: bool,
 
@@ -37,16 +37,15 @@ enum Command {
         #[arg(long)]
         soak: bool,
 
-        /// `cargo demo -- --soak` puts its own dashes before ours
+        /// `cargo demo -- --soak` comes with two dashes more
         #[arg(last = true, hide = true, value_parser = ["--soak"])]
         dashed: Option<String>,
     },
     /// Run workflows for some time while every credential rotates again and again and the server
     /// ends connections by age; write a result and a picture
     ///
-    /// Exit code 0 means that no workflow failed, no call was refused, every credential was
-    /// replaced twice at least, and each time the new one was seen in use and the old one of the
-    /// signing key and of the CAs was refused afterwards.
+    /// Exit code 0 means: no workflow failed, no call was refused, and every credential rotated at
+    /// least twice. Each new credential was in use, and the old signing key and CAs were refused.
     Soak {
         #[command(flatten)]
         provision: provision::Options,
@@ -63,7 +62,7 @@ enum Command {
         #[arg(short, long, default_value = "default")]
         namespace: String,
 
-        /// Where the environment file is put, as a link
+        /// Where to link the environment file
         #[arg(long, default_value = "certs/sandbox.env", value_name = "FILE")]
         env_file: PathBuf,
     },
@@ -90,9 +89,9 @@ async fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    // The demo tells what happens in its own words.
+    // The demo prints its steps itself.
     let logging = arguments.log.start_at("warn");
-    // For a stack that runs until Ctrl-C, that is no interruption.
+    // `sandbox up` runs until Ctrl-C, so that is a success there.
     let when_interrupted = match arguments.command {
         Command::Up { .. } => ExitCode::SUCCESS,
         _ => ExitCode::from(INTERRUPTED),

@@ -1,11 +1,10 @@
 //! Each credential replaced while work is under way, and proof that the other side saw it.
 //!
-//! That a file was replaced proves nothing. A rotation counts when worker and starter use the new
-//! credential, the server has accepted it, and the server refuses the old one, where that can be
-//! told: of the signing key and of the CAs.
+//! A replaced file proves nothing. A rotation is complete when worker and starter use the new
+//! credential and the server has accepted it. For the signing key and the CAs, the server must also
+//! refuse the old one.
 
 mod evidence;
-mod rotation;
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,17 +17,81 @@ use keyutil_cli::{
         RotateError, RotationStep,
     },
 };
+use serde::Serialize;
 use tokio::time::sleep;
 
 pub use evidence::accepts_token_of;
-pub(crate) use rotation::seconds;
-pub use rotation::{Credential, Rotation};
 
 use self::evidence::{Certificate, Observation};
 use crate::{
     process::WorkerProcess,
     stack::{REFRESH, Stack},
 };
+
+/// What rotates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Credential {
+    /// Minted anew by worker and starter.
+    Token,
+    /// The key that signs tokens.
+    SigningKey,
+    /// The client certificates of worker and starter.
+    ClientCertificate,
+    /// The CA that signs them.
+    ClientCa,
+    /// The CA of the server's certificate, and that certificate.
+    FrontendCa,
+}
+
+impl Credential {
+    /// All of them, in the order of a call's way.
+    pub const ALL: [Self; 5] = [
+        Self::Token,
+        Self::SigningKey,
+        Self::ClientCertificate,
+        Self::ClientCa,
+        Self::FrontendCa,
+    ];
+
+    /// For a person.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::SigningKey => "signing key",
+            Self::ClientCertificate => "client certificate",
+            Self::ClientCa => "client CA",
+            Self::FrontendCa => "frontend CA",
+        }
+    }
+}
+
+/// A credential that was replaced, and was seen to be by the other side.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rotation {
+    /// When the new one was put in place, since the clock of [`Rotations`](super::Rotations) began.
+    #[serde(serialize_with = "seconds")]
+    pub at: Duration,
+    /// What was replaced.
+    pub credential: Credential,
+    /// What told the old one: kid, serial, issuer.
+    pub before: String,
+    /// What tells the new one.
+    pub now: String,
+    /// What showed that it is in effect.
+    pub seen: &'static str,
+    /// How long after it was put in place it was seen in use by worker and starter.
+    #[serde(serialize_with = "seconds")]
+    pub seen_after: Duration,
+}
+
+/// A duration in seconds, to the millisecond.
+pub(crate) fn seconds<S: serde::Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
+}
 
 /// Replaces credentials of a stack with a worker and a starter at work.
 pub struct Rotations<'a> {
@@ -72,7 +135,7 @@ impl<'a> Rotations<'a> {
         rotated.with_context(|| format!("the rotation of the {} failed", credential.name()))
     }
 
-    /// Nobody has to do anything: it is minted anew at two thirds of its life.
+    /// Waits: a token is minted anew at two thirds of its life.
     async fn token(&self) -> anyhow::Result<Rotation> {
         let before = self.observe().await?;
         let expiries = before.token_expiries();
@@ -309,7 +372,7 @@ fn authority(certificate: Option<&keyutil::x509::certificate::CertificateSummary
     certificate.map_or("none".to_owned(), |certificate| certificate.subject.clone())
 }
 
-/// From a file replaced to everybody having read it: all of them look once a second.
+/// The time in which every reader has seen a replaced file: each looks once a second.
 const PROPAGATION: Duration = Duration::from_secs(2);
 
 /// For a new credential to be seen by the other side; far more than it takes.

@@ -11,9 +11,9 @@
 pub mod chart;
 pub mod load;
 pub mod record;
-mod view;
 
 use std::{
+    cell::RefCell,
     fs,
     path::PathBuf,
     time::{Duration, Instant},
@@ -22,21 +22,22 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use clap::Args;
 use humantime::parse_duration;
+use indicatif::{ProgressBar, ProgressStyle};
 use keyutil::program::print_line;
 use keyutil_cli::pki::Party;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::{
     load::Load,
     record::{Latency, Sample, Summary, totals},
-    view::View,
 };
 use crate::{
     binaries::Binaries,
     guard::Guard,
     process::WorkerProcess,
     provision::{self, Options, Progress, Terminal},
-    rotations::{Credential, Rotations},
+    rotations::{Credential, Rotation, Rotations},
     stack::{Stack, StackOptions, connection_age},
 };
 
@@ -186,11 +187,94 @@ fn check(options: &SoakOptions) -> anyhow::Result<()> {
     let usage = |text: &str| keyutil::program::UsageError(text.to_owned());
     ensure!(
         options.duration >= Duration::from_secs(30),
-        usage("--duration: every credential is to be replaced twice, which takes 30 s at least")
+        usage("--duration: 30 s is the least in which every credential rotates twice")
     );
     ensure!(
         options.token_lifetime >= Duration::from_secs(3),
         usage("--token-lifetime: at least 3 s, so that a token lives while it travels")
     );
     Ok(())
+}
+
+/// Shows a soak until it is dropped, and collects what has been rotated.
+struct View {
+    bar: ProgressBar,
+    begun: Instant,
+    ticking: JoinHandle<()>,
+    rotations: RefCell<Vec<Rotation>>,
+    problems: RefCell<Vec<String>>,
+}
+
+impl View {
+    fn new(duration: Duration, load: Load) -> Self {
+        let bar = ProgressBar::new(duration.as_secs());
+        if let Ok(style) = ProgressStyle::with_template("{bar:30} {pos}/{len} s  {msg}") {
+            bar.set_style(style);
+        }
+        let begun = Instant::now();
+        Self {
+            ticking: tokio::spawn(tick(bar.clone(), begun, load)),
+            bar,
+            begun,
+            rotations: RefCell::default(),
+            problems: RefCell::default(),
+        }
+    }
+
+    fn note(&self, rotated: anyhow::Result<Rotation>) {
+        match rotated {
+            Ok(rotation) => {
+                self.say(&format!(
+                    "{}: {} -> {}, in use after {:.1} s",
+                    rotation.credential.name(),
+                    rotation.before,
+                    rotation.now,
+                    rotation.seen_after.as_secs_f64()
+                ));
+                self.rotations.borrow_mut().push(rotation);
+            }
+            Err(error) => {
+                let problem = keyutil::chain(error.as_ref());
+                self.say(&format!("PROBLEM: {problem}"));
+                self.problems.borrow_mut().push(problem);
+            }
+        }
+    }
+
+    /// The rotations, in the order of their time, and what went wrong.
+    fn finish(self) -> (Vec<Rotation>, Vec<String>) {
+        let mut rotations = self.rotations.take();
+        rotations.sort_by_key(|rotation| rotation.at);
+        (rotations, self.problems.take())
+    }
+
+    fn say(&self, line: &str) {
+        let line = format!("{:7.1} s  {line}", self.begun.elapsed().as_secs_f64());
+        if self.bar.is_hidden() {
+            eprintln!("{line}");
+        } else {
+            self.bar.println(line);
+        }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.ticking.abort();
+        self.bar.finish_and_clear();
+    }
+}
+
+async fn tick(bar: ProgressBar, begun: Instant, load: Load) {
+    let mut before = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (done, failed) = load.counts();
+        bar.set_position(begun.elapsed().as_secs());
+        bar.set_message(format!(
+            "{done} workflows, {failed} failed, {} per second",
+            (done + failed).saturating_sub(before)
+        ));
+        before = done + failed;
+    }
 }

@@ -1,12 +1,11 @@
 //! A server with mTLS and authorization on this machine, and all that it needs: PKI, signing keys,
 //! a JWKS endpoint, a namespace.
 
-mod jwks;
-
 use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, SystemTime},
@@ -14,18 +13,18 @@ use std::{
 
 use keyutil::{
     ConnectArgs, ConnectError, connect,
-    credentials::reload::LoadError,
+    credentials::{FileWatcher, reload::LoadError},
     diagnosis::Diagnosed,
     settings::{ClaimsArgs, Settings, TokenArgs},
 };
 use keyutil_cli::{
-    keys::keyring::Keyring,
+    keys::{keyring::Keyring, serve},
     namespace,
     pki::{self, InitOptions, Layout, Party},
 };
 use serde_json::Value;
+use tokio::{net::TcpListener, task::JoinHandle};
 
-use self::jwks::JwksEndpoint;
 use crate::{
     guard::{Guard, GuardError},
     ports::{Ports, PortsError},
@@ -83,7 +82,7 @@ pub const AUDIENCE: &str = "temporal-sandbox";
 pub const TASK_QUEUE: &str = "sandbox";
 
 /// How often the server fetches the key set and looks for new certificate files. Far shorter than
-/// anybody's in production, so that a change is seen while a person looks on.
+/// in production, so that a change shows within seconds.
 pub const REFRESH: Duration = Duration::from_secs(1);
 
 /// Another program may take a port between the check and the server's start.
@@ -191,8 +190,7 @@ impl Stack {
         authorization.map_or("", |authorization| &authorization.jwks_uri)
     }
 
-    /// What the server is started with, for whoever starts another one beside the same JWKS
-    /// endpoint.
+    /// The settings of the server, from which another one beside the same JWKS endpoint can start.
     pub fn settings(&self) -> &ServerSettings {
         &self.settings
     }
@@ -360,6 +358,37 @@ fn server_settings(
     }
 }
 
+/// Serves the key set from within this process, with the code of `keyutil jwks serve`.
+#[derive(Debug)]
+struct JwksEndpoint {
+    url: String,
+    task: JoinHandle<io::Result<()>>,
+    _watch: FileWatcher,
+}
+
+impl JwksEndpoint {
+    async fn start(keyring: &Keyring) -> Result<Self, StackError> {
+        let document = serve::follow(keyring.jwks_path())?;
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .map_err(StackError::Listen)?;
+        let address = listener.local_addr().map_err(StackError::Listen)?;
+        let watch = FileWatcher::start(vec![Box::new(document.clone())]);
+        let task = tokio::spawn(serve::serve(listener, document, std::future::pending()));
+        Ok(Self {
+            url: format!("http://{address}{}", serve::WELL_KNOWN_PATH),
+            task,
+            _watch: watch,
+        })
+    }
+}
+
+impl Drop for JwksEndpoint {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Why there is no stack.
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
@@ -372,7 +401,7 @@ pub enum StackError {
     /// Signing keys.
     #[error("failed to make the signing keys")]
     Keyring(#[source] Diagnosed),
-    /// The key set.
+    /// The JWKS endpoint.
     #[error("failed to serve the key set")]
     Jwks(#[from] LoadError),
     /// The endpoint's port.

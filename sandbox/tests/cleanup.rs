@@ -17,7 +17,7 @@ async fn a_demo_that_is_let_alone_leaves_nothing() {
     let status = demo.program.ended(LIMIT).await;
     assert!(status.success(), "{status}\n{}", demo.program.log());
     assert_eq!(demo.program.lines_with("refused   ").len(), 8);
-    demo.program.wait_for("all as it must be", LIMIT).await;
+    demo.program.wait_for("all checks passed", LIMIT).await;
     demo.leaves_nothing().await;
 }
 
@@ -53,7 +53,7 @@ async fn a_demo_that_is_ended_leaves_nothing(signal: Signal) {
             None => demo.program.ended_by(signal, LIMIT).await,
         };
 
-        // Right after the start nobody has asked for the signal yet.
+        // Right after the start there is no handler for the signal yet.
         let by_the_signal = status.signal() == Some(signal.as_raw());
         match (moment, signal) {
             (_, Signal::KILL) => assert!(by_the_signal, "{status}"),

@@ -262,9 +262,9 @@ async fn reported(worker: &Observed, kind: &str, number: usize) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Gone,
-    /// Nobody may read it.
+    /// Without permissions.
     Locked,
-    /// Nobody can read it, not even root: a link to itself.
+    /// A link to itself, which not even root can read.
     Loop,
     Empty,
     Folder,

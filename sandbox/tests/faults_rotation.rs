@@ -1,7 +1,7 @@
 //! `keyutil` is killed at any moment while it rotates what worker and starter are using.
 //!
 //! That a rotation goes on from wherever it was is shown for each single file operation in
-//! `keyutil`; here nobody who works meanwhile notices.
+//! `keyutil`; here no workflow fails meanwhile.
 
 use std::time::Duration;
 

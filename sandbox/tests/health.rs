@@ -1,4 +1,4 @@
-//! What a worker tells of itself over HTTP, while things go well and while they do not.
+//! The health endpoint of a worker, with and without failures.
 
 use std::{
     fs,

@@ -100,7 +100,7 @@ async fn a_token_does_not_go_over_plaintext_to_another_machine() {
     assert_eq!(output.status.code(), Some(64), "{said}");
     assert!(said.contains("a token would travel in plaintext"), "{said}");
     assert!(said.contains(&address), "{said}");
-    // The first to be accepted is our own connection, so there was none before it.
+    // The listener accepts the connection of this test first, so the starter has made none.
     let ours = TcpStream::connect(&address).await.unwrap();
     let (_, first) = listener.accept().await.unwrap();
     assert_eq!(first.port(), ours.local_addr().unwrap().port());

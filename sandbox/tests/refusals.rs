@@ -120,13 +120,13 @@ async fn each_other_failure_has_its_exit_code_too() {
     ];
     assert_ends(&mut starter, 76, &words).await;
 
-    let (nobody, _held) = unused_address();
+    let (unused, _held) = unused_address();
     let mut starter = support::starter_command(&stack).await;
-    starter.args(["--connect-timeout", "1s", "--address", &nobody]);
+    starter.args(["--connect-timeout", "1s", "--address", &unused]);
     let words = [
         "waiting for the server",
         "failed to connect to",
-        &nobody,
+        &unused,
         "hint: check that the server is running",
     ];
     assert_ends(&mut starter, 69, &words).await;
@@ -163,8 +163,7 @@ async fn each_other_failure_has_its_exit_code_too() {
     assert_ends(&mut starter, 81, &words).await;
 }
 
-/// An address of this machine that nobody listens on, for as long as what comes with it lives: a
-/// socket is bound to it, and listens to nobody.
+/// An address of this machine without a listener, as long as the socket lives that is bound to it.
 fn unused_address() -> (String, TcpSocket) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();

@@ -1,5 +1,4 @@
-//! What must not be lost when something is let go of: work in hand, and the following of
-//! credentials.
+//! Work in hand and the reloading of credentials outlive a stopped worker and a dropped connection.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -51,7 +50,7 @@ async fn credentials_that_rotate_while_a_worker_stops_are_used_for_its_last_call
         ..StackOptions::default()
     })
     .await;
-    // The steps that everybody must have seen before the next.
+    // The steps that every program must have seen before the next.
     authority_step(&stack, RotationStep::Trust).await;
     let before = SystemTime::now();
     let signing = policy();
@@ -183,7 +182,7 @@ async fn stopping_with_work_in_hand(stack: &mut Stack) -> (Observed, InFlight) {
         worker.becomes_ready().await;
         let load = match started.take() {
             Some(load) => load,
-            None => InFlight::start(&stack.connect_args(Party::Starter)).await,
+            None => InFlight::start_without_pause(&stack.connect_args(Party::Starter)).await,
         };
         load.more(5).await;
         stack.kill_server().await.unwrap().unwrap();

@@ -14,7 +14,7 @@ use tokio::process::Command;
 #[tokio::test(flavor = "multi_thread")]
 async fn the_environment_file_is_all_that_worker_and_starter_need() {
     let folder = tempfile::tempdir().unwrap();
-    // A shell must not stumble over it.
+    // The shell has to quote it.
     let env_file = folder.path().join("it's a $file");
     let mut up = Sandbox::up(&env_file).await;
     let programs = support::binaries().await;
@@ -98,7 +98,7 @@ async fn two_at_once_do_not_disturb_each_other() {
     let output = support::run(&mut admin).await;
     assert_eq!(
         support::stdout(&output),
-        "Namespace exists already: default\n"
+        "Namespace already exists: default\n"
     );
     two.program.signal(Signal::INT);
     two.program.ended(LIMIT).await;
@@ -106,7 +106,7 @@ async fn two_at_once_do_not_disturb_each_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_file_of_somebody_else_is_left_as_it_is() {
+async fn a_file_that_no_sandbox_made_is_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let env_file = folder.path().join("precious");
     fs::write(&env_file, "precious").unwrap();
@@ -128,8 +128,8 @@ async fn a_file_of_somebody_else_is_left_as_it_is() {
     up.leaves_nothing().await;
 }
 
-/// A program started by a shell that has sourced the file, with nothing of our own environment
-/// that would lead it elsewhere.
+/// A program that a shell starts after it has sourced the file, without the variables of this process
+/// that would change its connection.
 fn sourcing(env_file: &Path, program: &Path) -> Command {
     let mut command = Command::new("sh");
     command

@@ -28,7 +28,7 @@ use keyutil::{
 use temporalio_client::{
     UntypedWorkflow, WorkflowExecutionInfo, WorkflowFetchHistoryOptions, WorkflowHandle,
 };
-use worker::DEFAULT_TASK_QUEUE;
+use worker::{DEFAULT_NAMESPACE, DEFAULT_TASK_QUEUE};
 
 use canary::CanaryArgs;
 use context::{Context, Deadline, GRACE};
@@ -38,7 +38,11 @@ use outcome::{Outcome, Summary};
 
 /// Starts workflows and prints their results; without a subcommand, a smoke test of the cluster
 #[derive(Parser)]
-#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES))]
+#[command(
+    version,
+    mut_arg("namespace", |argument| argument.default_value(DEFAULT_NAMESPACE)),
+    after_help = program::examples_and_exit_codes(EXAMPLES)
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -93,6 +97,9 @@ enum Output {
     Json,
 }
 
+/// Names the process in its messages, and is the subject of the tokens that it mints.
+const PROGRAM: &str = env!("CARGO_BIN_NAME");
+
 const EXAMPLES: &str = "\
 Examples:
   starter --timeout 60s
@@ -106,7 +113,7 @@ Examples:
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    program::main("starter", start).await
+    program::main(PROGRAM, start).await
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {
@@ -167,7 +174,7 @@ impl Run {
         if let Some(limit) = arguments.timeout {
             connect.connect_timeout = connect.connect_timeout.min(limit);
         }
-        let settings = Settings::new(&connect, "starter").diagnosed()?;
+        let settings = Settings::new(&connect, PROGRAM).diagnosed()?;
         let opened = connect::open(settings).diagnosed()?;
         self.observer = Some(opened.observer().clone());
         let connection = opened.connect().await.diagnosed()?;

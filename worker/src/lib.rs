@@ -15,8 +15,11 @@ pub mod canary;
 #[expect(missing_docs, reason = "the SDK's macros make constants without any")]
 pub mod order;
 
-/// The task queue that worker and starter meet at, unless told otherwise.
+/// The task queue of worker and starter, unless a flag or variable names another one.
 pub const DEFAULT_TASK_QUEUE: &str = "hello";
+
+/// The namespace of worker and starter, unless a flag or variable names another one.
+pub const DEFAULT_NAMESPACE: &str = "default";
 
 /// A worker of this task queue with every workflow and activity of the service.
 ///

@@ -12,11 +12,15 @@ use keyutil::{
     settings::Settings,
     worker::{RunError, RunOptions, SdkMetrics, WorkerArgs, run},
 };
-use worker::DEFAULT_TASK_QUEUE;
+use worker::{DEFAULT_NAMESPACE, DEFAULT_TASK_QUEUE};
 
 /// Runs the workflows and activities of this service
 #[derive(Parser)]
-#[command(version, after_help = program::examples_and_exit_codes(EXAMPLES))]
+#[command(
+    version,
+    mut_arg("namespace", |argument| argument.default_value(DEFAULT_NAMESPACE)),
+    after_help = program::examples_and_exit_codes(EXAMPLES)
+)]
 struct Arguments {
     #[command(flatten)]
     connect: ConnectArgs,
@@ -41,6 +45,9 @@ struct Arguments {
     log: LogArgs,
 }
 
+/// Names the process in its messages, and is the subject of the tokens that it mints.
+const PROGRAM: &str = env!("CARGO_BIN_NAME");
+
 const EXAMPLES: &str = "\
 Examples:
   worker --task-queue invoices
@@ -51,14 +58,14 @@ Examples:
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    program::main("worker", work).await
+    program::main(PROGRAM, work).await
 }
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
     arguments.log.start()?;
     // From here on, so that a signal while connecting also ends the process.
     let mut interrupted = std::pin::pin!(program::interrupted());
-    let settings = Settings::new(&arguments.connect, "worker").diagnosed()?;
+    let settings = Settings::new(&arguments.connect, PROGRAM).diagnosed()?;
     let mut opened = connect::open(settings).diagnosed()?;
     let observer = opened.observer().clone();
     let health = match arguments.health_listen {

@@ -9,6 +9,8 @@
 
 #[path = "../tests/common/client.rs"]
 mod client;
+#[path = "../tests/common/frames.rs"]
+mod frames;
 #[path = "../tests/common/peer.rs"]
 mod peer;
 

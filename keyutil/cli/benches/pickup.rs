@@ -9,6 +9,8 @@
 
 #[path = "../tests/common/client.rs"]
 mod client;
+#[path = "../tests/common/frames.rs"]
+mod frames;
 #[path = "../tests/common/peer.rs"]
 mod peer;
 
@@ -119,7 +121,7 @@ async fn signing_key() -> Vec<Duration> {
     times
 }
 
-/// So that files are replaced at any time between two looks, not always after one.
+/// Varies the moment at which a file is replaced between two looks at it.
 async fn out_of_step(rotation: usize) {
     let milliseconds = rotation as u64 * 37 % 1000;
     tokio::time::sleep(Duration::from_millis(milliseconds)).await;

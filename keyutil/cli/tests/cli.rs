@@ -1,4 +1,4 @@
-//! The tool as a person calls it: exit codes, keys, key sets.
+//! Calls of the tool: exit codes, keys, key sets.
 
 use std::{
     fs,

@@ -147,7 +147,7 @@ fn a_probe_says_what_it_was_told() {
     for url in ["127.0.0.1:1", "file:///etc/passwd", ""] {
         assert_eq!(probe(url).code, Some(64), "{url}");
     }
-    // Somebody who breaks off.
+    // A client that ends the connection early.
     let hasty = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/readyz", hasty.local_addr().unwrap());
     let answering = thread::spawn(move || {
@@ -161,7 +161,7 @@ fn a_probe_says_what_it_was_told() {
     answering.join().unwrap();
     assert_eq!(broken.code, Some(69));
     assert!(broken.stderr.contains("503"), "{broken:?}");
-    // Somebody who accepts and says nothing.
+    // A peer that accepts the connection and says nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/readyz", silent.local_addr().unwrap());
     let late = probe(&url);

@@ -61,7 +61,7 @@ fn every_shell_has_a_script() {
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_output_is_no_failure() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = keyutil(folder.path())
         .args(["completions", "bash"])

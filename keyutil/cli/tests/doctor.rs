@@ -10,7 +10,7 @@ use std::{
 use crate::common::program::{keyutil, run};
 use serde_json::Value;
 
-/// Where nobody listens.
+/// A port without a listener.
 fn nowhere() -> String {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     taken.local_addr().unwrap().to_string()
@@ -65,7 +65,7 @@ fn what_may_be_a_secret_is_not_repeated() {
 }
 
 #[test]
-fn what_is_wrong_ends_the_same_whether_somebody_reads_it_or_not() {
+fn the_exit_code_does_not_depend_on_a_reader_of_the_output() {
     let folder = tempfile::tempdir().unwrap();
     for output in ["text", "json"] {
         let mut command = keyutil(folder.path());

@@ -118,7 +118,7 @@ async fn a_broken_file_does_not_change_what_is_served() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_asks_during_rotations_and_faults_gets_a_whole_key_set() {
+async fn every_answer_during_rotations_and_faults_is_a_whole_key_set() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::start(folder.path(), &["--generate"]);
     let ring = Keyring::at(folder.path().join("certs/signing"));
@@ -144,7 +144,7 @@ async fn whoever_asks_during_rotations_and_faults_gets_a_whole_key_set() {
         ring.rotate_in_emergency(SystemTime::now).unwrap();
         let published = fs::read(&path).unwrap();
         served(&endpoint, &published).await;
-        // As by somebody who writes into the file, and is seen at it.
+        // As by a program that writes into the file instead of replacing it.
         fs::write(&path, broken).unwrap();
         endpoint.logged("kept the one in use");
         served(&endpoint, &published).await;

@@ -1,4 +1,4 @@
-//! What the tool logs, and in which form, as a person sees it who calls it with flags for that.
+//! The log of the tool: its levels, formats and colours.
 
 use std::{
     net::TcpListener,
@@ -180,7 +180,7 @@ fn a_countdown_on_a_terminal_has_no_colours() {
     assert!(!is_colourful(&shown), "{shown:?}");
 }
 
-/// `keyutil namespace register` where nobody listens. It logs that it waits for the server.
+/// `keyutil namespace register` on a port without a listener. It logs that it waits for the server.
 fn registering(flags: &[&str]) -> Command {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -219,7 +219,7 @@ fn has_script() -> bool {
     version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("util-linux"))
 }
 
-/// What the tool shows to somebody in front of it.
+/// The output of the tool on a terminal.
 fn on_a_terminal(folder: &Path, call: &str, variables: &[(&str, &str)]) -> String {
     let call = format!("{} {call}", env!("CARGO_BIN_EXE_keyutil"));
     let mut command = Command::new("script");

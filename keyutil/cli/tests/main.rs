@@ -6,6 +6,7 @@
 mod common {
     pub mod client;
     pub mod endpoint;
+    pub mod frames;
     pub mod handshake;
     pub mod intermediate;
     pub mod maker;

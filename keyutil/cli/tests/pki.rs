@@ -91,7 +91,7 @@ fn openssl_accepts_an_intermediate_ca_only_where_the_root_allows_it() {
     let folder = tempfile::tempdir().unwrap();
     let [root_file, leaf_file] = ["root.crt", "leaf.crt"].map(|name| folder.path().join(name));
     for (path_length, wanted) in [(1, true), (0, false)] {
-        let [root, intermediate] = root_and_intermediate(path_length);
+        let [root, intermediate] = root_and_intermediate("root", path_length);
         let leaf = intermediate.issue(&LeafRequest {
             common_name: "worker",
             names: &[],

@@ -89,7 +89,7 @@ async fn a_client_that_is_unfit_is_refused() {
 
 #[tokio::test]
 async fn a_client_of_an_intermediate_ca_is_accepted_by_the_root() {
-    let [root, intermediate] = root_and_intermediate(1);
+    let [root, intermediate] = root_and_intermediate("root", 1);
     let world = World::new(root);
     world
         .meet(&intermediate, Purpose::Client, now())

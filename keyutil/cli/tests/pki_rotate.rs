@@ -89,7 +89,7 @@ fn too_early_ends_with_a_code_of_its_own() {
         "\
 keyutil: too early for the step `reissue` of the frontend CA: 1m [..]s left
 
-hint: whoever has not seen the step before would fail; without `--step` the command waits by itself
+hint: parties that have not read the files of the previous step would fail; without `--step` the command waits
 "
     );
     assert_eq!(files(&certs), before);

@@ -1,4 +1,4 @@
-//! Servers that are not what they must be: each is told in words that say what to do.
+//! Servers that cannot be used: each error names the cause and what to do.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -72,13 +72,26 @@ async fn a_certificate_that_cannot_be_verified() {
     }
 }
 
+/// The error of a connection to this port, its chain and its hint.
+async fn refused(world: &World, port: u16) -> (ConnectError, String, String) {
+    let error = world.open(port).wait_until_authorized().await.unwrap_err();
+    let told = chain(&error);
+    let hint = error.diagnosis().hint.unwrap_or_default();
+    (error, told, hint)
+}
+
+async fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
 #[tokio::test]
 async fn a_server_without_tls() {
     let world = World::new();
     let empty_settings = b"\0\0\0\x04\0\0\0\0\0";
     for greeting in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], empty_settings] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (listener, port) = listen().await;
         let server = tokio::spawn(async move {
             loop {
                 let (mut tcp, _) = listener.accept().await.unwrap();
@@ -86,13 +99,12 @@ async fn a_server_without_tls() {
                 let _ = tcp.write_all(greeting).await;
             }
         });
-        let error = world.open(port).wait_until_authorized().await.unwrap_err();
+        let (error, told, _) = refused(&world, port).await;
         server.abort();
         assert!(
             matches!(error, ConnectError::Unreachable { .. }),
             "{error:?}"
         );
-        let told = chain(&error);
         assert!(told.contains("answered without TLS"), "{told}: {error:?}");
     }
 }
@@ -104,12 +116,7 @@ async fn a_server_that_speaks_tls_and_no_http2() {
         let mut config = mutual(&world.server(), world.clients.certificate_pem());
         config.alpn_protocols = protocols;
         let peer = Peer::start(config).await;
-        let error = world
-            .open(peer.port)
-            .wait_until_authorized()
-            .await
-            .unwrap_err();
-        let told = chain(&error);
+        let (_, told, _) = refused(&world, peer.port).await;
         assert!(told.contains("did not agree to HTTP/2"), "{told}");
     }
 }
@@ -117,10 +124,9 @@ async fn a_server_that_speaks_tls_and_no_http2() {
 #[tokio::test]
 async fn a_port_that_says_nothing() {
     let world = World::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (_listener, port) = listen().await;
     let started = Instant::now();
-    let error = world.open(port).wait_until_authorized().await.unwrap_err();
+    let (error, told, hint) = refused(&world, port).await;
     assert!(started.elapsed() < Duration::from_secs(10), "{started:?}");
     assert!(
         matches!(
@@ -132,54 +138,46 @@ async fn a_port_that_says_nothing() {
         ),
         "{error:?}"
     );
-    let told = chain(&error);
     assert!(told.contains("within 1s"), "{told}");
-    let hint = error.diagnosis().hint.unwrap();
     assert!(hint.contains("not answered"), "{hint}");
 }
 
 #[tokio::test]
 async fn a_port_that_hangs_up() {
     let world = World::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     let server = tokio::spawn(async move {
         loop {
             drop(listener.accept().await.unwrap());
         }
     });
-    let error = world.open(port).wait_until_authorized().await.unwrap_err();
+    let (error, told, hint) = refused(&world, port).await;
     server.abort();
     assert!(
         matches!(error, ConnectError::Unreachable { .. }),
         "{error:?}"
     );
-    let told = chain(&error);
     assert!(
         told.contains("the connection was closed during the TLS handshake"),
         "{told}"
     );
-    let hint = error.diagnosis().hint.unwrap();
     assert!(hint.contains("the server is running"), "{hint}");
 }
 
 #[tokio::test]
-async fn a_port_that_nobody_listens_on() {
+async fn a_port_without_a_listener() {
     let world = World::new();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     drop(listener);
     let started = Instant::now();
-    let error = world.open(port).wait_until_authorized().await.unwrap_err();
+    let (_, told, hint) = refused(&world, port).await;
     // It may be starting still.
     assert!(
         started.elapsed() > Duration::from_millis(100),
         "{started:?}"
     );
-    let told = chain(&error);
     assert!(told.contains(&format!("127.0.0.1:{port}")), "{told}");
     assert!(told.contains("refused"), "{told}");
-    let hint = error.diagnosis().hint.unwrap();
     assert!(hint.contains("the server is running"), "{hint}");
 }
 

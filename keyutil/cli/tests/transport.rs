@@ -161,7 +161,7 @@ async fn a_client_certificate_that_is_accepted_again_clears_the_journal() {
     );
 }
 
-/// The SDK retries what is `Unavailable`; anything else would fail somebody's call.
+/// The SDK retries what is `Unavailable`; anything else would fail the call.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_ends_its_connections_costs_retries_and_no_call() {
     let world = World::new();

@@ -39,7 +39,7 @@ async fn a_certificate_that_the_server_refuses_is_not_used_for_calls() {
     })
     .await;
 
-    // The server comes to know the CA; nobody touches the files.
+    // The server now trusts the CA; the files stay as they are.
     let both = [clients, others.certificate_pem()].concat();
     peer.present(mutual(&world.server(), &both));
     let accepted = until(&opened, |seen| seen.serial != before.serial).await;
@@ -101,7 +101,7 @@ async fn a_certificate_that_is_refused_does_not_keep_a_new_bundle_from_use() {
     assert!(reason.contains("UnknownCA"), "{reason}");
 }
 
-/// Somebody who listens and says nothing is given up on, and only one call waits for that.
+/// A peer that listens and says nothing is given up, and only one call waits for that.
 #[tokio::test]
 async fn a_server_that_says_nothing_on_the_new_connection_holds_up_one_call() {
     let (world, peer, opened, before) = connected().await;

@@ -9,8 +9,7 @@ use anyhow::{Context, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use super::VERSION;
-use super::progress::Progress;
+use super::{Progress, VERSION};
 use crate::guard::Guard;
 
 /// Builds the server in the guard's folder.

@@ -13,8 +13,7 @@ use reqwest::{Client, Response, StatusCode};
 use sha2::{Digest, Sha256};
 use tokio::task;
 
-use super::VERSION;
-use super::progress::Progress;
+use super::{Progress, VERSION};
 
 /// Downloads the archive for this platform, verifies it and unpacks the server into `folder`.
 pub(super) async fn fetch(

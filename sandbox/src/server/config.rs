@@ -12,7 +12,7 @@ use anyhow::Context;
 use keyutil_cli::files::{self, Mode};
 use serde_json::{Map, Value, json};
 
-use super::settings::{Authorization, Persistence, SERVICES, ServerPorts, ServerSettings, Tls};
+use super::{Authorization, Persistence, SERVICES, ServerPorts, ServerSettings, Tls};
 
 /// What a server process is started with.
 #[derive(Debug)]

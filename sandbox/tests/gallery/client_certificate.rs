@@ -7,8 +7,9 @@ use super::{
     case::{Attempt, Case, Cause::Told, Row, Starter::Same},
     clock::at,
     server_certificate::first,
-    world::{World, issue, namesake, now, seconds, stranger, stranger_and_intermediate},
+    world::{World, issue, namesake, now, seconds, stranger},
 };
+use crate::support::intermediate::root_and_intermediate;
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -42,7 +43,8 @@ pub const ROWS: &[Row] = &[
                 step: Some("client_tls"),
                 starter: Same,
                 cause: Told(|_, attempt| {
-                    let [_, intermediate] = stranger_and_intermediate("another");
+                    let [_, intermediate] =
+                        root_and_intermediate("temporal another CA 0A1B2C3D", 1);
                     let mut leaf = client(&intermediate, now());
                     leaf.certificate_pem = first(&leaf.certificate_pem);
                     present(attempt, &leaf)

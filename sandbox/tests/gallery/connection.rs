@@ -23,7 +23,7 @@ pub const ROWS: &[Row] = &[
         cause: "the host name is wrong, or this machine or container does not know it",
         advice: "check `TEMPORAL_ADDRESS`; `getent hosts <name>`",
         cases: &[Case {
-            name: "a host name that nobody knows",
+            name: "a host name that does not resolve",
             step: Some("name"),
             starter: Same,
             cause: Made(|_, attempt| unknown_host(attempt).boxed_local()),
@@ -32,11 +32,11 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "no TCP connection to …",
         exit_code: 69,
-        cause: "nobody listens there, or not yet",
+        cause: "no program listens there, or not yet",
         advice: "check `TEMPORAL_ADDRESS`; a server that is starting is waited for, \
                  `--connect-timeout`",
         cases: &[Case {
-            name: "a port that nobody listens on",
+            name: "a port without a listener",
             step: Some("tcp"),
             starter: Same,
             cause: Told(|_, attempt| led_to(attempt, peers::nobody())),
@@ -46,7 +46,7 @@ pub const ROWS: &[Row] = &[
         message: "the TLS handshake did not finish within …",
         exit_code: 69,
         cause: "another port, a proxy that waits for something, or a server that hangs",
-        advice: "the port is that of the frontend, 7233 if nobody changed it",
+        advice: "the port is that of the frontend, 7233 by default",
         cases: &[Case {
             name: "a port that accepts connections and says nothing",
             step: Some("server_tls"),

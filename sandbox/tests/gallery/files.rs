@@ -12,8 +12,9 @@ use super::{
         Starter::{KnowsLess, Same, Works},
     },
     client_certificate::{issued, present},
-    world::{World, issue, now, seconds, stranger_and_intermediate, told},
+    world::{World, issue, now, seconds, told},
 };
+use crate::support::intermediate::root_and_intermediate;
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -135,7 +136,7 @@ pub const ROWS: &[Row] = &[
                     openssl(
                         &attempt.folder,
                         "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:secp256k1 -nodes -keyout \
-                         tls.key -out tls.crt -subj /CN=somebody",
+                         tls.key -out tls.crt -subj /CN=test",
                     );
                     let (certificate, key) = (
                         attempt.folder.join("tls.crt"),
@@ -159,7 +160,7 @@ pub const ROWS: &[Row] = &[
         message: "unusable server CA in …",
         exit_code: 76,
         cause: "the file of `--tls-ca-path` holds no certificate",
-        advice: "copy it again from whoever issued the server's certificate",
+        advice: "copy it again from the issuer of the server's certificate",
         cases: &[Case {
             name: "a file of CAs without one",
             step: Some("files"),
@@ -176,7 +177,7 @@ pub const ROWS: &[Row] = &[
         cause: "the key is not for its owner alone",
         advice: "`chmod 600`; in Kubernetes `defaultMode: 0400`",
         cases: &[Case {
-            name: "a private key that everybody may read",
+            name: "a private key that every user may read",
             step: Some("files"),
             starter: Works,
             cause: Told(|world, attempt| {
@@ -231,7 +232,7 @@ fn texts(world: &World, attempt: Attempt, dress: &dyn Fn(&str) -> String) -> Att
 
 /// A leaf, whose key is written, and those above it.
 fn chain(attempt: &Attempt) -> [String; 3] {
-    let [root, intermediate] = stranger_and_intermediate("another");
+    let [root, intermediate] = root_and_intermediate("temporal another CA 0A1B2C3D", 1);
     let leaf = issue(&intermediate, keyutil_cli::pki::Purpose::Client, &[], now());
     attempt.write("tls.key", leaf.key_pem.expose_secret());
     let first = super::server_certificate::first;

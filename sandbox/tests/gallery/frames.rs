@@ -9,12 +9,15 @@ use tokio::{
 };
 
 use super::peers::{self, Peer};
+use crate::support::frames::{
+    self, ACK, DATA, END_STREAM, HEADERS, PING, SETTINGS, STATUS_200, frame, literal, read_frame,
+};
 
 /// A frontend that has not yet found the others: of its health it says `NOT_SERVING`, and refuses
 /// everything else (`common/rpc/interceptor/health.go` of the server).
 pub fn starting() -> Peer {
     peers::serve(|tcp| async {
-        // A client that goes away is none of our business.
+        // The client may end the connection.
         let _ = answer(tcp, |call| match call.asks_for_health() {
             true => message(&[8, 2]),
             false => status("14", "Frontend is not healthy yet"),
@@ -29,7 +32,7 @@ pub fn with_a_limit() -> Peer {
         let _ = answer(tcp, |call| match call {
             Call { headers, .. } if *headers > 8192 => Answer {
                 headers: literal(":status", "431"),
-                ..Answer::default()
+                message: None,
             },
             call if call.asks_for_health() => message(&[8, 1]),
             _ => message(&[]),
@@ -53,23 +56,20 @@ impl Call {
     }
 }
 
-#[derive(Default)]
+/// Headers, and a message if there is one.
 struct Answer {
     headers: Vec<u8>,
-    data: Vec<u8>,
-    trailers: Vec<u8>,
+    message: Option<Vec<u8>>,
 }
 
 fn message(bytes: &[u8]) -> Answer {
-    let length = u32::try_from(bytes.len()).unwrap().to_be_bytes();
     Answer {
         headers: [
             vec![STATUS_200],
             literal("content-type", "application/grpc"),
         ]
         .concat(),
-        data: [&[0], &length[..], bytes].concat(),
-        trailers: literal("grpc-status", "0"),
+        message: Some(bytes.to_vec()),
     }
 }
 
@@ -82,7 +82,7 @@ fn status(code: &str, words: &str) -> Answer {
             literal("grpc-message", words),
         ]
         .concat(),
-        ..Answer::default()
+        message: None,
     }
 }
 
@@ -109,54 +109,9 @@ async fn answer(mut tcp: TcpStream, how: impl Fn(&Call) -> Answer) -> io::Result
             _ => {}
         }
         if (kind == HEADERS || kind == DATA) && flags & END_STREAM != 0 {
-            tcp.write_all(&frames(stream, &how(&call))).await?;
+            let Answer { headers, message } = how(&call);
+            let frames = frames::answer(stream, &headers, message.as_deref());
+            tcp.write_all(&frames).await?;
         }
     }
 }
-
-fn frames(stream: u32, answer: &Answer) -> Vec<u8> {
-    if answer.data.is_empty() {
-        return frame(HEADERS, END_HEADERS | END_STREAM, stream, &answer.headers);
-    }
-    [
-        frame(HEADERS, END_HEADERS, stream, &answer.headers),
-        frame(DATA, 0, stream, &answer.data),
-        frame(HEADERS, END_HEADERS | END_STREAM, stream, &answer.trailers),
-    ]
-    .concat()
-}
-
-async fn read_frame(tcp: &mut TcpStream) -> io::Result<(u8, u8, u32, Vec<u8>)> {
-    let length = tcp.read_u16().await? as usize * 256 + tcp.read_u8().await? as usize;
-    let (kind, flags, stream) = (
-        tcp.read_u8().await?,
-        tcp.read_u8().await?,
-        tcp.read_u32().await?,
-    );
-    let mut payload = vec![0; length];
-    tcp.read_exact(&mut payload).await?;
-    Ok((kind, flags, stream, payload))
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// A header field without indexing or compression (RFC 7541 section 6.2.2).
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    [vec![0], text(name), text(value)].concat()
-}
-
-/// `:status: 200`, from the static table.
-const STATUS_200: u8 = 0x88;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;

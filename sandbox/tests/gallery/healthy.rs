@@ -1,4 +1,4 @@
-//! Nothing fails: each step is found to be as it must be, and that does not take long.
+//! Nothing fails: each step passes, within a short time.
 
 use std::time::{Duration, Instant};
 

@@ -35,7 +35,7 @@ pub const ROWS: &[Row] = &[
                  read the key set: `keyutil doctor --jwks`",
         cases: &[
             Case {
-                name: "a signing key that nobody has published",
+                name: "a signing key that is not published",
                 step: Some("jwks"),
                 starter: KnowsLess,
                 cause: Told(|world, attempt| {
@@ -46,7 +46,7 @@ pub const ROWS: &[Row] = &[
                 }),
             },
             Case {
-                name: "a token file that was signed by a key that nobody has published",
+                name: "a token file, signed with a key that is not published",
                 step: Some("jwks"),
                 starter: KnowsLess,
                 cause: Told(|world, attempt| {
@@ -97,7 +97,7 @@ pub const ROWS: &[Row] = &[
         80,
         &[
             Case {
-                name: "a signing key that nobody has published, and no `--jwks`",
+                name: "a signing key that is not published, and no `--jwks`",
                 step: Some("jwks"),
                 starter: KnowsLess,
                 cause: Told(|_, attempt| {
@@ -202,7 +202,7 @@ async fn serving(world: &World, attempt: Attempt, manner: Manner) -> Attempt {
     attempt.asking(["--jwks", url.as_str()])
 }
 
-/// The same, seen by somebody who has the right keys before him.
+/// The same, seen from a machine that has the right keys.
 async fn served(world: &World, attempt: Attempt, manner: Manner) -> Attempt {
     spoiled(world, attempt, manner).await.0
 }

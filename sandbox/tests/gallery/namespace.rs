@@ -9,7 +9,7 @@ pub const ROWS: &[Row] = &[Row {
     advice: "`keyutil namespace register`",
     cases: &[
         Case {
-            name: "a namespace that nobody has registered",
+            name: "a namespace that is not registered",
             step: Some("permission"),
             starter: Same,
             cause: Told(|_, attempt| attempt.with("TEMPORAL_NAMESPACE", "nowhere")),

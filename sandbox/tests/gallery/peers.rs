@@ -1,4 +1,4 @@
-//! What listens in the place of a server, and is none.
+//! Listeners that are no Temporal server.
 
 use std::{any::Any, net::TcpListener, sync::Arc};
 
@@ -21,14 +21,14 @@ use tokio_rustls::{
 /// Where it is, and what keeps it there.
 pub type Peer = (String, Box<dyn Any + Send>);
 
-/// A socket is bound to the port, and listens to nobody.
+/// A socket that is bound to the port and does not listen.
 pub fn nobody() -> Peer {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     (socket.local_addr().unwrap().to_string(), Box::new(socket))
 }
 
-/// The system accepts connections, and nobody reads from them.
+/// The system accepts connections, and no program reads from them.
 pub fn says_nothing() -> Peer {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     (
@@ -41,7 +41,7 @@ pub fn hangs_up() -> Peer {
     serve(|tcp| async { drop(tcp) })
 }
 
-/// Says this to whoever says anything.
+/// Answers the first byte with this.
 pub fn answers(words: &'static [u8]) -> Peer {
     serve(move |mut tcp| async move {
         let _ = tcp.read_u8().await;

@@ -71,7 +71,7 @@ pub const ROWS: &[Row] = &[Row {
             }),
         },
         Case {
-            name: "a token with `write`, for whoever registers namespaces",
+            name: "a token with `write`, to register namespaces",
             step: Some("permission"),
             starter: NotRun,
             cause: Told(|_, attempt| {
@@ -81,7 +81,7 @@ pub const ROWS: &[Row] = &[Row {
             }),
         },
         Case {
-            name: "a token with `read`, for whoever starts workflows",
+            name: "a token with `read`, to start workflows",
             step: Some("permission"),
             // It connects, which takes no more, and fails at what it does then.
             starter: KnowsLess,

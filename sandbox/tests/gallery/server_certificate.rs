@@ -14,8 +14,9 @@ use super::{
         Row,
         Starter::Same,
     },
-    world::{World, issue, namesake, now, seconds, stranger, stranger_and_intermediate},
+    world::{World, issue, namesake, now, seconds, stranger},
 };
+use crate::support::intermediate::root_and_intermediate;
 
 const NAMES: &[&str] = &["localhost", "127.0.0.1"];
 
@@ -76,7 +77,7 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "failed to verify the certificate of … it expired at …",
         exit_code: 76,
-        cause: "nobody has renewed it, or the clock of this machine is ahead",
+        cause: "it was not renewed, or the clock of this machine is ahead",
         advice: "renew it; the message has the time of both",
         cases: &[Case {
             name: "a server certificate that has expired",
@@ -91,7 +92,7 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "failed to verify the certificate of … is not valid before",
         exit_code: 76,
-        cause: "the clock of this machine is behind, or that of whoever issued it was ahead",
+        cause: "the clock of this machine is behind, or that of the issuer was ahead",
         advice: "set the clock; the message has the time of both",
         cases: &[Case {
             name: "a server certificate that is not valid yet",
@@ -159,7 +160,7 @@ async fn presenting(world: &World, attempt: Attempt, leaf: Leaf) -> Attempt {
 }
 
 async fn without_the_intermediate(world: &World, attempt: Attempt) -> Attempt {
-    let [root, intermediate] = stranger_and_intermediate("frontend");
+    let [root, intermediate] = root_and_intermediate("temporal frontend CA 0A1B2C3D", 1);
     let mut leaf = issue(&intermediate, Purpose::Server, NAMES, now());
     leaf.certificate_pem = first(&leaf.certificate_pem);
     let trust = attempt.write("ca.crt", root.certificate_pem());

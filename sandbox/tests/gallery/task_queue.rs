@@ -1,4 +1,4 @@
-//! Nobody polls the task queue.
+//! No worker polls the task queue.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ pub const ROWS: &[Row] = &[
                 step: Some("task_queue"),
                 starter: NotRun,
                 cause: Told(|_, attempt| {
-                    attempt.asking(["--as", "starter", "--task-queue", "nobodys"])
+                    attempt.asking(["--as", "starter", "--task-queue", "unpolled"])
                 }),
             },
             Case {
@@ -51,10 +51,10 @@ pub const ROWS: &[Row] = &[
         "no worker polls the task queue …",
         0,
         &[Case {
-            name: "no worker, for whoever does not say what he is",
+            name: "no worker, without `--as`",
             step: Some("task_queue"),
             starter: NotRun,
-            cause: Told(|_, attempt| attempt.asking(["--task-queue", "nobodys"])),
+            cause: Told(|_, attempt| attempt.asking(["--task-queue", "unpolled"])),
         }],
     ),
 ];
@@ -101,7 +101,7 @@ async fn is_known(world: &World, attempt: &Attempt, task_queue: &str) -> bool {
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(3) {
         let mut command = world.command(keyutil, attempt);
-        let output = support::run(command.args(["doctor", "--task-queue", "nobodys"])).await;
+        let output = support::run(command.args(["doctor", "--task-queue", "unpolled"])).await;
         if support::stdout(&output).contains(task_queue) {
             return true;
         }

@@ -33,8 +33,8 @@ pub const ROWS: &[Row] = &[
         message: "unusable token in …",
         exit_code: 80,
         cause: "the file is empty, holds something else than one JWT, or one that has expired and \
-                that nobody renews: the message says which",
-        advice: "see to whoever writes the file; or `keyutil token mint`",
+                that is not renewed: the message says which",
+        advice: "check the program that writes the file, or use `keyutil token mint`",
         cases: &[
             Case {
                 name: "an empty token file",
@@ -58,7 +58,7 @@ pub const ROWS: &[Row] = &[
                 }),
             },
             Case {
-                name: "a token file that nobody renews",
+                name: "a token file that is not renewed",
                 step: Some("token"),
                 starter: Same,
                 cause: Told(|world, attempt| file(attempt, &Jwt::good(world).time("exp", -3600))),
@@ -99,7 +99,7 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token is not valid for another",
         exit_code: 80,
-        cause: "the clock of this machine is behind, or that of whoever minted it ahead",
+        cause: "the clock of this machine is behind, or that of the program that minted it is ahead",
         advice: "set the clock",
         cases: &[Case {
             name: "a token that is not valid yet",
@@ -162,7 +162,7 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token's exp is not a number",
         exit_code: 80,
-        cause: "whoever makes the token writes times as text",
+        cause: "the program that makes the token writes times as text",
         advice: "have it made with seconds since 1970",
         cases: &[Case {
             name: "a token whose `exp` is a text",
@@ -197,7 +197,7 @@ pub const ROWS: &[Row] = &[
         advice: "`keyutil doctor --jwks <what the server reads>`; the server's log says which",
         cases: &[
             Case {
-                name: "a token for another audience, and nobody says which it must be",
+                name: "a token for another audience, without `--audience`",
                 step: Some("token"),
                 starter: KnowsLess,
                 cause: Told(|_, attempt| {
@@ -225,7 +225,7 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token has … bytes",
         exit_code: 0,
-        cause: "more permissions than anybody needs",
+        cause: "more permissions than necessary",
         advice: "have it made with fewer",
         cases: &[Case {
             name: "a token with three hundred permissions",

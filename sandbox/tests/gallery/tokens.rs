@@ -87,7 +87,7 @@ fn set(object: &mut Value, name: &str, value: Value) {
     };
 }
 
-/// A key that nobody has published.
+/// A key that is not published.
 pub fn new_key() -> (SecretString, String) {
     let pem = signing_key::generate_pem().unwrap();
     let read = SigningKey::from_pem(pem.expose_secret().as_bytes()).unwrap();

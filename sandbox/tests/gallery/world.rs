@@ -16,9 +16,6 @@ use keyutil_cli::{
         Party, Purpose, Validity,
     },
 };
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
-};
 use sandbox::{
     Stack, StackOptions,
     ports::Ports,
@@ -48,7 +45,7 @@ impl World {
         Attempt::new(folder)
     }
 
-    /// A program that would do everything right, and tells nobody of the place that it runs in.
+    /// A program with the right settings, in the folder of the attempt.
     pub fn command(&self, program: &Path, attempt: &Attempt) -> Command {
         let mut command = self.stack.command(program, Party::Starter);
         command
@@ -74,7 +71,7 @@ impl World {
         (read(files.certificate), read(files.key))
     }
 
-    /// For the server, from the CA that everybody trusts.
+    /// For the server, from the CA that the clients trust.
     pub fn server_leaf(&self, names: &[&str], validity: Validity) -> Leaf {
         issue(
             &self.authority(AuthorityKind::Frontend),
@@ -113,32 +110,13 @@ impl World {
     }
 }
 
-/// A CA that nobody knows.
+/// A CA that neither side trusts.
 pub fn stranger(name: &str) -> Authority {
     let validity = now();
     Authority::generate(&AuthorityRequest { name, validity }).unwrap()
 }
 
-/// A CA that nobody knows, and one under it, which `keyutil pki` never makes.
-pub fn stranger_and_intermediate(name: &str) -> [Authority; 2] {
-    let params = |name: &str, path_length| {
-        let mut params = CertificateParams::default();
-        let common_name = format!("temporal {name} CA 0A1B2C3D");
-        params
-            .distinguished_name
-            .push(DnType::CommonName, common_name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        params.use_authority_key_identifier_extension = true;
-        params
-    };
-    let new_key = || KeyPair::generate().unwrap();
-    let root = CertifiedIssuer::self_signed(params(name, 1), new_key()).unwrap();
-    let below = CertifiedIssuer::signed_by(params("intermediate", 0), new_key(), &root).unwrap();
-    [root, below].map(|one| Authority::load(&one.pem(), &one.key().serialize_pem().into()).unwrap())
-}
-
-/// A CA with the name of another, as when somebody has made all of them anew.
+/// A CA with the name of another.
 pub fn namesake(of: &Authority, folder: &Path) -> Authority {
     let name = format!("/{}", of.summary().subject);
     let mut command = std::process::Command::new("openssl");
@@ -163,7 +141,7 @@ pub fn namesake(of: &Authority, folder: &Path) -> Authority {
 pub fn issue(authority: &Authority, purpose: Purpose, names: &[&str], validity: Validity) -> Leaf {
     let names: Vec<AlternativeName> = names.iter().map(|name| name.parse().unwrap()).collect();
     let request = LeafRequest {
-        common_name: "somebody",
+        common_name: "test",
         names: &names,
         purpose,
         validity,
@@ -188,7 +166,7 @@ pub fn seconds(from: i64, until: i64) -> Validity {
     Validity::between(at(from), at(until)).unwrap()
 }
 
-/// A variable of those that the stack tells everybody.
+/// A variable of the environment of the stack.
 pub fn told(stack: &Stack, name: &str) -> PathBuf {
     let mut all = stack.environment(Party::Starter).into_iter();
     let found: Option<OsString> = all.find_map(|(found, value)| (found == name).then_some(value));

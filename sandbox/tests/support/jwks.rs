@@ -1,4 +1,4 @@
-//! A JWKS endpoint that fails in every way that endpoints do.
+//! A JWKS endpoint that fails in the ways in which endpoints fail.
 
 use std::{future::pending, net::SocketAddr, path::PathBuf, sync::Arc};
 
@@ -15,7 +15,7 @@ use tokio::{
 pub enum Manner {
     /// Answers with the key set.
     Good,
-    /// Nobody listens.
+    /// No listener.
     Down,
     /// Accepts, and never answers.
     Hangs,
@@ -40,7 +40,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// Serves this file on a free port.
     pub async fn start(document: PathBuf, manner: Manner) -> Self {
-        // Nobody else may take it while the endpoint is down.
+        // No other program may take it while the endpoint is down.
         let ports = Ports::reserve(1).unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], ports.range().start));
         let (manner, watched) = watch::channel(manner);
@@ -93,7 +93,7 @@ async fn serve(
             changed = manner.changed() => changed.unwrap(),
             stream = accepted => {
                 let (document, manner) = (document.clone(), manner.clone());
-                // A client that goes away is none of our business.
+                // The client may end the connection.
                 tokio::spawn(async move { answer(stream, &document, now, manner).await });
             }
         }

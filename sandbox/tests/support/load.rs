@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Between the end of a workflow and the start of the next in its place. Without a pause, the load of
 /// one test takes all that two cores can do, and eight tests run at a time.
-const PAUSE: Duration = Duration::from_millis(250);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A starter within the test's own process.
 pub struct InFlight {
@@ -22,12 +22,21 @@ pub struct InFlight {
 impl InFlight {
     /// Ten at a time, until it is stopped.
     pub async fn start(args: &ConnectArgs) -> Self {
+        Self::start_with_pause(args, PAUSE).await
+    }
+
+    /// The same without a pause, where the worker must have something in hand at any moment.
+    pub async fn start_without_pause(args: &ConnectArgs) -> Self {
+        Self::start_with_pause(args, Duration::ZERO).await
+    }
+
+    async fn start_with_pause(args: &ConnectArgs, pause: Duration) -> Self {
         let connection = keyutil::connect(args, "test").await.unwrap();
         let load = Load::new(connection.client().clone(), Instant::now());
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (load, stop) = (load.clone(), stop.clone());
-            async move { load.run(10, PAUSE, stop).await }
+            async move { load.run(10, pause, stop).await }
         });
         let started = Self {
             connection,

@@ -1,6 +1,10 @@
 //! What the end-to-end tests have in common: a stack, and the programs that run against it.
 
 pub mod clock;
+#[path = "../../../keyutil/cli/tests/common/frames.rs"]
+pub mod frames;
+#[path = "../../../keyutil/cli/tests/common/intermediate.rs"]
+pub mod intermediate;
 pub mod jwks;
 mod load;
 mod observed;
@@ -34,7 +38,7 @@ pub use program::Program;
 /// For each thing that is waited for: far more than it takes, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// For spans of time that are to be long.
+/// For spans of time that must not end during a test.
 pub const HOUR: Duration = Duration::from_secs(3600);
 
 /// The environment says where the server's binary comes from, as it does for the sandbox itself.

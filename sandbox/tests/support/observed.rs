@@ -1,4 +1,4 @@
-//! What a worker tells of itself over HTTP.
+//! The health endpoint of a worker.
 
 use std::time::{Duration, Instant};
 

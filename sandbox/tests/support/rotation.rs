@@ -157,7 +157,7 @@ pub fn copied(stack: &Stack, party: Party) -> ConnectArgs {
     args
 }
 
-/// Replaces a file by a rename, as whoever renews credentials does.
+/// Replaces a file by a rename, as a program that renews credentials does.
 pub fn replace(path: &Path, content: impl AsRef<[u8]>) {
     // A directory would be in the way.
     let _ = fs::remove_dir(path);

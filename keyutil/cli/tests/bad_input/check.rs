@@ -1,4 +1,4 @@
-//! What must hold, whatever the input is.
+//! What must hold for every input.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -23,7 +23,7 @@ const LONGEST_WITH_FILES: Duration = Duration::from_secs(10);
 /// When a case is taken for one that never ends.
 const FOR_EVER: Duration = Duration::from_secs(60);
 
-/// So many cases, unless `PROPTEST_CASES` says otherwise. Nothing is left in the source tree.
+/// The number of cases, unless `PROPTEST_CASES` says otherwise. Nothing is left in the source tree.
 pub fn cases(cases: u32) -> Config {
     let default = Config::default();
     let asked = std::env::var_os("PROPTEST_CASES").map(|_| default.cases);
@@ -61,7 +61,7 @@ fn timed<T>(input: &(dyn Debug + Sync), action: impl FnOnce() -> T) -> (T, Durat
     let (done, waiting) = mpsc::channel::<()>();
     let began = Instant::now();
     let result = thread::scope(|scope| {
-        // Nobody can end a thread, so what never ends ends the process.
+        // A thread cannot be ended from outside, so a call that hangs ends the process.
         scope.spawn(move || {
             if waiting.recv_timeout(FOR_EVER) == Err(mpsc::RecvTimeoutError::Timeout) {
                 eprintln!("it does not end: {input:?}");
@@ -86,7 +86,7 @@ pub fn told<T: Debug, E: Error + 'static>(result: &Result<T, E>) -> String {
 /// What must not be printed.
 pub struct Secrets(HashSet<Vec<u8>>);
 
-/// So much of a secret is a leak.
+/// This many bytes of a secret are a leak.
 const RUN: usize = 12;
 
 impl Secrets {

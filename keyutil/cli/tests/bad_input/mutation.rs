@@ -1,6 +1,6 @@
 //! How a good sample is spoilt: its text, and what is inside of its base64.
 
-use std::{fmt, ops::Range};
+use std::fmt;
 
 use base64::{Engine, prelude::*};
 use proptest::{collection::vec, prelude::*, sample::Index};
@@ -62,67 +62,58 @@ pub fn inputs(samples: &'static [Sample]) -> impl Strategy<Value = Input> {
 /// One thing that may happen to a text.
 #[derive(Clone, Debug)]
 pub enum Mutation {
-    Flip(Index, u8),
-    Set(Index, u8),
-    Cut(Index, usize),
-    End(Index),
-    Insert(Index, Vec<u8>),
-    Repeat(Index, usize, usize),
-    SwapHalves(Index),
-    SwapLines(Index, Index),
-    DropLine(Index),
-    RepeatLine(Index),
-    Join {
-        before: bool,
-    },
-    LineEnds(&'static str),
-    Wide,
-    Nest {
+    /// Replaces some bytes, which may be none or all that follow.
+    Replace {
         at: Index,
-        with: &'static [u8],
-        depth: usize,
+        count: usize,
+        with: New,
     },
-    /// Puts a value in place of another, if the text is JSON.
-    Json(Index, Odd),
+    /// Puts one line in the place of another.
+    Line(Index, Index),
+    LineEnds(&'static str),
+    /// Two bytes for each, as in UTF-16.
+    Wide,
+    /// Puts a value in the place of another or removes it, if the text is JSON.
+    Json(Index, Option<Value>),
 }
 
-/// A JSON value that nobody expects.
+/// What stands where bytes were replaced.
 #[derive(Clone, Debug)]
-pub enum Odd {
-    Value(Value),
-    Text(String),
-    CopyOf(Index),
-    Gone,
-    Deep,
+pub enum New {
+    Bytes(Vec<u8>),
+    /// The same bytes, this many times.
+    Repeated(usize),
+    /// Another sample.
+    Sample,
 }
 
 pub fn mutations() -> impl Strategy<Value = Mutation> {
-    use Mutation::*;
     let at = any::<Index>;
-    let words = prop::sample::select(WORDS).prop_map(<[u8]>::to_vec);
+    let count =
+        prop_oneof![3 => Just(0_usize), 3 => Just(1), 2 => 2..80_usize, 1 => Just(usize::MAX)];
+    let words = prop::sample::select(WORDS).prop_map(|word| New::Bytes(word.to_vec()));
     let nests: [&[u8]; 5] = [b"[", br#"{"keys":"#, b"\x30\x80", b"\xa0\x80", b"\x24\x80"];
+    let nested = (prop::sample::select(nests.to_vec()), 1..20_000_usize);
+    let new = prop_oneof![
+        3 => words,
+        4 => vec(any::<u8>(), 1..20).prop_map(New::Bytes),
+        3 => Just(New::Bytes(Vec::new())),
+        1 => (1..200_usize).prop_map(New::Repeated),
+        1 => Just(New::Sample),
+        1 => nested.prop_map(|(with, depth)| New::Bytes(with.repeat(depth))),
+    ];
+    let ends = prop::sample::select(&["", "\r", "\r\n", "\\n", " ", " \n", "\n\n"][..]);
     prop_oneof![
-        3 => (at(), 0..8_u8).prop_map(|(at, bit)| Flip(at, bit)),
-        2 => (at(), any::<u8>()).prop_map(|(at, byte)| Set(at, byte)),
-        2 => (at(), 1..60_usize).prop_map(|(at, count)| Cut(at, count)),
-        1 => at().prop_map(End),
-        3 => (at(), words).prop_map(|(at, text)| Insert(at, text)),
-        1 => (at(), vec(any::<u8>(), 1..20)).prop_map(|(at, text)| Insert(at, text)),
-        1 => (at(), 1..80_usize, 1..200_usize).prop_map(|(at, count, times)| Repeat(at, count, times)),
-        1 => at().prop_map(SwapHalves),
-        2 => (at(), at()).prop_map(|(one, other)| SwapLines(one, other)),
-        1 => at().prop_map(DropLine),
-        1 => at().prop_map(RepeatLine),
-        1 => any::<bool>().prop_map(|before| Join { before }),
-        1 => prop::sample::select(&["", "\r", "\r\n", "\\n", " ", " \n", "\n\n"][..]).prop_map(LineEnds),
-        1 => Just(Wide),
-        1 => (at(), prop::sample::select(nests.to_vec()), 1..20_000_usize)
-            .prop_map(|(at, with, depth)| Nest { at, with, depth }),
-        10 => (at(), odd()).prop_map(|(at, odd)| Json(at, odd)),
+        16 => (at(), count, new).prop_map(|(at, count, with)| Mutation::Replace { at, count, with }),
+        4 => (at(), at()).prop_map(|(one, other)| Mutation::Line(one, other)),
+        1 => ends.prop_map(Mutation::LineEnds),
+        1 => Just(Mutation::Wide),
+        10 => (at(), values()).prop_map(|(at, value)| Mutation::Json(at, value)),
     ]
 }
 
-fn odd() -> impl Strategy<Value = Odd> {
+/// JSON where another value is expected, or nothing.
+fn values() -> impl Strategy<Value = Option<Value>> {
     let texts = [
         "",
         "x",
@@ -168,15 +159,15 @@ fn odd() -> impl Strategy<Value = Odd> {
         r#"{"d":"x"}"#,
         r#"[null,1,"a:b"]"#,
     ];
+    let parsed = |text| Some(serde_json::from_str(text).unwrap());
+    let deep = (0..120).fold(Value::Null, |inside, _| Value::from(vec![inside]));
     prop_oneof![
-        4 => prop::sample::select(values.to_vec())
-            .prop_map(|text| Odd::Value(serde_json::from_str(text).unwrap())),
-        4 => prop::sample::select(texts.to_vec()).prop_map(|text| Odd::Text(text.to_owned())),
-        1 => any::<String>().prop_map(Odd::Text),
-        1 => (1..100_000_usize).prop_map(|count| Odd::Text("A".repeat(count))),
-        2 => any::<Index>().prop_map(Odd::CopyOf),
-        2 => Just(Odd::Gone),
-        1 => Just(Odd::Deep),
+        4 => prop::sample::select(values.to_vec()).prop_map(parsed),
+        4 => prop::sample::select(texts.to_vec()).prop_map(|text| Some(text.into())),
+        1 => any::<String>().prop_map(|text| Some(text.into())),
+        1 => (1..100_000_usize).prop_map(|count| Some("A".repeat(count).into())),
+        2 => Just(None),
+        1 => Just(Some(deep)),
     ]
 }
 
@@ -226,104 +217,56 @@ const WORDS: &[&[u8]] = &[
 
 impl Mutation {
     pub fn apply(&self, text: &[u8], other: &[u8]) -> Vec<u8> {
-        let mut text = text.to_vec();
-        let place = |at: &Index| at.index(text.len() + 1);
         match self {
-            Self::Flip(..) | Self::Set(..) if text.is_empty() => {}
-            Self::Flip(at, bit) => {
-                let at = at.index(text.len());
-                text[at] ^= 1 << bit;
+            Self::Replace { at, count, with } => {
+                let start = at.index(text.len() + 1);
+                let end = start.saturating_add(*count).min(text.len());
+                let (before, rest) = text.split_at(start);
+                let (replaced, after) = rest.split_at(end - start);
+                let new = match with {
+                    New::Bytes(bytes) => bytes.clone(),
+                    New::Repeated(times) => replaced.repeat(*times),
+                    New::Sample => other.to_vec(),
+                };
+                [before, &new, after].concat()
             }
-            Self::Set(at, byte) => {
-                let at = at.index(text.len());
-                text[at] = *byte;
+            Self::Line(one, other) => {
+                // Lines of PEM, members of JSON, parts of a token, each with its end.
+                let ends = |byte: &u8| matches!(byte, b'\n' | b'.' | b',');
+                let mut lines: Vec<_> = text.split_inclusive(ends).collect();
+                if !lines.is_empty() {
+                    let count = lines.len();
+                    lines[one.index(count)] = lines[other.index(count)];
+                }
+                lines.concat()
             }
-            Self::Cut(at, count) => drop(text.drain(span(&text, place(at), *count))),
-            Self::End(at) => text.truncate(place(at)),
-            Self::Insert(at, new) => drop(text.splice(place(at)..place(at), new.clone())),
-            Self::Repeat(at, count, times) => {
-                let span = span(&text, place(at), *count);
-                let again = text[span.clone()].repeat(*times);
-                drop(text.splice(span.end..span.end, again));
-            }
-            Self::SwapHalves(at) => {
-                let at = place(at);
-                text.rotate_left(at);
-            }
-            Self::SwapLines(one, other) => {
-                let mut lines = lines(&text);
-                let count = lines.len();
-                lines.swap(one.index(count), other.index(count));
-                text = lines.concat();
-            }
-            Self::DropLine(at) => {
-                let mut lines = lines(&text);
-                lines.remove(at.index(lines.len()));
-                text = lines.concat();
-            }
-            Self::RepeatLine(at) => {
-                let mut lines = lines(&text);
-                let at = at.index(lines.len());
-                lines.insert(at, lines[at].clone());
-                text = lines.concat();
-            }
-            Self::Join { before: true } => text = [other, &text].concat(),
-            Self::Join { before: false } => text.extend(other),
             Self::LineEnds(end) => {
                 let lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
-                text = lines.join(end.as_bytes());
+                lines.join(end.as_bytes())
             }
-            Self::Wide => text = text.iter().flat_map(|byte| [*byte, 0]).collect(),
-            Self::Nest { at, with, depth } => {
-                drop(text.splice(place(at)..place(at), with.repeat(*depth)));
-            }
-            Self::Json(at, odd) => text = edit(text, at, odd),
+            Self::Wide => text.iter().flat_map(|byte| [*byte, 0]).collect(),
+            Self::Json(at, value) => edit(text, at, value.as_ref()),
         }
-        text
     }
 }
 
-fn span(text: &[u8], from: usize, count: usize) -> Range<usize> {
-    from..(from + count).min(text.len())
-}
-
-/// Each with its end: lines of PEM, members of JSON, parts of a token. At least one.
-fn lines(text: &[u8]) -> Vec<Vec<u8>> {
-    let lines = text.split_inclusive(|byte| matches!(byte, b'\n' | b'.' | b','));
-    let lines: Vec<_> = lines.map(<[u8]>::to_vec).collect();
-    if lines.is_empty() {
-        vec![Vec::new()]
-    } else {
-        lines
-    }
-}
-
-fn edit(text: Vec<u8>, at: &Index, odd: &Odd) -> Vec<u8> {
-    let Ok(mut document) = serde_json::from_slice::<Value>(&text) else {
-        return text;
+fn edit(text: &[u8], at: &Index, value: Option<&Value>) -> Vec<u8> {
+    let Ok(mut document) = serde_json::from_slice::<Value>(text) else {
+        return text.to_vec();
     };
     let mut places = Vec::new();
     pointers(&document, String::new(), &mut places);
     let place: &String = at.get(&places);
-    let new = match odd {
-        Odd::Value(value) => value.clone(),
-        Odd::Text(text) => Value::from(text.as_str()),
-        Odd::CopyOf(at) => {
-            let place: &String = at.get(&places);
-            document.pointer(place).unwrap().clone()
+    if let Some(value) = value {
+        *document.pointer_mut(place).unwrap() = value.clone();
+    } else {
+        let (parent, name) = place.rsplit_once('/').unwrap_or_default();
+        match document.pointer_mut(parent) {
+            Some(Value::Object(members)) => drop(members.remove(name)),
+            Some(Value::Array(values)) => drop(values.pop()),
+            _ => {}
         }
-        Odd::Deep => (0..120).fold(Value::Null, |inside, _| Value::from(vec![inside])),
-        Odd::Gone => {
-            let (parent, name) = place.rsplit_once('/').unwrap_or_default();
-            match document.pointer_mut(parent) {
-                Some(Value::Object(members)) => drop(members.remove(name)),
-                Some(Value::Array(values)) => drop(values.pop()),
-                _ => {}
-            }
-            return document.to_string().into_bytes();
-        }
-    };
-    *document.pointer_mut(place).unwrap() = new;
+    }
     document.to_string().into_bytes()
 }
 

@@ -23,7 +23,7 @@ use crate::common::{
 
 /// PEM of every kind that some parser takes, and of some that none takes.
 pub static PEM: LazyLock<Vec<Sample>> = LazyLock::new(|| {
-    let [authority, below] = root_and_intermediate(1);
+    let [authority, below] = root_and_intermediate("root", 1);
     let leaf = below.issue(&LeafRequest {
         common_name: "worker",
         names: &["localhost".parse().unwrap(), "::1".parse().unwrap()],

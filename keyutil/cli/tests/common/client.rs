@@ -109,7 +109,7 @@ pub fn authority(name: &str) -> Authority {
 pub fn issue(authority: &Authority, purpose: Purpose, validity: Validity) -> Leaf {
     let names = ["localhost", "127.0.0.1"].map(|name| name.parse().unwrap());
     let request = LeafRequest {
-        common_name: "somebody",
+        common_name: "test",
         names: &names,
         purpose,
         validity,

@@ -30,6 +30,10 @@ use tokio_rustls::{
 use tonic::body::Body;
 use tower::ServiceExt;
 
+use super::frames::{
+    ACK, DATA, END_STREAM, HEADERS, PING, SETTINGS, STATUS_200, answer, frame, literal, read_frame,
+};
+
 /// Ends with its owner.
 pub struct Peer {
     pub port: u16,
@@ -158,7 +162,7 @@ async fn serve(
     connection: u32,
     ends: &AtomicBool,
 ) -> io::Result<()> {
-    // Small frames, each of which somebody waits for.
+    // The client waits for each of these small frames.
     tcp.set_nodelay(true)?;
     let mut tls = TlsAcceptor::from(config).accept(tcp).await?;
     let (_, session) = tls.get_ref();
@@ -180,21 +184,10 @@ async fn serve(
     tls.flush().await?;
     loop {
         let (kind, flags, stream, payload) = read_frame(&mut tls).await?;
-        let answer = match kind {
+        let response = match kind {
             SETTINGS if flags & ACK == 0 => frame(SETTINGS, ACK, 0, &[]),
             PING if flags & ACK == 0 => frame(PING, ACK, 0, &payload),
-            HEADERS | DATA if flags & END_STREAM != 0 => [
-                frame(HEADERS, END_HEADERS, stream, &headers),
-                // One message of no bytes.
-                frame(DATA, 0, stream, &[0; 5]),
-                frame(
-                    HEADERS,
-                    END_HEADERS | END_STREAM,
-                    stream,
-                    &literal("grpc-status", "0"),
-                ),
-            ]
-            .concat(),
+            HEADERS | DATA if flags & END_STREAM != 0 => answer(stream, &headers, Some(&[])),
             _ => Vec::new(),
         };
         if kind == DATA && !payload.is_empty() {
@@ -202,9 +195,9 @@ async fn serve(
             let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
             tls.write_all(&frame(WINDOW_UPDATE, 0, 0, &length)).await?;
         }
-        tls.write_all(&answer).await?;
+        tls.write_all(&response).await?;
         tls.flush().await?;
-        if stream != 0 && !answer.is_empty() && ends.load(SeqCst) {
+        if stream != 0 && !response.is_empty() && ends.load(SeqCst) {
             let no_error = [stream.to_be_bytes(), [0; 4]].concat();
             tls.write_all(&frame(GOAWAY, 0, 0, &no_error)).await?;
             return tls.shutdown().await;
@@ -212,39 +205,5 @@ async fn serve(
     }
 }
 
-async fn read_frame(from: &mut (impl AsyncReadExt + Unpin)) -> io::Result<(u8, u8, u32, Vec<u8>)> {
-    let length = from.read_u16().await? as usize * 256 + from.read_u8().await? as usize;
-    let (kind, flags, stream) = (
-        from.read_u8().await?,
-        from.read_u8().await?,
-        from.read_u32().await?,
-    );
-    let mut payload = vec![0; length];
-    from.read_exact(&mut payload).await?;
-    Ok((kind, flags, stream, payload))
-}
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// A header field without indexing or compression (RFC 7541 section 6.2.2).
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    [vec![0], text(name), text(value)].concat()
-}
-
-/// `:status: 200`, from the static table.
-const STATUS_200: u8 = 0x88;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
-
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;

@@ -1,10 +1,5 @@
 //! The starter as a person calls it wrongly: no server is needed to be told so.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::process::{Command, Output};
 
 fn starter(arguments: &[&str]) -> Output {
