@@ -61,12 +61,7 @@ fn help_names_the_exit_codes() {
     let output = starter(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
-    for words in [
-        "--count",
-        "TEMPORAL_API_KEY",
-        "Examples:",
-        "Exit codes:",
-    ] {
+    for words in ["--count", "TEMPORAL_API_KEY", "Examples:", "Exit codes:"] {
         assert!(help.contains(words), "{words}: {help}");
     }
 }

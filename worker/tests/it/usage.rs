@@ -50,11 +50,7 @@ fn help_has_examples_and_names_the_exit_codes() {
     let output = worker(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
-    for words in [
-        "KEYUTIL_LOG_FORMAT",
-        "Examples:",
-        "Exit codes:",
-    ] {
+    for words in ["KEYUTIL_LOG_FORMAT", "Examples:", "Exit codes:"] {
         assert!(help.contains(words), "{words}: {help}");
     }
 }

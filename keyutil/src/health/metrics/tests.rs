@@ -161,7 +161,10 @@ fn metrics_in_the_dashboard_the_rules_and_the_readme_exist() {
             "the rules",
             include_str!("../../../../docker/prometheus/rules.yml"),
         ),
-        ("docs/operations.md", include_str!("../../../../docs/operations.md")),
+        (
+            "docs/operations.md",
+            include_str!("../../../../docs/operations.md"),
+        ),
     ] {
         let words =
             content.split(|character: char| !character.is_alphanumeric() && character != '_');
