@@ -7,8 +7,13 @@
     reason = "a benchmark says what went wrong by panicking"
 )]
 
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 #[path = "../tests/common/client.rs"]
 mod client;
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
+#[path = "../tests/common/frames.rs"]
+mod frames;
+#[allow(dead_code, reason = "each benchmark uses a part of it")]
 #[path = "../tests/common/peer.rs"]
 mod peer;
 
