@@ -38,4 +38,4 @@ chmod a+rx "$work"
 chmod a+r "$work/ui-token"
 refused 77 "the token has" -v "$work/ui-token:/ui-token:ro" -e KEYUTIL_TOKEN_FILE=/ui-token starter --check
 refused 81 "does not exist" -e TEMPORAL_NAMESPACE=payments -e KEYUTIL_PERMISSIONS=payments:write keyutil doctor
-refused 76 "not valid for name" -e TEMPORAL_TLS_SERVER_NAME=example.com keyutil doctor
+refused 76 "not valid for the name" -e TEMPORAL_TLS_SERVER_NAME=example.com keyutil doctor

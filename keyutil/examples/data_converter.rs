@@ -1,14 +1,14 @@
 //! A worker and a starter in one process, with payloads that the server stores compressed.
 //!
-//! The data converter belongs to the options of the client, and a worker has that of its client. So
-//! one client, made with [`Connection::client_with`](keyutil::Connection::client_with), is enough for
-//! both. To run it, source the environment file of `sandbox up`:
+//! The data converter is an option of the client, and a worker uses that of its client. One client,
+//! made with [`Connection::client_with`](keyutil::Connection::client_with), therefore serves both.
+//! To run the example, source the environment file of `sandbox up`:
 //!
 //! ```text
 //! cargo run -p keyutil --example data_converter -- --task-queue compressed
 //! ```
 //!
-//! It prints the result of the workflow, and for each payload of the history its encoding and size.
+//! It prints the result of the workflow, and the encoding and size of each payload in the history.
 
 use std::{
     io::{self, Write},
@@ -87,7 +87,7 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
     let interrupted = program::interrupted();
     let shutdown = async {
         tokio::select! {
-            // Also over when the starter has failed.
+            // The channel also closes when the starter fails.
             _ = is_done => "the workflow has ended",
             signal = interrupted => signal,
         }
@@ -103,7 +103,7 @@ async fn work(arguments: Arguments) -> anyhow::Result<()> {
     started.and(worked.map_err(Into::into))
 }
 
-/// Runs the workflow, and prints its result and what the server has of it.
+/// Runs the workflow, and prints its result and the payloads that the server stores.
 async fn greet(client: &Client, task_queue: String, name: String) -> anyhow::Result<()> {
     let options = WorkflowStartOptions::new(task_queue, "data-converter")
         .execution_timeout(Duration::from_secs(60))
@@ -135,11 +135,11 @@ async fn greet(client: &Client, task_queue: String, name: String) -> anyhow::Res
     Ok(())
 }
 
-/// The metadata that says how a payload is encoded, and what this codec writes there.
+/// The metadata key of a payload's encoding, and its value for this codec.
 const ENCODING: &str = "encoding";
 const GZIP: &[u8] = b"binary/gzip";
 
-/// A payload becomes another one, whose data is the first, metadata included, compressed by gzip.
+/// Encodes a payload as another one, whose data is the compressed original, metadata included.
 struct GzipCodec;
 
 impl PayloadCodec for GzipCodec {
@@ -151,7 +151,7 @@ impl PayloadCodec for GzipCodec {
         async move { payloads.iter().map(compress).collect() }.boxed()
     }
 
-    /// Leaves payloads alone that have another encoding: a client without the codec made them.
+    /// Leaves payloads with another encoding unchanged: a client without the codec made them.
     fn decode(
         &self,
         _: &SerializationContextData,
@@ -187,7 +187,7 @@ fn failed(error: io::Error) -> PayloadConversionError {
     PayloadConversionError::EncodingError(Box::new(error))
 }
 
-/// Of the shape of the worker's workflow.
+/// The same workflow as that of the worker.
 #[workflow]
 #[derive(Default)]
 struct HelloWorkflow;

@@ -1,8 +1,8 @@
 //! Two workers in two namespaces over one connection, in one process.
 //!
-//! The settings are made in code, as a service with a configuration of its own does it: no flags are
-//! read. The token is minted with permissions for both namespaces. To run it, source the environment
-//! file of `sandbox up`, and register the second namespace:
+//! The settings are made in code, as in a service with its own configuration. The token is minted
+//! with permissions on both namespaces. To run the example, source the environment file of `sandbox
+//! up`, and register the second namespace:
 //!
 //! ```text
 //! cargo keyutil namespace register --namespace payments
@@ -27,7 +27,7 @@ use temporalio_macros::{workflow, workflow_methods};
 use temporalio_sdk::{WorkerOptions, WorkflowContext, WorkflowResult};
 use tracing_subscriber::EnvFilter;
 
-/// Answers with the namespace that it runs in.
+/// Returns the namespace in which it runs.
 #[workflow]
 #[derive(Default)]
 struct WhereWorkflow;
@@ -70,7 +70,7 @@ async fn work() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Connects in the first of the namespaces, and may work in all of them.
+/// Settings for the first namespace, with permissions on all of them.
 fn settings(namespaces: &[String; 2]) -> anyhow::Result<ConnectArgs> {
     let permissions = namespaces.each_ref().map(|name| format!("{name}:write"));
     Ok(ConnectArgs {

@@ -1,19 +1,17 @@
 //! The smallest worker whose credentials rotate: one workflow, one activity, one task queue.
 //!
-//! The flags and environment variables of the connection and the log are those of every program of
-//! the workspace. To run it, source the environment file of `sandbox up`:
+//! It accepts the connection and log flags of every program of the workspace. To run it, source the
+//! environment file of `sandbox up`:
 //!
 //! ```text
 //! cargo run -p keyutil --example smallest_worker
 //! ```
 //!
-//! The workflow type has the name of the worker's, so that the starter can start it.
+//! The workflow type has the same name as that of the worker, so the starter can start it.
 //!
-//! As `src/main.rs` of another crate it needs as direct dependencies, beside what it names itself,
-//! `futures`, `temporalio-common` and `temporalio-workflow`: the SDK's macros write code that names
-//! them. `default-features = false` keeps the SDK's crates from bringing in ring as a second crypto
-//! provider. The lines for `Cargo.toml` are in the documentation of `keyutil`, under "Dependencies of a
-//! worker".
+//! In another crate, `futures`, `temporalio-common` and `temporalio-workflow` are needed as direct
+//! dependencies, because the SDK's macros generate code that names them. The lines for `Cargo.toml`
+//! are in the documentation of `keyutil`, under "Dependencies of a worker".
 
 use std::{process::ExitCode, time::Duration};
 

@@ -47,11 +47,9 @@ impl From<serde_json::Error> for JsonError {
             .iter()
             .any(|words| text.starts_with(words));
         Self(match (error.classify(), error.line()) {
-            (Category::Data, 0) if !named => {
-                "a value is not of the kind that it must be".to_owned()
-            }
+            (Category::Data, 0) if !named => "a value has the wrong type".to_owned(),
             (Category::Data, line) if !named => format!(
-                "a value is not of the kind that it must be, at line {line} column {}",
+                "a value has the wrong type, at line {line} column {}",
                 error.column()
             ),
             _ => text,
@@ -88,13 +86,13 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_places_are_told_and_values_are_not() {
+    fn an_error_names_fields_and_places_but_no_values() {
         for (text, words) in [
             (
                 r#"{"name": "secret", "number": "secret"}"#,
                 "line 1 column 37",
             ),
-            (r#""secret""#, "not of the kind"),
+            (r#""secret""#, "wrong type"),
             (r#"{"name": "secret"}"#, "missing field `number`"),
             (r#"{"name": "secret" "secret"}"#, "expected `,` or `}`"),
             (r#"{"name": "secret"#, "EOF"),

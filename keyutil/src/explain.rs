@@ -142,17 +142,16 @@ impl Refusal<'_> {
         let token = match self.token {
             Sent::Nothing => {
                 return Explanation::Certain(vec![of_token(
-                    "no token was sent, and this server asks for one",
-                    "give `--signing-key` to mint tokens with, or `--token-file`, or an API key in \
-                     TEMPORAL_API_KEY",
+                    "no token was sent, and this server requires one",
+                    "set `--signing-key`, `--token-file` or TEMPORAL_API_KEY",
                 )]);
             }
             Sent::Opaque => {
                 return Explanation::Certain(vec![of_token(
-                    "the API key is not valid, or not for this namespace",
-                    "compare it with the one that was issued; one of Temporal Cloud belongs to an \
-                     account and its namespaces, and a server of one's own takes none that is no \
-                     JWT, as this",
+                    "the API key is not valid, or not valid for this namespace",
+                    "compare it with the one that was issued: an API key of Temporal Cloud is \
+                     limited to the namespaces of an account, and a self-hosted server accepts \
+                     only JWTs, which this is not",
                 )]);
             }
             Sent::Token(token) => token,
@@ -192,7 +191,7 @@ impl std::fmt::Display for Explanation {
             Self::Certain(_) => f.write_str(&words.join("; ")),
             Self::Possible(_) => write!(
                 f,
-                "the token looks right from here, so perhaps: {}",
+                "the token looks correct from the client's side; possible causes: {}",
                 words.join("; or ")
             ),
         }
@@ -207,14 +206,17 @@ impl Refusal<'_> {
                 return Vec::new();
             }
             Lifetime::Expired { .. } => {
-                "have the token renewed; a signing key (`--signing-key`) or a token file that an \
-                 agent renews (`--token-file`) never runs out"
+                "renew the token; with `--signing-key`, or with `--token-file` and an agent, \
+                 tokens are renewed automatically"
             }
             Lifetime::NotYetValid { .. } => {
-                "set the clock of this machine, or that of whoever minted the token"
+                "check the clocks of this machine and of the issuer of the token"
             }
         };
-        let words = format!("the token is out of its time: {lifetime}");
+        let words = match lifetime {
+            Lifetime::NotYetValid { .. } => format!("the token is {lifetime}"),
+            _ => format!("the token {lifetime}"),
+        };
         vec![of_token(words, hint)]
     }
 
@@ -237,8 +239,8 @@ impl Refusal<'_> {
                 ));
             }
         }
-        let hint = "have the token made with what is missing: `keyutil token mint` makes one as \
-                    the server wants it, and `keyutil token inspect` shows what one has";
+        let hint = "reissue the token with what is missing: `keyutil token mint` mints a complete \
+                     one, and `keyutil token inspect` shows the content of one";
         causes
             .into_iter()
             .map(|words| of_token(words, hint))
@@ -263,7 +265,7 @@ impl Refusal<'_> {
             format!("the permissions `{}`", entries.join("`, `"))
         };
         let mut words = format!(
-            "the token has {held}, and the call takes `{}:{}`",
+            "the token has {held}, and the call requires `{}:{}`",
             self.namespace, self.needed
         );
         let notes = notes(token, self.namespace);
@@ -275,8 +277,7 @@ impl Refusal<'_> {
             other => other,
         };
         let hint = format!(
-            "have the token made with `--permissions {}:{least}`; namespaces are compared letter by \
-             letter",
+            "issue the token with `--permissions {}:{least}`; namespaces are case-sensitive",
             self.namespace
         );
         vec![Diagnosis {
@@ -315,35 +316,35 @@ impl Refusal<'_> {
             (false, _) => (
                 Step::Jwks,
                 Some(
-                    "`keyutil doctor --jwks <what the server reads>`, with the same settings, \
-                     tells them apart as far as that is possible from outside",
+                    "run `keyutil doctor --jwks <the server's JWKS>` with the same settings to \
+                     narrow them down",
                 ),
                 format!(
-                    "the server does not know the key `{kid}`: it is not in the JWKS that the \
-                     server reads, or under another key there, or was put there less than one \
-                     `refreshInterval` ago"
+                    "the server does not know the key `{kid}`: the server's JWKS does not contain \
+                      it, or contains another key under this kid, or it was published less than \
+                     one `refreshInterval` ago"
                 ),
             ),
             (true, true) => (
                 Step::Jwks,
                 Some(
-                    "wait for one `refreshInterval` of the server, and see that its \
-                     `keySourceURIs` name this key set",
+                    "wait for one `refreshInterval` of the server, and check that its \
+                     `keySourceURIs` name this JWKS",
                 ),
                 format!(
-                    "the server has not fetched the JWKS since the key `{kid}` was put there, or \
-                     has fetched none, or reads another one"
+                    "the server has not fetched the JWKS since the key `{kid}` was published, or \
+                     cannot fetch it, or reads another one"
                 ),
             ),
             (true, false) => (
                 Step::Jwks,
                 Some(
-                    "see that `keySourceURIs` of the server name this key set, and that the \
-                     endpoint serves it at all times",
+                    "check that the server's `keySourceURIs` name this JWKS, and that its \
+                     endpoint is always available",
                 ),
                 format!(
-                    "the server does not know the key `{kid}`: it reads another JWKS than this, or \
-                     could not fetch it, or was served one without keys the last time"
+                    "the server does not know the key `{kid}`: it reads another JWKS, or could \
+                     not fetch this one, or its last answer had no keys"
                 ),
             ),
         };
@@ -354,12 +355,12 @@ impl Refusal<'_> {
                 "the server expects an audience, and the token has none".to_owned()
             } else {
                 format!(
-                    "the server expects another audience than `{}`",
+                    "the server expects an audience other than `{}`",
                     audience.join("`, `")
                 )
             };
-            let hint = "compare the token's `aud` with `authorization.audience` of the server: \
-                        `keyutil doctor --server-audience <it>` does";
+            let hint = "compare the token's `aud` with the server's `authorization.audience`: \
+                        `keyutil doctor --server-audience <audience>`";
             suspects.push((Step::Token, Some(hint), words));
         }
         if self.key_set_is_known() && !self.key_is_new {
@@ -382,11 +383,11 @@ fn otherwise() -> Diagnosis {
     Diagnosis {
         step: Step::Permission,
         class: Class::Permission,
-        cause: "the server accepts the token, and does not permit the call, though by the \
-                token's `permissions` it should"
+        cause: "the server accepts the token but does not permit the call, although the token \
+                grants the permission"
             .to_owned(),
         hint: Some(
-            "see `permissionsClaimName`, `permissionsRegex` and `authorizer` in the server's \
+            "check `permissionsClaimName`, `permissionsRegex` and `authorizer` in the server's \
              `global.authorization`"
                 .to_owned(),
         ),
@@ -427,8 +428,7 @@ fn clocks(token: &UnverifiedToken, now: SystemTime) -> Option<String> {
         None => format!("until {}", rfc3339(until)),
     };
     Some(format!(
-        "the clock of this machine, which shows {}, or the server's is wrong: the token is valid \
-         {valid}",
+        "the clock of this machine ({}) or of the server is wrong: the token is valid {valid}",
         rfc3339(now)
     ))
 }

@@ -1,23 +1,57 @@
-//! A Temporal connection whose credentials rotate while it is in use.
+//! A Temporal client and worker whose TLS certificate and token are replaced while they run.
+//!
+//! The library is for a Temporal Server that requires mutual TLS and a short-lived JWT in every
+//! call. It connects to the server, adds the token to each call of the SDK, and takes over new
+//! credentials without a restart and without a failed call.
 //!
 //! ```no_run
-//! # use clap::Parser;
-//! # async fn example() -> Result<(), keyutil::ConnectError> {
-//! #[derive(clap::Parser)]
-//! struct Args {
+//! use std::process::ExitCode;
+//!
+//! use clap::Parser;
+//! use keyutil::{ConnectArgs, program, program::LogArgs};
+//!
+//! #[derive(Parser)]
+//! struct Arguments {
 //!     #[command(flatten)]
-//!     connect: keyutil::ConnectArgs,
+//!     connect: ConnectArgs,
+//!     #[command(flatten)]
+//!     log: LogArgs,
 //! }
 //!
-//! let connection = keyutil::connect(&Args::parse().connect, "my-service").await?;
-//! let client = connection.client(); // &temporalio_client::Client
-//! # Ok(())
-//! # }
+//! #[tokio::main]
+//! async fn main() -> ExitCode {
+//!     program::main("my-service", run).await
+//! }
+//!
+//! async fn run(arguments: Arguments) -> anyhow::Result<()> {
+//!     arguments.log.start()?;
+//!     let connection = keyutil::connect(&arguments.connect, "my-service").await?;
+//!     let client: &temporalio_client::Client = connection.client();
+//!     // Start workflows with `client`, or pass a clone of it to `keyutil::worker::run`.
+//!     Ok(())
+//! }
 //! ```
 //!
-//! A service whose settings come from elsewhere fills [`ConnectArgs`] in code, and errors in
-//! them then name its fields. `keyutil/examples` has the smallest worker, workers in several namespaces over
-//! one connection, and a client with a data converter.
+//! `keyutil/examples` has complete programs: the smallest worker, workers in several namespaces
+//! over one connection, and a client with a data converter. A service with its own configuration
+//! fills [`ConnectArgs`] in code. Error messages then name its fields instead of flags.
+//!
+//! # How credentials rotate
+//!
+//! 1. The credential files are read about once a second. New content is validated before it is
+//!    used, and invalid content is reported while the previous credential stays in use.
+//! 2. A minted token is renewed after two thirds of its lifetime, and at once when the signing key
+//!    changes.
+//! 3. A new client certificate or CA bundle is first used on a trial connection. Calls move to that
+//!    connection when the server has accepted it.
+//! 4. The previous connection stays open until its last call has ended.
+//! 5. An expired token is never sent. Such calls fail as `Unavailable`, which the SDK retries.
+//!
+//! # Cargo features
+//!
+//! - `health` (default): the module [`health`].
+//! - `worker` (default): the module [`worker`].
+//! - `otel`: the module `traces`, OpenTelemetry traces over OTLP.
 //!
 //! # Modules
 //!
@@ -25,34 +59,34 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`program`] | exit codes, logs, the one place where an error is printed |
-//! | [`health`] | `/healthz`, `/readyz`, `/metrics`, `/status` (cargo feature `health`) |
-//! | [`worker`] | workers that stop in order, and the SDK's metrics (cargo feature `worker`) |
-//! | [`probe`] | each step of a connection on its own |
-//! | [`connect`](mod@connect) | settings → a connection that has proved that it is authorized |
-//! | [`settings`] | flags, variables or fields → checked settings, all mistakes at once |
+//! | [`program`] | arguments, logging, error output and exit codes of a program |
+//! | [`health`] | `/healthz`, `/readyz`, `/metrics`, `/status` |
+//! | [`worker`] | runs workers until shutdown |
+//! | [`probe`] | the steps of a connection as separate functions |
+//! | [`connect`](mod@connect) | makes an authorized connection |
+//! | [`settings`] | flags, variables or fields, checked together |
 //! | `transport` | interceptor, rotating channel, TLS, the SDK's calls |
-//! | [`credentials`] | client identity, trust bundle, token source: the last good value of files |
-//! | [`explain`] | why the server refused a call |
-//! | [`status`] | how connection and credentials are doing, as plain values |
-//! | [`token`] | permissions, claims, the key that signs, tokens read without verification |
-//! | `traces` | OpenTelemetry traces over OTLP (cargo feature `otel`) |
-//! | [`x509`] | PEM and certificates as files have them |
-//! | [`diagnosis`] | at which step an error lies, of which class it is, and what to do |
+//! | [`credentials`] | client certificate, CA bundle, token source, reloaded from files |
+//! | [`explain`] | explains why the server refused a call |
+//! | [`status`] | the status of connection and credentials, as plain values |
+//! | [`token`] | permissions, claims, signing key, tokens read without verification |
+//! | `traces` | OpenTelemetry traces |
+//! | [`x509`] | PEM files and certificates |
+//! | [`diagnosis`] | step, class and hint of an error |
 //! | [`base`] | error chains, text, times, bounded reads, redaction |
 //!
 //! # What may change
 //!
-//! `CHANGELOG.md` says what changes. [`connect`](mod@connect), [`settings`], [`credentials`],
+//! `CHANGELOG.md` lists the changes. [`connect`](mod@connect), [`settings`], [`credentials`],
 //! [`status`], [`diagnosis`], [`health`], [`worker`], [`program`] and [`token`] keep their names
 //! within a minor version. [`probe`], [`explain`], [`x509`] and [`base`] are public for
-//! `keyutil-cli`, and change with it.
+//! `keyutil-cli`, and may change at any time.
 //!
 //! # Dependencies of a worker
 //!
-//! Code generated by the SDK's macros refers to `temporalio-common`, `temporalio-sdk`,
-//! `temporalio-workflow` and `futures`, so that they are direct dependencies of a crate with workflows
-//! and activities, whether its own code names them or not:
+//! Code generated by the SDK's macros names `temporalio-common`, `temporalio-sdk`,
+//! `temporalio-workflow` and `futures`. A crate with workflows and activities therefore needs them
+//! as direct dependencies:
 //!
 //! ```toml
 //! [dependencies]
@@ -67,11 +101,11 @@
 //! tokio = { version = "1", features = ["macros", "rt-multi-thread"] }
 //! ```
 //!
-//! The features of the SDK that a worker needs (`tls-aws-lc`, `vendored-protox`) are turned on by this
-//! crate. Disable the default features of every crate of the SDK that you name. Those of
-//! `temporalio-client` and `temporalio-sdk-core` bring in ring as a second crypto provider, those of
-//! `temporalio-sdk` the loader of configuration files. A crate that names the client, for
-//! [`Connection::client_with`], adds:
+//! This crate turns on the features of the SDK that a worker needs (`tls-aws-lc`,
+//! `vendored-protox`). Disable the default features of every crate of the SDK: those of
+//! `temporalio-client` and `temporalio-sdk-core` add ring as a second crypto provider, and those of
+//! `temporalio-sdk` add the loader of configuration files. For [`Connection::client_with`], add the
+//! client:
 //!
 //! ```toml
 //! temporalio-client = { version = "1.1", default-features = false, features = ["tls-aws-lc", "vendored-protox"] }

@@ -64,14 +64,14 @@ pub async fn main<A: Parser>(
     }
 }
 
-/// Exports traces while the work goes on, where the feature is compiled in and the environment asks
-/// for it.
+/// Exports traces while `work` runs, if the feature is enabled and the environment names an
+/// endpoint.
 async fn with_traces(
     name: &str,
     work: impl Future<Output = anyhow::Result<()>>,
 ) -> anyhow::Result<()> {
     #[cfg(feature = "otel")]
-    crate::traces::start(name).map_err(|error| UsageError(crate::chain(&error)))?;
+    crate::traces::start(name).map_err(|error| UsageError(chain(&error)))?;
     #[cfg(not(feature = "otel"))]
     let _ = name;
     let ended = work.await;

@@ -299,13 +299,13 @@ fn phase(status: &Status, now: SystemTime) -> Option<String> {
         Phase::Connecting {
             last_attempt: Some(reason),
         } => Some(format!("connecting to `{}`: {reason}", status.target)),
-        Phase::Stopping => Some("stopping: finishing the work in hand".to_owned()),
+        Phase::Stopping => Some("stopping: finishing running work".to_owned()),
         Phase::Working { since } => {
             let last = status.calls.polls.last_success;
             let silent = age(last.unwrap_or(*since).max(*since), now);
             (silent > POLL_LIMIT).then(|| {
-                let last = last.map_or("none ever has".to_owned(), |last| {
-                    format!("the last one did at {}", rfc3339(last))
+                let last = last.map_or("there was none".to_owned(), |last| {
+                    format!("the last one was at {}", rfc3339(last))
                 });
                 format!(
                     "no poll for tasks has succeeded for {}: {last}",
@@ -338,16 +338,16 @@ fn token(status: &Status, now: SystemTime) -> Option<String> {
         None => expired.map(|at| {
             let from = token.from.join(", ");
             let why = match (&token.last_failure, token.since) {
-                (Some(failure), _) => format!("nothing newer can be used: {}", failure.reason),
-                (None, Some(_)) => format!("`{from}` holds no newer one"),
-                (None, None) => format!("the one of {from} is never renewed"),
+                (Some(failure), _) => format!("the newer content is unusable: {}", failure.reason),
+                (None, Some(_)) => format!("`{from}` contains no newer one"),
+                (None, None) => format!("{from} is never renewed"),
             };
             format!("the token expired at {}, and {why}", rfc3339(at))
         }),
         Some(minting) if token.in_use.is_none() || expired.is_some() => {
             let failure = minting.last_failure.as_ref()?;
             Some(format!(
-                "no token can be minted since {}: {}",
+                "minting tokens has been failing since {}: {}",
                 rfc3339(failure.since),
                 failure.reason
             ))
@@ -366,7 +366,7 @@ fn refusals(status: &Status, now: SystemTime) -> Option<String> {
         refusals
             .last
             .as_ref()
-            .map_or("for a reason unknown", |last| &last.cause)
+            .map_or("the reason is unknown", |last| &last.cause)
     ))
 }
 

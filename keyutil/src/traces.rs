@@ -1,14 +1,14 @@
 //! OpenTelemetry traces over OTLP/gRPC (cargo feature `otel`).
 //!
 //! One trace follows a workflow from the start call through its activities, signals, queries and
-//! updates, across processes and across the SDKs of other languages: the SDK's plugin carries the
-//! context in the header `_tracer-data`. The standard variables configure the export, such as
+//! updates, across processes and SDKs of other languages: the SDK's plugin sends the context in the
+//! header `_tracer-data`. The standard variables configure the export:
 //! `OTEL_EXPORTER_OTLP_ENDPOINT`, without which nothing is exported, `OTEL_SERVICE_NAME`,
 //! `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_TRACES_SAMPLER` and `OTEL_SDK_DISABLED`.
 //!
 //! [`program::main`](crate::program::main) starts and stops the export, and
-//! [`Connection::client`](crate::Connection::client) has the plugin. A client with options of its
-//! own adds it with `ClientOptionsBuilder::plugins(keyutil::traces::plugin())`.
+//! [`Connection::client`](crate::Connection::client) has the plugin. A client with other options
+//! adds it with `ClientOptionsBuilder::plugins(keyutil::traces::plugin())`.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -23,14 +23,14 @@ use tracing::warn;
 
 static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
 
-/// How long the last spans may take to be exported when the program ends.
+/// Time limit for exporting the last spans when the program ends.
 const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 
-/// Exports the spans of this process from now on, if the environment names an endpoint. `program`
-/// is the service name unless `OTEL_SERVICE_NAME` is set. Needs a tokio runtime.
+/// Starts to export the spans of this process, if the environment names an endpoint. `program` is
+/// the default service name. Needs a tokio runtime.
 ///
 /// # Errors
-/// [`TracesError`], for an endpoint that is not a URL.
+/// [`TracesError`], if the endpoint is not a URL.
 pub fn start(program: &str) -> Result<(), TracesError> {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let endpoint = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
@@ -52,7 +52,7 @@ pub fn start(program: &str) -> Result<(), TracesError> {
     Ok(())
 }
 
-/// The SDK's plugin for clients and workers, if [`start`] has begun an export.
+/// The SDK's plugin for clients and workers, if [`start`] has started an export.
 #[must_use]
 pub fn plugin() -> Option<SimplePlugin> {
     let provider = PROVIDER.get()?;
@@ -60,12 +60,12 @@ pub fn plugin() -> Option<SimplePlugin> {
     Some(OpenTelemetryPlugin::builder().tracer(tracer).build())
 }
 
-/// Exports what is left, and ends the export.
+/// Exports the remaining spans, and stops the export.
 pub async fn stop() {
     let Some(provider) = PROVIDER.get() else {
         return;
     };
-    // It blocks, and the export needs the runtime.
+    // It blocks the thread, and the export needs the runtime.
     let stopped =
         tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_LIMIT)).await;
     if let Ok(Err(error)) = stopped {
@@ -73,7 +73,7 @@ pub async fn stop() {
     }
 }
 
-/// The traces cannot be exported as the environment says.
+/// The `OTEL_EXPORTER_OTLP_…` variables are invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to export traces as the `OTEL_EXPORTER_OTLP_…` variables say")]
 pub struct TracesError(#[source] ExporterBuildError);

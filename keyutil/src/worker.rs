@@ -231,11 +231,11 @@ pub async fn run(
     }
     let reason = tokio::select! {
         _ = &mut running => return first_failure(),
-        () = one_ended.cancelled() => "another worker has ended",
+        () = one_ended.cancelled() => "another worker ended",
         reason = shutdown => reason,
     };
 
-    info!(reason, grace = %humantime::format_duration(grace), "stopping: finishing the work in hand");
+    info!(reason, grace = %humantime::format_duration(grace), "stopping: finishing running work");
     for stop in &stops {
         stop();
     }
@@ -249,7 +249,7 @@ pub async fn run(
             Ok(())
         }
         Err(_) => {
-            warn!(task_queue, "worker gave up waiting");
+            warn!(task_queue, "worker did not stop within the grace period");
             Err(RunError::GraceRanOut { grace })
         }
     }
@@ -268,7 +268,7 @@ fn runtime(meter: Option<Arc<dyn CoreMeter>>) -> Result<Runtime, RunError> {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The SDK rejected the runtime options.
-    #[error("the Temporal SDK refuses its options: {0}")]
+    #[error("the Temporal SDK rejected its options: {0}")]
     Options(String),
     /// The SDK's runtime could not be created.
     #[error("failed to set up the Temporal SDK")]
@@ -277,11 +277,11 @@ pub enum RunError {
     #[error("failed to create the worker")]
     Create(#[source] WorkerCreateError),
     /// Polls were refused for too long, or the SDK failed.
-    #[error("the worker had to give up")]
+    #[error("the worker failed")]
     Run(#[source] WorkerRunError),
     /// Tasks were still running at the end of the grace period.
     #[error(
-        "the grace of {} ran out before the worker had stopped: work was in hand, or the server did not answer; what was in hand goes to another worker when it times out",
+        "the worker did not stop within the grace period of {}: tasks were still running, or the server did not answer; another worker gets the tasks when they time out",
         humantime::format_duration(*grace)
     )]
     GraceRanOut {

@@ -1,4 +1,4 @@
-//! The modules of the library form layers, and the files that name its foreign parts are few.
+//! Checks that the modules of the library form layers, and that few files name foreign crates.
 //!
 //! The layers are those of the table in `src/lib.rs`, the files those of the table in
 //! `docs/design.md`.
@@ -20,7 +20,7 @@ use syn::{Attribute, Item, ItemMod, ItemUse, UseTree, visit::Visit};
 struct Module {
     path: Vec<String>,
     names: BTreeSet<Vec<String>>,
-    /// What it re-exports: the name, and the path behind it.
+    /// Its re-exports: the name, and the path behind it.
     exports: BTreeMap<String, Vec<String>>,
 }
 
@@ -36,7 +36,7 @@ fn no_module_imports_one_above_it() {
         let above = rank(here).unwrap_or_else(|| panic!("`{here}` is not in the table of lib.rs"));
         for name in &module.names {
             let there = &name[0];
-            // What lib.rs re-exports, low modules must take from where it is.
+            // Modules must not import what lib.rs re-exports from there.
             let below = rank(there).unwrap_or_else(|| panic!("{:?} names {name:?}", module.path));
             if below < above {
                 found.insert(format!(
@@ -57,7 +57,7 @@ fn there_is_no_circle() {
         .iter()
         .map(|module| (&module.path, module))
         .collect();
-    // The module that a path leads to, through re-exports.
+    // The module to which a path leads, through re-exports.
     let resolve = |name: &[String]| {
         let mut name = name.to_vec();
         for _ in 0..4 {
@@ -85,7 +85,7 @@ fn there_is_no_circle() {
             }
         }
     }
-    // What names nothing of the rest, or is not named by it, is in no circle.
+    // A module that names no other, or is named by no other, is in no circle.
     loop {
         let named: BTreeSet<_> = edges.values().flatten().cloned().collect();
         let before = edges.len();
@@ -138,7 +138,7 @@ fn only_the_files_that_the_design_names_mention_foreign_parts() {
     }
 }
 
-/// Whether a line of code names this crate, other than in a text.
+/// Whether a line of code names this crate outside a string.
 fn names(line: &str, library: &str) -> bool {
     let code: String = line.split('"').step_by(2).collect();
     code.split(|c: char| !c.is_alphanumeric() && c != '_')
@@ -147,7 +147,7 @@ fn names(line: &str, library: &str) -> bool {
             || code.contains("rustls::") && !code.trim_end().ends_with("rustls::pki_types::{"))
 }
 
-/// The modules of the table in `lib.rs`, the uppermost first.
+/// The modules of the table in `lib.rs`, the highest first.
 fn layers() -> Vec<String> {
     let lib = fs::read_to_string(root().join("src/lib.rs")).unwrap();
     let rows = lib.lines().filter_map(|line| line.strip_prefix("//! | "));
@@ -182,7 +182,7 @@ fn modules() -> Vec<Module> {
         .collect()
 }
 
-/// Each source file below `src` that is not a test, by its path there.
+/// Each source file below `src` that is not a test, with its path.
 fn sources() -> Vec<(String, String)> {
     let (source, mut left, mut found) = (root().join("src"), vec![root().join("src")], Vec::new());
     while let Some(folder) = left.pop() {
@@ -208,7 +208,7 @@ fn root() -> PathBuf {
 }
 
 impl Module {
-    /// The absolute path that this one means here, if it leads into the library.
+    /// The absolute path within the library, if the path leads there.
     fn absolute(&self, path: &[String]) -> Option<Vec<String>> {
         let (first, rest) = path.split_first()?;
         let mut absolute = match &first[..] {

@@ -81,7 +81,7 @@ async fn stops_the_work_until_it_is_good(manner: Manner) {
     assert_eq!(refused.status.code(), Some(80), "{refused:?}");
     let words = support::stderr(&refused);
     assert!(words.contains("Request unauthorized."), "{words}");
-    assert!(words.contains("not in the JWKS"), "{words}");
+    assert!(words.contains("JWKS does not contain it"), "{words}");
     endpoint.become_like(Manner::Good);
 
     // By itself: the worker is the same as before.

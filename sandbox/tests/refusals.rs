@@ -25,18 +25,19 @@ fn expected(wrong: Wrong) -> (&'static str, &'static [&'static str]) {
                 "unknown CA",
             ],
         ),
-        Wrong::NoToken => (DENIED, &["no token was sent, and this server asks for one"]),
-        Wrong::Expired => (
-            DENIED,
-            &["the token is out of its time: expired 55m", "ago"],
-        ),
+        Wrong::NoToken => (DENIED, &["no token was sent, and this server requires one"]),
+        Wrong::Expired => (DENIED, &["the token expired 55m", "ago"]),
         Wrong::OtherNamespace => (
             DENIED,
-            &["the token has the permissions `another:write`, and the call takes `default:read`"],
+            &[
+                "the token has the permissions `another:write`, and the call requires `default:read`",
+            ],
         ),
         Wrong::WorkerRole => (
             DENIED,
-            &["the token has the permissions `default:worker`, and the call takes `default:read`"],
+            &[
+                "the token has the permissions `default:worker`, and the call requires `default:read`",
+            ],
         ),
         Wrong::UnpublishedKey => (DENIED, &["kid `", "` is not in the key set, which has `"]),
         Wrong::WrongAudience => (
@@ -78,9 +79,9 @@ async fn each_refusal_has_its_exit_code() {
     starter.env_remove("TEMPORAL_TLS_CLIENT_CERT_PATH");
     starter.env_remove("TEMPORAL_TLS_CLIENT_KEY_PATH");
     let words = [
-        "refused the client certificate (presented: none)",
+        "rejected the client certificate (presented: none)",
         "TLS alert `CertificateRequired`",
-        "hint: this server wants a client certificate, issued by `CN=temporal clients CA ",
+        "hint: this server requires a client certificate, issued by `CN=temporal clients CA ",
     ];
     assert_ends(&mut starter, 79, &words).await;
 
@@ -89,7 +90,7 @@ async fn each_refusal_has_its_exit_code() {
     starter.env_remove("KEYUTIL_AUDIENCE");
     let words = [
         "refused a call in namespace `default` with `PermissionDenied: Request unauthorized.`",
-        "no token was sent, and this server asks for one",
+        "no token was sent, and this server requires one",
         "hint: ",
         "`--signing-key`",
     ];
@@ -100,8 +101,8 @@ async fn each_refusal_has_its_exit_code() {
     let words = [
         "WARN",
         "refused a call in namespace `default` with `PermissionDenied: Request unauthorized.`",
-        "the token has the permissions `another:write`, and the call takes `default:read`",
-        "hint: have the token made with `--permissions default:write`",
+        "the token has the permissions `another:write`, and the call requires `default:read`",
+        "hint: issue the token with `--permissions default:write`",
     ];
     assert_ends(&mut starter, 77, &words).await;
 }
@@ -115,7 +116,7 @@ async fn each_other_failure_has_its_exit_code_too() {
     let words = [
         "failed to verify the certificate of",
         "other.example",
-        "hint: give a name that the certificate is for with `--tls-server-name localhost`",
+        "hint: set `--tls-server-name localhost` (TEMPORAL_TLS_SERVER_NAME) to a name in the certificate",
     ];
     assert_ends(&mut starter, 76, &words).await;
 
@@ -135,17 +136,17 @@ async fn each_other_failure_has_its_exit_code_too() {
     support::untold(&stack, &mut starter);
     starter.args(["--connect-timeout", "1s", "--address", &stack.address()]);
     let words = [
-        "the server closed the connection without an answer",
-        "hint: for a server with TLS give `--tls`",
+        "the server closed the connection, which does not use TLS, without an answer",
+        "hint: if the server uses TLS, set `--tls`",
     ];
     assert_ends(&mut starter, 76, &words).await;
 
     let mut starter = support::starter_command(&stack).await;
     starter.args(["--address", "no-port", "--token-file", "/nowhere/token"]);
     let words = [
-        "there are 2 mistakes in the settings",
+        "the settings have 2 errors",
         "`--address` must be `host:port`",
-        "there is more than one source of tokens",
+        "more than one token source is set",
     ];
     assert_ends(&mut starter, 64, &words).await;
 

@@ -99,7 +99,11 @@ async fn a_bad_bundle_of_the_worker_changes_nothing_and_is_reported() {
     // Well-formed, and does not verify the server.
     replace(&path, wrong.certificate_pem());
     let told = complaint(&worker, broken.len()).await;
-    for words in ["kept those before", "UnknownIssuer", "temporal wrong CA"] {
+    for words in [
+        "kept the previous ones",
+        "UnknownIssuer",
+        "temporal wrong CA",
+    ] {
         assert!(told.contains(words), "no {words} in {told}");
     }
     let rejected = worker.status().await.unwrap();

@@ -138,7 +138,7 @@ async fn one_of_an_unknown_ca_changes_nothing_and_is_reported() {
     present(&files, &issue_by(&unknown.unwrap(), validity));
     let told = complaint(&worker, 0).await;
     for words in [
-        "no connection with the new credentials: kept those before",
+        "the new credentials were rejected: kept the previous ones",
         "UnknownCA",
         "temporal unknown CA",
     ] {

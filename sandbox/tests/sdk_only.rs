@@ -103,7 +103,12 @@ async fn the_sdk_sends_an_expired_token() {
     sleep(life).await;
 
     let mut greeted = Program::start(&mut support::starter_command(&stack).await);
-    until_said(&ours.program, "not sent, there is no valid token", 1).await;
+    until_said(
+        &ours.program,
+        "the call was not sent, because there is no valid token",
+        1,
+    )
+    .await;
     let status = ours.status().await;
     assert_eq!(status["calls"]["refusals"]["count"], 0, "{status:#}");
     assert_eq!(count_in_log(&stack, EXPIRED), 0);
@@ -129,7 +134,7 @@ async fn a_certificate_that_the_server_refuses_ends_the_work_of_the_sdk() {
     present(&stack, Party::Worker, &issue(&unknown(), "worker"));
     until_said(&alone, REPLACED, 1).await;
     let told = complaint(&ours, 0).await;
-    for words in ["kept those before", "UnknownCA", UNKNOWN] {
+    for words in ["kept the previous ones", "UnknownCA", UNKNOWN] {
         assert!(told.contains(words), "no {words} in {told}");
     }
     // As long as sessions are resumed, it does no harm and shows nowhere.
@@ -155,7 +160,7 @@ async fn errors_of_the_sdk_do_not_name_the_certificate() {
 
     let output = support::run(&mut support::worker_command(&stack).await).await;
     let log = support::stderr(&output);
-    for words in ["refused the client certificate", "UnknownCA", UNKNOWN] {
+    for words in ["rejected the client certificate", "UnknownCA", UNKNOWN] {
         assert!(log.contains(words), "no {words} in {log}");
     }
     write_token(&stack, HOUR);

@@ -38,7 +38,7 @@ async fn a_worker_says_when_its_grace_ran_out() {
     assert_eq!(status.code(), Some(1), "{}", worker.log());
     let log = worker.log();
     assert!(log.contains("SIGTERM"), "{log}");
-    assert!(log.contains("the grace of 1s ran out"), "{log}");
+    assert!(log.contains("within the grace period of 1s"), "{log}");
 }
 
 /// The server is away, so that what is in hand cannot be reported, while the worker is told to stop

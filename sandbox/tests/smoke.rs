@@ -131,7 +131,7 @@ async fn nobody_polls_and_that_is_why_it_takes_too_long() {
             _ => assert!(printed.starts_with("Workflow id: hello-"), "{printed}"),
         }
         for words in [
-            "nobody polls the task queue `sandbox`",
+            "no worker polls the task queue `sandbox`",
             "hint: start a worker",
         ] {
             assert!(said.contains(words), "{args:?}: no {words} in {said}");

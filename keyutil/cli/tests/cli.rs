@@ -175,7 +175,7 @@ fn keys_that_openssl_made_have_a_key_set_too() {
         assert!(!kids(&printed.stdout)[0].is_empty());
     }
     for (file, words) in [
-        ("p384.pem", "neither P-256"),
+        ("p384.pem", "not one of P-256"),
         ("locked.pem", "encrypted"),
         ("public.pem", "public key"),
         ("missing.pem", "No such file"),

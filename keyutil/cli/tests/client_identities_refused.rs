@@ -85,7 +85,7 @@ fn everything_else_is_refused_in_its_own_words() {
         ("ec.crt", "ec.crt", no_key),
         ("ec.crt", "locked.key", "the key is encrypted"),
         ("ec.crt", "locked-rsa.key", "the key is encrypted"),
-        ("ec.crt", "bitcoin.key", "of a kind that TLS cannot use"),
+        ("ec.crt", "bitcoin.key", "not one of RSA"),
         ("folder", "ec.key", "folder`: not a regular file"),
         ("ec.crt", "folder", "folder`: not a regular file"),
         ("missing", "ec.key", "missing`: No such file"),

@@ -95,27 +95,27 @@ fn what_is_no_key_and_no_certificate_is_named() {
         (
             "public.key",
             [
-                "holds a `PUBLIC KEY`, and a private key",
+                "contains a `PUBLIC KEY`, and a private key",
                 "this is a public key",
-                "holds a `PUBLIC KEY`, and a certificate",
-                "holds a `PUBLIC KEY`",
+                "contains a `PUBLIC KEY`, and a certificate",
+                "contains a `PUBLIC KEY`",
             ],
         ),
         (
             "rsa-public.key",
             [
-                "holds an `RSA PUBLIC KEY`",
+                "contains an `RSA PUBLIC KEY`",
                 "this is a public key",
-                "holds an `RSA PUBLIC KEY`",
-                "holds an `RSA PUBLIC KEY`",
+                "contains an `RSA PUBLIC KEY`",
+                "contains an `RSA PUBLIC KEY`",
             ],
         ),
-        ("good.csr", all("holds a `CERTIFICATE REQUEST`")),
+        ("good.csr", all("contains a `CERTIFICATE REQUEST`")),
         (
             "good.crt",
             [
-                "holds a `CERTIFICATE`, and a private key",
-                "holds a `CERTIFICATE`, and a private key",
+                "contains a `CERTIFICATE`, and a private key",
+                "contains a `CERTIFICATE`, and a private key",
                 "taken",
                 "taken",
             ],
@@ -125,11 +125,11 @@ fn what_is_no_key_and_no_certificate_is_named() {
             [
                 "taken",
                 "taken",
-                "holds an `EC PRIVATE KEY`, and a certificate",
-                "holds an `EC PRIVATE KEY`, and a certificate",
+                "contains an `EC PRIVATE KEY`, and a certificate",
+                "contains an `EC PRIVATE KEY`, and a certificate",
             ],
         ),
-        ("dsa.key", all("holds a `DSA PRIVATE KEY`")),
+        ("dsa.key", all("contains a `DSA PRIVATE KEY`")),
         (
             "dsa8.key",
             [
@@ -139,10 +139,10 @@ fn what_is_no_key_and_no_certificate_is_named() {
                 "PRIVATE KEY`, and a certificate",
             ],
         ),
-        ("ssh.key", all("holds an `OPENSSH PRIVATE KEY`")),
+        ("ssh.key", all("contains an `OPENSSH PRIVATE KEY`")),
         ("ssh.key", ["ssh-keygen -p", "ssh-keygen -p", "", ""]),
         ("odd.key", all("a PEM block of another kind")),
-        ("der.crt", all("the file holds a certificate in DER")),
+        ("der.crt", all("the file contains a certificate in DER")),
         (
             "der.crt",
             [
@@ -152,7 +152,7 @@ fn what_is_no_key_and_no_certificate_is_named() {
                 "openssl x509 -inform DER",
             ],
         ),
-        ("der.key", all("the file holds a private key in DER")),
+        ("der.key", all("the file contains a private key in DER")),
         (
             "der.key",
             [
@@ -162,24 +162,24 @@ fn what_is_no_key_and_no_certificate_is_named() {
                 "",
             ],
         ),
-        ("trusted.crt", all("holds a `TRUSTED CERTIFICATE`")),
+        ("trusted.crt", all("contains a `TRUSTED CERTIFICATE`")),
         (
             "good.p7b",
             [
-                "holds a `PKCS7`",
-                "holds a `PKCS7`",
+                "contains a `PKCS7`",
+                "contains a `PKCS7`",
                 "openssl pkcs7 -print_certs",
                 "openssl pkcs7",
             ],
         ),
-        ("parameters", all("holds an `EC PARAMETERS`")),
+        ("parameters", all("contains an `EC PARAMETERS`")),
         ("good.p12", all("the file is a PKCS#12 archive")),
         ("good.p12", ["-nocerts", "-nocerts", "-nokeys", "-nokeys"]),
         ("empty", all("the file is empty")),
         ("indented", all("not at the start of a line")),
-        ("words", all("has no line `-----BEGIN …-----`")),
-        ("json", all("the file holds JSON")),
-        ("token", all("the file holds a token")),
+        ("words", all("has no `-----BEGIN …-----` line")),
+        ("json", all("the file contains JSON")),
+        ("token", all("the file contains a token")),
         ("utf16", all("UTF-16")),
     ] {
         Told::of(&maker, file).check(file, expected);

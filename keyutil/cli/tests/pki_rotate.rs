@@ -160,7 +160,7 @@ frontend  [..]  CN=temporal frontend CA [..]Z  [..], [..]
 internode  [..]  CN=temporal internode CA [..]Z  [..]
 
 PROBLEMS
-admin: the key file has no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block: the file has no line `-----BEGIN …-----`, and a private key in PEM is needed
+admin: the key file has no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block: the file has no `-----BEGIN …-----` line, and a private key in PEM is needed
 "
     );
 }

@@ -28,7 +28,7 @@ async fn a_certificate_that_cannot_be_verified() {
             issue(&world.frontend, Purpose::Server, past()),
             None,
             "expired",
-            "renewed",
+            "renew",
         ),
         (
             issue(&world.frontend, Purpose::Server, future),
@@ -39,7 +39,7 @@ async fn a_certificate_that_cannot_be_verified() {
         (
             world.server(),
             Some("temporal.example"),
-            "not valid for name",
+            "not valid for the name",
             "`--tls-server-name localhost`",
         ),
         (
@@ -158,7 +158,7 @@ async fn a_port_that_hangs_up() {
         "{error:?}"
     );
     assert!(
-        told.contains("the connection was closed when TLS began"),
+        told.contains("the connection was closed during the TLS handshake"),
         "{told}"
     );
     assert!(hint.contains("the server is running"), "{hint}");

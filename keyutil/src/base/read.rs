@@ -32,7 +32,7 @@ pub fn read_at_most(from: impl Read, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     from.take(limit + 1).read_to_end(&mut content)?;
     if content.len() as u64 > limit {
-        let limit = format!("larger than anything of its kind: {} MiB", limit >> 20);
+        let limit = format!("larger than the limit of {} MiB", limit >> 20);
         return Err(io::Error::other(limit));
     }
     Ok(content)

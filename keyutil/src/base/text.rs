@@ -45,21 +45,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_text_is_escaped() {
+    fn control_characters_are_escaped() {
         assert_eq!(printable("a\u{1b}[31m\nü"), "a\\u{1b}[31m\\nü");
         assert_eq!(printable_lines("a\r\nb\u{9b}"), "a\\r\nb\\u{9b}");
         assert_eq!(printable("a\u{202e}b"), "a\\u{202e}b");
     }
 
     #[test]
-    fn what_is_long_is_cut_between_characters() {
+    fn long_text_is_cut_between_characters() {
         assert_eq!(shortened("äöü", 3), "äöü");
         assert_eq!(shortened("äöüß", 3), "äöü… (4 characters)");
     }
 
     proptest! {
         #[test]
-        fn no_terminal_is_told_anything(text in "\\PC*|(?s).*") {
+        fn printable_text_has_no_control_characters(text in "\\PC*|(?s).*") {
             prop_assert!(!printable(&text).chars().any(char::is_control));
         }
     }

@@ -188,27 +188,25 @@ pub enum IdentityError {
     },
     /// RFC 5280 section 4.1.2.2 forbids it, and Go refuses it.
     #[error(
-        "certificate {number} of the certificate file has a negative serial number, which servers refuse"
+        "certificate {number} of the certificate file has a negative serial number, which servers reject"
     )]
     NegativeSerial {
         /// Counted from 1.
         number: usize,
     },
     /// The file is probably a CA bundle.
-    #[error("the certificate file has {count} certificates: a chain has {LONGEST_CHAIN} at most")]
+    #[error(
+        "the certificate file has {count} certificates, and a chain has at most {LONGEST_CHAIN}"
+    )]
     ChainTooLong { count: usize },
     /// The key file has no usable block.
     #[error("the key file has no `PRIVATE KEY`, `EC PRIVATE KEY` or `RSA PRIVATE KEY` block")]
     Key(#[source] PemError),
     /// The key is encrypted with a passphrase.
-    #[error(
-        "the key is encrypted: write it without a passphrase, `openssl pkey -in <file> -out <new file>`"
-    )]
+    #[error("the key is encrypted: decrypt it with `openssl pkey -in <file> -out <new file>`")]
     EncryptedKey,
     /// The crypto library does not support the key.
-    #[error(
-        "the key ({found}) is broken, or of a kind that TLS cannot use: it must be RSA, P-256, P-384, P-521 or Ed25519"
-    )]
+    #[error("the key ({found}) is malformed, or not one of RSA, P-256, P-384, P-521 and Ed25519")]
     UnusableKey {
         found: KeyKind,
         #[source]
@@ -219,17 +217,17 @@ pub enum IdentityError {
     Mismatch,
     /// The first of several keys does not belong to the certificate.
     #[error(
-        "the first of the {count} private keys in the file does not belong to the certificate: leave only the one that does"
+        "the first of the {count} private keys in the file does not belong to the certificate: remove the others"
     )]
     SeveralKeys { count: usize },
     /// The key belongs to a later certificate of the file.
     #[error(
-        "the certificates are in the wrong order: the one that belongs to the key must come first, then its issuer"
+        "the certificates are in the wrong order: the one that belongs to the key must be first, followed by its issuer"
     )]
     Order,
     /// The certificate has expired.
     #[error(
-        "the certificate with serial {serial} expired at {at}, and by the clock of this machine it is {now}"
+        "the certificate with serial {serial} expired at {at} (the clock of this machine: {now})"
     )]
     Expired {
         serial: String,
@@ -239,7 +237,7 @@ pub enum IdentityError {
     },
     /// The certificate is not valid yet.
     #[error(
-        "the certificate with serial {serial} is not valid before {from}, and by the clock of this machine it is {now}"
+        "the certificate with serial {serial} is not valid before {from} (the clock of this machine: {now})"
     )]
     NotYetValid {
         serial: String,
@@ -253,34 +251,33 @@ impl IdentityError {
     fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::Expired { .. } => {
-                "have the certificate renewed, or set the clock of this machine; for development: \
+                "renew the certificate, or correct the clock of this machine; for development: \
                  `keyutil pki rotate worker` (or `starter`, `admin`)"
             }
             Self::NotYetValid { .. } => {
-                "set the clock of this machine, or wait until the certificate is valid"
+                "correct the clock of this machine, or wait until the certificate is valid"
             }
             Self::Mismatch => {
-                "give the key with which the certificate was requested: `openssl x509 -noout -pubkey \
-                 -in <certificate>` and `openssl pkey -pubout -in <key>` must print the same"
+                "use the key with which the certificate was requested: `openssl x509 -noout \
+                 -pubkey -in <certificate>` and `openssl pkey -pubout -in <key>` must print the \
+                 same"
             }
-            Self::Order => {
-                "put the certificate of the client first in the file, and the one that issued it next"
-            }
+            Self::Order => "put the client certificate first in the file, followed by its issuer",
             // The message says what to do.
             Self::EncryptedKey => return None,
             // The message says what to do.
             Self::SeveralKeys { .. } => return None,
             Self::UnusableKey { .. } => {
-                "have a certificate issued for another key: `openssl genpkey -algorithm EC -pkeyopt \
+                "issue a certificate for another key: `openssl genpkey -algorithm EC -pkeyopt \
                  ec_paramgen_curve:P-256`"
             }
             Self::Key(_) => {
-                "give the private key in PEM with `--tls-key-path`, and the certificate with \
-                 `--tls-cert-path`"
+                "set `--tls-key-path` to the private key in PEM, and `--tls-cert-path` to the \
+                 certificate"
             }
             _ => {
-                "give the certificate in PEM, as `openssl x509 -noout -subject -in <file>` reads it: \
-                 copy it again from where it was issued"
+                "set `--tls-cert-path` to the certificate in PEM; `openssl x509 -noout -subject \
+                 -in <file>` must be able to read it"
             }
         })
     }
@@ -335,7 +332,7 @@ mod tests {
         let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let broken = format!("{}{garbage}", leaf.leaf_pem);
         let long = leaf.leaf_pem.repeat(LONGEST_CHAIN + 1);
-        for (text, words) in [(broken, "block 2"), (long, "16 at most")] {
+        for (text, words) in [(broken, "block 2"), (long, "at most 16")] {
             let key = leaf.key_pem.as_bytes();
             let error = Identity::parse(text.as_bytes(), key, SystemTime::now());
             let told = error.unwrap_err().to_string();

@@ -266,7 +266,7 @@ impl<T: Credential> Reloading<T> {
                 credential = T::KIND,
                 expired = current.identify(),
                 files = ?self.files(),
-                "the credential in use has expired, and its files hold no newer one"
+                "the credential in use has expired, and its files contain no newer one"
             );
         }
     }
@@ -363,7 +363,7 @@ fn fingerprint(contents: &[Vec<u8>]) -> Fingerprint {
 pub enum LoadError {
     /// The path may be a secret, so it is not repeated.
     #[error(
-        "the {kind} itself stands where the name of its file should: write it to a file, and give the name of that"
+        "the setting contains the {kind} itself instead of the name of its file: write it to a file, and set the name of that file"
     )]
     NotAPath {
         /// [`Credential::KIND`].
@@ -421,13 +421,14 @@ impl Diagnose for LoadError {
 fn unreadable(error: &io::Error) -> Option<String> {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => {
-            "check the path, and whether it is relative to another folder than this process runs \
-             in; for development `keyutil pki init` and `keyutil key generate` make the files"
+            "check the path: a relative one starts at the working directory of the process; for \
+             development, `keyutil pki init` and `keyutil key generate` make the files"
         }
         io::ErrorKind::PermissionDenied => {
-            "run as the owner of the file, or have its owner changed: keys are for their owner alone"
+            "run the process as the owner of the file, or change the owner: only the owner should \
+              be able to read a key"
         }
-        io::ErrorKind::IsADirectory => "name the file in the folder, not the folder",
+        io::ErrorKind::IsADirectory => "set the path of the file, not of its directory",
         _ => return None,
     };
     Some(hint.to_owned())
@@ -479,7 +480,7 @@ impl FileWatcher {
                 match looked.await {
                     // The runtime is shutting down.
                     Err(failure) if failure.is_cancelled() => return,
-                    Err(failure) => error!(%failure, "looking at the credential files failed"),
+                    Err(failure) => error!(%failure, "failed to reload the credential files"),
                     Ok(()) => {}
                 }
             }

@@ -267,7 +267,7 @@ impl Minter {
                     Some(minted) if minted.usable(now) => {
                         warn!(
                             error = chain(&error),
-                            "minting failed: kept the token in use"
+                            "failed to mint a token: kept the one in use"
                         );
                         Ok(minted.token.clone())
                     }
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_past_expiry_and_a_clock_set_back_mint_anew() {
+    fn a_sleep_past_expiry_and_a_clock_set_back_mint_a_new_token() {
         let (_folder, source) = minting();
         let start = SystemTime::now();
         let first = header(&source, start);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_no_text_is_explained() {
+    fn a_file_that_is_not_text_is_explained() {
         let now = SystemTime::now();
         let good = raw_token(now);
         for to_bytes in [u16::to_le_bytes, u16::to_be_bytes] {
@@ -446,7 +446,7 @@ mod tests {
 
     /// A message with the path would print the token or the key.
     #[test]
-    fn what_stands_where_a_name_should_is_not_repeated() {
+    fn a_credential_given_instead_of_a_file_name_is_not_repeated() {
         let token = raw_token(SystemTime::now());
         let key = signing_key::generate_pem().unwrap();
         let key = key.expose_secret();
@@ -468,7 +468,7 @@ mod tests {
 
     /// Regression test: such a token is valid, and logging its expiry panicked.
     #[test]
-    fn a_newer_token_that_expires_in_milliseconds_is_taken() {
+    fn a_token_whose_expiry_is_in_milliseconds_is_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         fs::write(&path, raw_token(SystemTime::now())).unwrap();
@@ -517,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn a_minted_token_and_its_key_are_told_and_no_secret_is() {
+    fn the_status_has_the_token_and_its_key_but_no_secret() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("current.pem");
         write_key(&path);

@@ -189,16 +189,14 @@ pub enum TokenError {
     Empty,
     /// The text is the response of an identity provider.
     #[error(
-        "this is JSON, and the token alone is needed: take it out, as with `jq -r .access_token`"
+        "this is JSON, and only the token is needed: extract it, for example with `jq -r .access_token`"
     )]
     Json,
     /// The text is a quoted value of JSON or of a shell.
-    #[error("the token stands in quotes: take them away")]
+    #[error("the token is in quotes: remove them")]
     Quoted,
     /// The text is a key or a certificate.
-    #[error(
-        "this is PEM, and a token is needed: a private key that mints tokens is for `--signing-key`"
-    )]
+    #[error("this is PEM, and a token is needed: a private key belongs in `--signing-key`")]
     Pem,
     /// The text contains several tokens.
     #[error("there are {count} tokens, and one is needed")]
@@ -210,10 +208,10 @@ pub enum TokenError {
     #[error("the token is not text")]
     NotText,
     /// The text contains white space.
-    #[error("the token has white space in it: it must be one word")]
+    #[error("the token contains white space")]
     Whitespace,
     /// The text contains characters that are not allowed in a header.
-    #[error("the token has characters that cannot be sent in a header")]
+    #[error("the token contains characters that cannot be sent in a header")]
     NotAHeader,
     /// The text is not a JWT.
     #[error(transparent)]
@@ -226,7 +224,7 @@ pub enum TokenError {
     },
     /// The token in the file expired while it was in use.
     #[error(
-        "the token in the file expired at {}, and no newer one was found there: see to it that whoever renews the file is running",
+        "the token in the file expired at {}, and the file contains no newer one: check the process that renews it",
         humantime::format_rfc3339_seconds(*at)
     )]
     FileExpired {
@@ -235,7 +233,7 @@ pub enum TokenError {
     },
     /// The fixed token expired while it was in use.
     #[error(
-        "the API key expired at {}, and a fixed one is never renewed: use a signing key or a token file in a process that lives long",
+        "the API key expired at {} and is never renewed: use a signing key or a token file in a long-running process",
         humantime::format_rfc3339_seconds(*at)
     )]
     FixedExpired {
@@ -250,15 +248,13 @@ pub enum TokenError {
 impl TokenError {
     fn hint(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Expired { .. } => {
-                "have the token renewed, by whoever writes the file; `keyutil token mint` makes one"
-            }
+            Self::Expired { .. } => "renew the token; `keyutil token mint` mints one",
             Self::FileExpired { .. } | Self::FixedExpired { .. } | Self::Mint(_) => {
                 return None;
             }
             _ => {
-                "the file must hold one JWT and nothing else but white space and `Bearer ` around it: \
-                 `keyutil token mint` makes one"
+                "the file must contain one JWT; white space around it and a leading `Bearer ` are \
+                  allowed; `keyutil token mint` mints one"
             }
         })
     }

@@ -89,7 +89,7 @@ impl TrustBundle {
 impl fmt::Display for TrustBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.authorities.is_empty() {
-            return f.write_str("the CAs of this machine");
+            return f.write_str("the CAs of the operating system");
         }
         let names: Vec<_> = self
             .authorities
@@ -154,7 +154,7 @@ pub enum TrustError {
         source: CertificateError,
     },
     /// A certificate cannot be a trust anchor.
-    #[error("certificate {number} of the CA file cannot be used to verify others")]
+    #[error("certificate {number} of the CA file cannot be used as a CA")]
     Unusable {
         /// Counted from 1.
         number: usize,
@@ -163,7 +163,7 @@ pub enum TrustError {
     },
     /// No CA file is set, and the operating system has no CAs.
     #[error(
-        "this machine has no CA certificates: install `ca-certificates`, or name a file with `--tls-ca-path`"
+        "the operating system has no CA certificates: install `ca-certificates`, or set `--tls-ca-path`"
     )]
     NoSystemRoots,
 }
@@ -174,8 +174,8 @@ impl TrustError {
             // The message says what to do.
             Self::NoSystemRoots => None,
             _ => Some(
-                "give the CA certificates in PEM, one after the other, with `--tls-ca-path`: copy them \
-                 again from whoever issued the server's certificate",
+                "set `--tls-ca-path` to a file with the CA certificates in PEM: get them from the \
+                  CA that issued the server's certificate",
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! Each cause alone, and what is told when there is none to be seen.
+//! Each cause alone, and the explanation when no cause can be seen.
 
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -34,18 +34,22 @@ fn each_cause_is_seen() {
         claims
     };
     for (header, claims, words) in [
-        (header.clone(), good.clone(), "the token looks right"),
+        (header.clone(), good.clone(), "the token looks correct"),
         (header.clone(), good.clone(), "does not know the key `k`"),
         (
             header.clone(),
             with("exp", json!(900)),
             "expired 1m 40s ago",
         ),
-        (header.clone(), with("nbf", json!(1100)), "not valid yet"),
+        (
+            header.clone(),
+            with("nbf", json!(1100)),
+            "not valid for another",
+        ),
         (
             header.clone(),
             with("nbf", json!(900)),
-            "which shows 1970-01-01T00:16:40.000Z, or the server's is wrong: the token is valid \
+            "the clock of this machine (1970-01-01T00:16:40.000Z) or of the server is wrong: the token is valid \
              from 1970-01-01T00:15:00.000Z to 1970-01-01T00:33:20.000Z",
         ),
         (
@@ -56,12 +60,12 @@ fn each_cause_is_seen() {
         (
             header.clone(),
             with("permissions", json!(["other:write"])),
-            "takes `default:read`",
+            "requires `default:read`",
         ),
         (
             header.clone(),
             with("permissions", json!(["default:worker"])),
-            "alone allows nothing",
+            "alone grants nothing",
         ),
         (
             header.clone(),
@@ -87,7 +91,7 @@ fn each_cause_is_seen() {
 }
 
 #[test]
-fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
+fn the_verdict_separates_token_causes_from_permission_causes() {
     let header = json!({"alg": "ES256", "kid": "k"});
     let good = json!({"sub": "s", "exp": 2000, "permissions": ["default:write"]});
     let small = json!({"sub": "s", "exp": 2000, "permissions": ["other:write"]});
@@ -96,31 +100,31 @@ fn whether_the_token_is_accepted_parts_what_it_is_from_what_it_permits() {
             &good,
             TokenVerdict::Accepted,
             Class::Permission,
-            "by the token's",
+            "although the token grants",
         ),
         (
             &good,
             TokenVerdict::Rejected,
             Class::Token,
-            "the token looks right",
+            "the token looks correct",
         ),
         (
             &small,
             TokenVerdict::Accepted,
             Class::Permission,
-            "takes `default:read`",
+            "requires `default:read`",
         ),
         (
             &small,
             TokenVerdict::Rejected,
             Class::Token,
-            "the token looks right",
+            "the token looks correct",
         ),
         (
             &small,
             TokenVerdict::Unknown,
             Class::Permission,
-            "takes `default:read`",
+            "requires `default:read`",
         ),
     ] {
         let token = UnverifiedToken::of_parts(header.clone(), claims.clone());

@@ -55,27 +55,27 @@ impl Numbers {
         const LABELS: &[&str] = &["credential"];
         let info = self.gauge(
             "credential_info",
-            "Always 1; the label `id` tells which credential is in use",
+            "Always 1; the label `id` identifies the credential in use",
             &["credential", "id"],
         )?;
         let expiry = self.time(
             "credential_expiry_timestamp_seconds",
-            "When the credential in use stops being valid, in seconds since 1970",
+            "Expiry of the credential in use, in seconds since 1970",
             LABELS,
         )?;
         let since = self.time(
             "credential_in_use_since_timestamp_seconds",
-            "When the credential in use was taken into use, in seconds since 1970",
+            "Time since which the credential is in use, in seconds since 1970",
             LABELS,
         )?;
         let reloads = self.counter(
             "credential_reloads_total",
-            "New contents of credential files, taken into use (ok) or unusable (failed)",
+            "New contents of credential files, by result: in use (ok) or unusable (failed)",
             &["credential", "result"],
         )?;
         let broken = self.gauge(
             "credential_files_broken",
-            "1 while the files hold something unusable, and the credential before is kept",
+            "1 while the files contain something unusable and the previous credential is kept",
             LABELS,
         )?;
         for (name, credential) in status.named() {
@@ -102,7 +102,7 @@ impl Numbers {
             self.count("tokens_minted_total", "Tokens minted", minting.minted)?;
             self.count(
                 "token_mint_failures_total",
-                "Attempts to mint a token that have failed",
+                "Failed attempts to mint a token",
                 minting.failed,
             )?;
         }
@@ -118,12 +118,13 @@ impl Numbers {
         )?;
         self.count(
             "connection_failures_total",
-            "Connections to the server that have failed",
+            "Failed connections to the server",
             connection.failures,
         )?;
         self.gauge(
             "connection_rejected",
-            "1 while there is no connection with the newest certificate and CAs, and calls go on with those before",
+            "1 while the newest client certificate and CAs are rejected and the previous ones are \
+              kept",
             &[],
         )?
         .with_label_values(&[] as &[&str])
@@ -134,7 +135,7 @@ impl Numbers {
     fn calls(&self, status: &Status) -> prometheus::Result<()> {
         let calls = self.counter(
             "calls_total",
-            "Attempts of the SDK to call the server, by kind (poll, other) and gRPC code",
+            "Calls of the SDK, retries included, by kind (poll, other) and gRPC code",
             &["kind", "code"],
         )?;
         for (kind, outcomes) in status.calls.named() {
@@ -145,12 +146,12 @@ impl Numbers {
         }
         self.count(
             "refusals_total",
-            "Calls that the server has refused for lack of permission",
+            "Calls that the server refused for lack of authentication or permission",
             status.calls.refusals.count,
         )?;
         let last = self.time(
             "last_successful_poll_timestamp_seconds",
-            "When a poll for tasks has succeeded last, in seconds since 1970",
+            "Time of the last successful poll for tasks, in seconds since 1970",
             &[],
         )?;
         if let Some(success) = status.calls.polls.last_success {

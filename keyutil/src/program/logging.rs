@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_cannot_be_read_is_said_and_the_default_is_used() {
+    fn an_invalid_variable_is_reported_and_the_default_is_used() {
         for wrong in ["keyutil=loud", "info,[", "a=b=c"] {
             let chosen = flags(0, false).filter(Some(wrong.into()), "info").unwrap();
             assert!(chosen.mistake.unwrap().contains(wrong));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn more_and_less_at_once_is_a_mistake() {
+    fn verbose_and_quiet_together_are_refused() {
         assert!(flags(1, true).filter(None, "info").is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Flags that make sense, and flags that do not.
+//! Settings that are accepted, settings that are refused, and their messages.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::samples;
 
-/// Certificates and a signing key of its own.
+/// A folder with certificates and a signing key.
 struct World {
     folder: TempDir,
 }
@@ -36,7 +36,7 @@ impl World {
         world
     }
 
-    /// With a CA, so that nothing depends on those of this machine.
+    /// Settings with a CA file, independent of the CAs of the operating system.
     fn tls(&self) -> ConnectArgs {
         ConnectArgs {
             tls_ca_path: Some(self.file("ca.crt")),
@@ -91,7 +91,7 @@ fn a_flag_is_accepted_before_and_after_a_subcommand() {
 }
 
 #[test]
-fn addresses_that_can_be_dialled() {
+fn valid_addresses_are_parsed() {
     for (text, host, port, tls) in [
         ("localhost:7233", "localhost", 7233, None),
         (" localhost:7233\n", "localhost", 7233, None),
@@ -118,7 +118,7 @@ fn addresses_that_can_be_dialled() {
 }
 
 #[test]
-fn addresses_that_cannot_be_dialled() {
+fn invalid_addresses_are_refused() {
     for (text, words) in [
         ("", "the port is missing"),
         ("localhost", "the port is missing"),
@@ -156,7 +156,7 @@ fn a_password_before_the_host_is_not_repeated() {
 }
 
 #[test]
-fn what_is_empty_counts_as_not_set() {
+fn empty_values_count_as_not_set() {
     let empty = Some(Path::new("").to_owned());
     let mut args = ConnectArgs {
         tls_cert_path: empty.clone(),
@@ -180,7 +180,7 @@ fn what_is_empty_counts_as_not_set() {
 }
 
 #[test]
-fn a_token_does_not_travel_in_plaintext_to_another_machine() {
+fn a_token_is_not_sent_in_plaintext_to_another_machine() {
     for (address, tls, allowed) in [
         ("temporal.example:7233", Some(false), false),
         ("http://10.0.0.1:7233", None, false),
@@ -199,7 +199,7 @@ fn a_token_does_not_travel_in_plaintext_to_another_machine() {
         match Settings::new(&args, "test") {
             Ok(settings) => {
                 assert!(allowed, "{address}");
-                // The name is not enough: what it resolves to is looked at when it is dialled.
+                // The resolved address is checked again when it is dialled.
                 let security = settings.connector.security();
                 let kept_here = matches!(
                     security,
@@ -292,7 +292,7 @@ fn tls_is_on_as_soon_as_something_needs_it() {
 }
 
 #[test]
-fn what_contradicts_itself_or_is_incomplete_is_refused() {
+fn contradictory_and_incomplete_settings_are_refused() {
     type Change = fn(&mut ConnectArgs, &World);
     let cases: &[(Change, &str)] = &[
         (
@@ -378,7 +378,7 @@ fn what_contradicts_itself_or_is_incomplete_is_refused() {
 }
 
 #[test]
-fn all_mistakes_are_reported_at_once() {
+fn all_errors_are_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let missing = |name: &str| Some(folder.path().join(name));
     let mut args = ConnectArgs {
@@ -434,7 +434,7 @@ fn no_secret_is_in_a_message() {
 
     let refused = Settings::new(&args, "test").unwrap_err();
     let mut said = format!("{refused} {refused:?} {args:?}");
-    // On its own, so that it is looked at and not only counted.
+    // Alone, so that its content is parsed and not only counted.
     args.token.signing_key = None;
     let refused = Settings::new(&args, "test").unwrap_err();
     said = format!("{said} {refused} {refused:?}");
@@ -446,7 +446,7 @@ fn no_secret_is_in_a_message() {
 }
 
 #[test]
-fn what_is_allowed_and_probably_not_meant_is_a_warning() {
+fn settings_that_are_probably_unintended_are_warnings() {
     let world = World::new();
     let mut args = world.tls();
     args.tls_cert_path = Some(world.file("server.crt"));
@@ -458,7 +458,7 @@ fn what_is_allowed_and_probably_not_meant_is_a_warning() {
 
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     let warnings = warnings.join("\n");
-    assert!(warnings.contains("alone allows nothing"), "{warnings}");
+    assert!(warnings.contains("alone grants nothing"), "{warnings}");
     assert!(warnings.contains("lacks `clientAuth`"), "{warnings}");
 }
 

@@ -1,4 +1,4 @@
-//! Each reason, alone and together, and the moments just before.
+//! Each reason, alone and together with others, and the moments just before.
 
 use std::time::UNIX_EPOCH;
 
@@ -64,7 +64,7 @@ fn minting(last_failure: Option<Failure>) -> Option<MintingStatus> {
 
 type Change = fn(&mut Status);
 
-/// Name, what is different, the second, and what is said.
+/// Name, change, second, and the expected reasons.
 const TABLE: &[(&str, Change, u64, &[&str])] = &[
     ("well", |_| (), 20, &[]),
     ("an idle poll", |_| (), 110, &[]),
@@ -72,7 +72,7 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         "no poll for long",
         |_| (),
         111,
-        &["for 1m 41s: the last one did at 1970-01-12T13:46:50.000Z"],
+        &["for 1m 41s: the last one was at 1970-01-12T13:46:50.000Z"],
     ),
     (
         "no poll yet",
@@ -84,7 +84,7 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         "never a poll",
         |status| status.calls.polls.last_success = None,
         101,
-        &["none ever has"],
+        &["there was none"],
     ),
     (
         "connecting",
@@ -136,7 +136,7 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         "the same, expired",
         |status| status.credentials.token = token(Some("kid"), 20),
         20,
-        &["the token expired at 1970-01-12T13:47:00.000Z, and the one of TOKEN is never renewed"],
+        &["the token expired at 1970-01-12T13:47:00.000Z, and TOKEN is never renewed"],
     ),
     (
         "the same from a file",
@@ -146,7 +146,7 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
             token.since = Some(at(0));
         },
         20,
-        &["the token expired at 1970-01-12T13:47:00.000Z, and `TOKEN` holds no newer one"],
+        &["the token expired at 1970-01-12T13:47:00.000Z, and `TOKEN` contains no newer one"],
     ),
     (
         "the same from a file that is broken",
@@ -156,7 +156,7 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
             (token.since, token.last_failure) = (Some(at(0)), failure(10));
         },
         20,
-        &["Z, and nothing newer can be used: nobody listens"],
+        &["Z, and the newer content is unusable: nobody listens"],
     ),
     (
         "a minted token that expired while nothing was called",
@@ -183,7 +183,7 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
             status.credentials.minting = minting(failure(16));
         },
         20,
-        &["no token can be minted since 1970-01-12T13:46:56.000Z: nobody listens"],
+        &["minting tokens has been failing since 1970-01-12T13:46:56.000Z: nobody listens"],
     ),
     (
         "a refusal, at once",

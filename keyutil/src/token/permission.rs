@@ -51,7 +51,7 @@ impl fmt::Display for PermissionsClaim {
 
 /// A registered claim, which cannot hold permissions.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the claim `{0}` has a meaning of its own in RFC 7519 and cannot hold permissions")]
+#[error("the claim `{0}` is reserved by RFC 7519 and cannot hold permissions")]
 pub struct ReservedClaim(&'static str);
 
 /// One entry of the permissions claim.
@@ -182,12 +182,12 @@ pub struct PermissionError {
 enum Reason {
     #[error("write it as `<namespace>:<role>`")]
     NoColon,
-    #[error("the namespace before the colon is missing")]
+    #[error("the namespace is missing before the colon")]
     NoNamespace,
-    #[error("a namespace has no white space or control characters")]
+    #[error("a namespace cannot contain white space or control characters")]
     Whitespace,
     #[error(
-        "the role is none of `read`, `write`, `worker`, `admin`, and the server would ignore it"
+        "the role is not one of `read`, `write`, `worker` and `admin`, and the server would ignore it"
     )]
     UnknownRole,
 }
@@ -197,13 +197,13 @@ enum Reason {
 pub fn lint(permissions: &[Permission], namespace: Option<&str>) -> Vec<String> {
     let mut warnings = Vec::new();
     if permissions.is_empty() {
-        warnings.push("there are no permissions: the server will refuse every call".to_owned());
+        warnings.push("the token has no permissions: the server will refuse every call".to_owned());
     }
     for permission in permissions {
         if permission.namespace == "system" {
             warnings.push(format!(
-                "`{permission}` grants nothing on the cluster since server 1.21: the cluster scope \
-                 is `{CLUSTER_SCOPE}:{}`, and `system` is a namespace like any other",
+                "`{permission}` grants nothing on the cluster since server 1.21: the cluster \
+                 scope is `{CLUSTER_SCOPE}:{}`, and `system` is an ordinary namespace",
                 permission.role
             ));
         }
@@ -213,7 +213,7 @@ pub fn lint(permissions: &[Permission], namespace: Option<&str>) -> Vec<String> 
                 .any(|other| other.grants(&permission.namespace, Role::Write))
         {
             warnings.push(format!(
-                "`{permission}` alone allows nothing, not even to poll: a worker needs `{}:write`",
+                "`{permission}` alone grants nothing, not even polling: a worker needs `{}:write`",
                 permission.namespace
             ));
         }
@@ -229,8 +229,7 @@ pub fn lint(permissions: &[Permission], namespace: Option<&str>) -> Vec<String> 
             .find(|permission| permission.namespace.eq_ignore_ascii_case(namespace));
         warnings.push(match near {
             Some(near) => format!(
-                "`{near}` is not for namespace `{namespace}`: the server compares upper and lower \
-                 case"
+                "`{near}` grants nothing on namespace `{namespace}`: the server is case-sensitive"
             ),
             None => format!("the token grants no permission on namespace `{namespace}`"),
         });
@@ -245,15 +244,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_server_would_ignore_is_refused() {
+    fn permissions_that_the_server_ignores_are_refused() {
         for (text, reason) in [
             ("", "write it as"),
             ("default", "write it as"),
             (":write", "missing"),
-            ("default:", "none of"),
-            ("default:writer", "none of"),
-            ("default:write:x", "none of"),
-            ("default: write", "none of"),
+            ("default:", "not one of"),
+            ("default:writer", "not one of"),
+            ("default:write:x", "not one of"),
+            ("default: write", "not one of"),
             (" default:write", "white space"),
         ] {
             let error = text.parse::<Permission>().unwrap_err().to_string();
@@ -278,18 +277,18 @@ mod tests {
     }
 
     #[test]
-    fn lint_says_what_is_probably_wrong() {
+    fn lint_warns_of_probable_mistakes() {
         for (permissions, namespace, expected) in [
             (vec![], None, Some("no permissions")),
             (vec!["default:write"], Some("default"), None),
-            (vec!["default:worker"], None, Some("alone allows nothing")),
+            (vec!["default:worker"], None, Some("alone grants nothing")),
             (vec!["default:worker", "default:write"], None, None),
             (vec!["default:worker", "temporal-system:admin"], None, None),
             (vec!["system:admin"], None, Some("since server 1.21")),
             (
                 vec!["Default:write"],
                 Some("default"),
-                Some("upper and lower"),
+                Some("case-sensitive"),
             ),
             (
                 vec!["other:write"],

@@ -166,22 +166,22 @@ pub enum KeyError {
     Pem(#[source] PemError),
     /// The key is encrypted with a passphrase.
     #[error(
-        "the private key is encrypted: write it without a passphrase, `openssl pkey -in <file> -out <new file>`"
+        "the private key is encrypted: decrypt it with `openssl pkey -in <file> -out <new file>`"
     )]
     Encrypted,
     /// The file contains the public key.
-    #[error("this is a public key: signing takes the private one")]
+    #[error("this is a public key, and signing needs the private key")]
     Public,
     /// The key has another curve or type.
     #[error(
-        "the key ({found}) is broken, or neither P-256 (ES256) nor RSA (RS256), and the server accepts no other: make one with `keyutil key generate`"
+        "the key ({found}) is malformed, or not one of P-256 (ES256) and RSA (RS256), which the server accepts: generate one with `keyutil key generate`"
     )]
     NotP256 { found: KeyKind },
     /// The crypto library fails to sign with it.
-    #[error("the key cannot sign: it is broken, or an RSA key of less than 2048 bits")]
+    #[error("the key cannot sign: it is malformed, or an RSA key of less than 2048 bits")]
     Unusable(#[source] jsonwebtoken::errors::Error),
     /// There are no random bytes.
-    #[error("failed to generate a P-256 key: the operating system gave no random bytes")]
+    #[error("failed to generate a P-256 key: the operating system provides no random bytes")]
     Generate,
 }
 
@@ -189,8 +189,8 @@ impl KeyError {
     fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Pem(_) | Self::Public => Some(
-                "give the private signing key, P-256 or RSA, with `--signing-key`: `keyutil key \
-                 generate` makes one in `certs/signing/current.pem`",
+                "set `--signing-key` to a private key, P-256 or RSA; `keyutil key generate` makes \
+                  one in `certs/signing/current.pem`",
             ),
             // The messages say what to do.
             _ => None,
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_signing_key_is_named() {
+    fn other_files_than_signing_keys_are_identified() {
         let encrypted =
             "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\n\
@@ -268,7 +268,7 @@ mod tests {
             (encrypted, "encrypted"),
             (older, "encrypted"),
             (public, "public key"),
-            (garbage, "neither P-256"),
+            (garbage, "not one of P-256"),
         ] {
             let error = SigningKey::from_pem(pem.as_bytes())
                 .unwrap_err()
@@ -279,7 +279,7 @@ mod tests {
 
     /// A recursive parser would overflow the stack.
     #[test]
-    fn a_deep_nest_in_place_of_a_key_is_refused() {
+    fn deeply_nested_asn1_is_refused() {
         let endless = [0x30, 0x80].repeat(50_000);
         // From the inside out, each with its length.
         let levels = (0..50_000_u32).flat_map(|level| {

@@ -147,14 +147,14 @@ impl UnverifiedToken {
         match self.header["alg"].as_str() {
             Some("ES256" | "RS256") => {}
             Some(other) => warnings.push(format!(
-                "`alg` is `{}`: the server accepts `ES256` and `RS256` alone",
+                "`alg` is `{}`: the server accepts only `ES256` and `RS256`",
                 other.escape_debug()
             )),
             None => warnings.push("the header has no `alg`".to_owned()),
         }
         if self.kid().is_none() {
             warnings.push(
-                "the header has no `kid`: the server finds the key by it, and refuses a token \
+                "the header has no `kid`, by which the server finds the key: it rejects a token \
                  without one"
                     .to_owned(),
             );
@@ -162,12 +162,14 @@ impl UnverifiedToken {
         for claim in ["exp", "nbf", "iat"] {
             if self.malformed_time(claim) {
                 warnings.push(format!(
-                    "`{claim}` is not a number of seconds since 1970: the server refuses the token"
+                    "`{claim}` is not a number of seconds since 1970: the server rejects the \
+                     token"
                 ));
             }
         }
         if self.subject().is_none() {
-            warnings.push("there is no `sub`: the server refuses a token without one".to_owned());
+            warnings
+                .push("the token has no `sub`: the server rejects a token without one".to_owned());
         }
         warnings.extend(self.lint_permissions(namespace));
         warnings
@@ -227,11 +229,11 @@ impl fmt::Display for Lifetime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotYetValid { left } => {
-                write!(f, "not valid yet, for another {}", whole_seconds(*left))
+                write!(f, "not valid for another {}", whole_seconds(*left))
             }
             Self::Valid { left } => write!(f, "valid for another {}", whole_seconds(*left)),
             Self::Unlimited => {
-                f.write_str("never expires: nothing but a change of the signing key ends it")
+                f.write_str("never expires: only removing the signing key revokes it")
             }
             Self::Unreadable => f.write_str("`exp` cannot be read"),
             Self::Expired { ago } if ago.is_zero() => f.write_str("expired just now"),
@@ -254,10 +256,10 @@ fn object(part: &str, name: &'static str) -> Result<Value, MalformedToken> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedToken {
     /// The number of parts is not three.
-    #[error("not a JWT: it has {0} part(s) where a signed token has three, parted by dots")]
+    #[error("not a JWT: it has {0} part(s), and a signed token has three, separated by dots")]
     Parts(usize),
     /// A part is not what RFC 7515 requires.
-    #[error("not a JWT: its {0} is not base64url of what it must be")]
+    #[error("not a JWT: its {0} cannot be decoded")]
     Part(&'static str),
 }
 
@@ -275,7 +277,7 @@ mod tests {
             (serde_json::json!({"exp": 1000}), "expired just now"),
             (
                 serde_json::json!({"nbf": 1010, "exp": 2000}),
-                "not valid yet, for another 10s",
+                "not valid for another 10s",
             ),
             (serde_json::json!({}), "never expires"),
             (serde_json::json!({"exp": 1e300}), "`exp` cannot be read"),
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_that_are_no_array_are_named() {
+    fn permissions_that_are_not_an_array_are_reported() {
         let token = UnverifiedToken::of_parts(
             serde_json::json!({"alg": "HS256"}),
             serde_json::json!({"permissions": "default:write"}),
@@ -316,7 +318,7 @@ mod tests {
 
     /// Milliseconds by mistake: the year 50000, for which `humantime` panics.
     #[test]
-    fn times_beyond_the_calendar_are_its_end() {
+    fn times_beyond_the_calendar_are_clamped() {
         let token = |exp: f64| {
             UnverifiedToken::of_parts(
                 serde_json::json!({}),

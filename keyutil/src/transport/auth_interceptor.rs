@@ -41,7 +41,10 @@ impl Interceptor for AuthInterceptor {
         };
         // `Unavailable`, because the SDK retries it: the token source may recover.
         let token = source.token(SystemTime::now()).map_err(|error| {
-            let reason = format!("not sent, there is no valid token: {}", chain(&error));
+            let reason = format!(
+                "the call was not sent, because there is no valid token: {}",
+                chain(&error)
+            );
             LocalCause::NotSent.mark(Status::unavailable(reason))
         })?;
         if let Some(expiry) = request.extensions().get::<TokenExpiry>()

@@ -362,7 +362,7 @@ impl LoggedFailure {
             reason = cause,
             hint,
             lasted = lasted.map(whole_seconds),
-            the_worker_ends_at = ends_at.filter(|_| self.refusal).map(rfc3339),
+            worker_ends_at = ends_at.filter(|_| self.refusal).map(rfc3339),
             "calls are failing"
         );
     }
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_poll_that_stays_open_was_let_in() {
+    async fn a_poll_that_stays_open_is_authorized() {
         let calls = CallOutcomes::default();
         deny(&calls, OTHER, "no such kid");
         let refusing = || calls.status().refusals.refusing_since.is_some();
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_goes_on_is_told_at_growing_intervals() {
+    async fn an_ongoing_cause_is_logged_at_growing_intervals() {
         assert_eq!(
             logged_at(&[Step::Jwks], 200, 999).await,
             [0, 10, 30, 70, 150]
@@ -499,19 +499,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_causes_that_alternate_are_told_as_each_would_be_alone() {
+    async fn alternating_causes_are_logged_independently() {
         let both = [Step::Jwks, Step::Grpc];
         let twice = [0, 0, 10, 10, 30, 30, 70, 70];
         assert_eq!(logged_at(&both, 100, 999).await, twice);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_back_again_and_again_is_not_told_each_time() {
+    async fn a_recurring_cause_is_not_logged_each_time() {
         assert_eq!(logged_at(&[Step::Jwks], 100, 2).await, [0, 10, 30, 70]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_back_after_long_is_new() {
+    async fn a_cause_that_returns_late_is_new() {
         let mut log = FailureLog::default();
         log.note(diagnosis(Step::Jwks), true, None);
         log.mark_succeeded(true, None);

@@ -41,10 +41,10 @@ pub enum ConnectorError {
         after: Duration,
     },
     /// The server closed a plaintext connection.
-    #[error("the server closed the connection without an answer, and the connection has no TLS")]
+    #[error("the server closed the connection, which does not use TLS, without an answer")]
     PlaintextClosed,
     /// The connector refused to send a token in plaintext to another machine.
-    #[error("{address} is another machine, and a token must not travel there in plaintext")]
+    #[error("{address} is another machine, and a token must not be sent there in plaintext")]
     TokenInPlaintext { address: SocketAddr },
     /// The server's certificate could not be verified.
     #[error("{}", InWords { error, peer })]
@@ -57,7 +57,7 @@ pub enum ConnectorError {
     #[error("the server answered without TLS")]
     NoTls,
     /// The connection was closed during the handshake.
-    #[error("the connection was closed when TLS began")]
+    #[error("the connection was closed during the TLS handshake")]
     HungUp,
     /// The TLS handshake failed for another reason.
     #[error("the TLS handshake with `{}` failed", Shown(server_name))]
@@ -80,7 +80,7 @@ pub enum ConnectorError {
     },
     /// The server supports TLS but not HTTP/2.
     #[error(
-        "the server did not agree to HTTP/2 (ALPN `h2`): it may be no gRPC server, or a proxy that speaks HTTP/1.1 alone"
+        "the server did not agree to HTTP/2 (ALPN `h2`): it may not be a gRPC server, or be a proxy that supports only HTTP/1.1"
     )]
     NoHttp2,
 }
@@ -103,7 +103,7 @@ impl fmt::Display for ConnectStage {
         f.write_str(match self {
             Self::Name => "the host name was not resolved",
             Self::Tcp => "no TCP connection",
-            Self::Handshake => "a TCP connection, and no end of the TLS handshake",
+            Self::Handshake => "the TLS handshake did not finish",
             Self::Answer => "no answer",
         })
     }
@@ -238,28 +238,28 @@ impl fmt::Display for InWords<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use CertificateError as E;
         match self.error {
-            E::UnknownIssuer => f.write_str("none of these has issued it (`UnknownIssuer`)"),
+            E::UnknownIssuer => f.write_str("none of these CAs issued it (`UnknownIssuer`)"),
             E::BadSignature => f.write_str(
-                "its issuer has the name of one of these, and another key (`BadSignature`)",
+                "its issuer has the name of one of these CAs, but another key (`BadSignature`)",
             ),
             E::ExpiredContext { time, not_after } => write!(
                 f,
-                "it expired at {}, and by the clock of this machine it is {}",
+                "it expired at {} (the clock of this machine: {})",
                 shown(*not_after),
                 shown(*time)
             ),
             E::NotValidYetContext { time, not_before } => write!(
                 f,
-                "it is not valid before {}, and by the clock of this machine it is {}",
+                "it is not valid before {} (the clock of this machine: {})",
                 shown(*not_before),
                 shown(*time)
             ),
             E::NotValidForNameContext { expected, .. } => {
-                write!(f, "it is not valid for name `{}`", expected.to_str())?;
+                write!(f, "it is not valid for the name `{}`", expected.to_str())?;
                 let presented = self.peer.presented();
                 match presented.map(|leaf| leaf.names()).unwrap_or_default() {
-                    names if names.is_empty() => f.write_str(", nor for any other"),
-                    names => write!(f, ", but for `{}`", names.join("`, `")),
+                    names if names.is_empty() => f.write_str(", and it contains no names"),
+                    names => write!(f, ", only for `{}`", names.join("`, `")),
                 }
             }
             E::InvalidPurpose | E::InvalidPurposeContext { .. } => {

@@ -43,10 +43,10 @@ const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 ///
 /// 1. The outcome is counted, and a lasting failure is logged.
 /// 2. A failure is explained. `explain` gets the status and the namespace of the call. It returns
-/// the message for the status and the diagnosis, or `None` for a failure that concerns only this
-/// call.
+///    the message for the status and the diagnosis, or `None` for a failure that concerns only this
+///    call.
 /// 3. The bytes are sent with a token. A refusal of a token that expired in transit becomes a
-/// status that the SDK retries.
+///    status that the SDK retries.
 pub fn sdk_service(
     channel: AuthorizedChannel,
     rotating: RotatingChannel,
@@ -186,7 +186,7 @@ async fn send(
         .map(str::to_owned);
     let path: Result<PathAndQuery, _> = format!("/{}/{}", request.service, request.rpc).parse();
     let Ok(path) = path else {
-        let status = Status::internal("the SDK named a method that makes no path");
+        let status = Status::internal("the SDK named a method that does not form a path");
         return Err(Failed { status, namespace });
     };
     let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
@@ -229,7 +229,7 @@ const NAMESPACE: &str = "temporal-namespace";
 /// refusal. It retries this status, and the next attempt has a newer token.
 fn expired_on_the_way(refused: &Status, expired_at: SystemTime) -> Status {
     LocalCause::TokenExpiredOnTheWay.mark(Status::unavailable(format!(
-        "the token of this call expired at {}, before the server looked at it: {}",
+        "the token of this call expired at {}, before the server checked it: {}",
         rfc3339(expired_at),
         refused.message()
     )))

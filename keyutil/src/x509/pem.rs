@@ -58,7 +58,7 @@ pub enum PemError {
     Encrypted,
     /// A block has no end.
     #[error(
-        "a block has no `-----END …-----` line of its own: the file may be cut short, or have lost its line ends"
+        "a block has no `-----END …-----` line: the file may be truncated, or have lost its line ends"
     )]
     NoEnd,
     /// A `BEGIN` line is malformed.
@@ -208,21 +208,20 @@ impl fmt::Display for Detected {
                     true => "an",
                     false => "a",
                 };
-                write!(f, "the file holds {article} `{label}`")
+                write!(f, "the file contains {article} `{label}`")
             }
-            Self::OtherBlock => f.write_str("the file holds a PEM block of another kind"),
-            Self::Indented => f.write_str(
-                "the file has a `-----BEGIN …-----` that is not at the start of a line, where it \
-                 has to be",
-            ),
-            Self::DerCertificate => f.write_str("the file holds a certificate in DER"),
-            Self::DerPrivateKey => f.write_str("the file holds a private key in DER"),
-            Self::Der => f.write_str("the file holds something in DER"),
+            Self::OtherBlock => f.write_str("the file contains a PEM block of another kind"),
+            Self::Indented => {
+                f.write_str("the file has a `-----BEGIN …-----` that is not at the start of a line")
+            }
+            Self::DerCertificate => f.write_str("the file contains a certificate in DER"),
+            Self::DerPrivateKey => f.write_str("the file contains a private key in DER"),
+            Self::Der => f.write_str("the file contains something in DER"),
             Self::Pkcs12 => f.write_str("the file is a PKCS#12 archive"),
-            Self::Utf16 => f.write_str("the text of the file is UTF-16"),
-            Self::Token => f.write_str("the file holds a token"),
-            Self::Json => f.write_str("the file holds JSON"),
-            Self::Unknown => f.write_str("the file has no line `-----BEGIN …-----`"),
+            Self::Utf16 => f.write_str("the file is UTF-16 text"),
+            Self::Token => f.write_str("the file contains a token"),
+            Self::Json => f.write_str("the file contains JSON"),
+            Self::Unknown => f.write_str("the file has no `-----BEGIN …-----` line"),
         }
     }
 }

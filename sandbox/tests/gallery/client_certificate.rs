@@ -13,7 +13,7 @@ use crate::support::intermediate::root_and_intermediate;
 
 pub const ROWS: &[Row] = &[
     Row {
-        message: "refused the client certificate (presented: none)",
+        message: "rejected the client certificate (presented: none)",
         exit_code: 79,
         cause: "the server wants one",
         advice: "`--tls-cert-path` and `--tls-key-path`",
@@ -25,7 +25,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "refused the client certificate … UnknownCA",
+        message: "rejected the client certificate … UnknownCA",
         exit_code: 79,
         cause: "issued by a CA that the server does not trust for clients; or an intermediate CA \
                 is missing in the file",
@@ -72,7 +72,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
-        message: "refused the client certificate … BadCertificate",
+        message: "rejected the client certificate … BadCertificate",
         exit_code: 79,
         cause: "it is one for servers: the extended key usage `clientAuth` is missing",
         advice: "have it issued for clients",
@@ -88,7 +88,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "refused the client certificate … CertificateExpired",
+        message: "rejected the client certificate … CertificateExpired",
         exit_code: 79,
         cause: "by the server's clock it has expired, or is not valid yet; by this machine's it \
                 is valid",

@@ -43,7 +43,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "a TCP connection, and no end of the TLS handshake …",
+        message: "the TLS handshake did not finish within …",
         exit_code: 69,
         cause: "another port, a proxy that waits for something, or a server that hangs",
         advice: "the port is that of the frontend, 7233 by default",
@@ -69,7 +69,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the connection was closed when TLS began",
+        message: "the connection was closed during the TLS handshake",
         exit_code: 69,
         cause: "a proxy without a server behind it, or another program",
         advice: "check `TEMPORAL_ADDRESS`; the log of the proxy",
@@ -95,7 +95,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the server closed the connection without an answer",
+        message: "the server closed the connection, which does not use TLS, without an answer",
         exit_code: 76,
         cause: "TLS is off here and on there: the variables were not sourced; or the port of the \
                 Web UI or of the HTTP API",

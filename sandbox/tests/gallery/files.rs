@@ -40,7 +40,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row {
-        message: "there are 2 mistakes in the settings",
+        message: "the settings have 2 errors",
         exit_code: 64,
         cause: "flags, variables or files; each is named",
         advice: "as each line says",

@@ -62,13 +62,13 @@ pub async fn is_ill() {
     let output = support::run(world.command(keyutil, &attempt).arg("doctor")).await;
     let (told, log) = (support::stdout(&output), support::stderr(&output));
     assert_eq!(output.status.code(), Some(80), "{told}\n{log}");
-    let failed = "\nFAILED   token          no token was sent, and this server asks for one\n";
+    let failed = "\nFAILED   token          no token was sent, and this server requires one\n";
     let (_, below) = told.split_once(failed).unwrap();
     assert!(below.trim_start().starts_with("hint: "), "{told}");
     assert!(
         below.contains("\nskipped  permission     unknown: "),
         "{told}"
     );
-    let words = "keyutil: token: no token was sent, and this server asks for one\n";
+    let words = "keyutil: token: no token was sent, and this server requires one\n";
     assert!(log.ends_with(words), "{log}");
 }

@@ -96,7 +96,7 @@ pub const ROWS: &[Row] = &[
         }],
     ),
     Row::elsewhere(
-        "a TCP connection, and no end of the TLS handshake …",
+        "the TLS handshake did not finish within …",
         69,
         &[Case {
             name: "a server that stands still",

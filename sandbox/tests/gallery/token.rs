@@ -18,7 +18,7 @@ const FETCHED_LONG_AGO: [&str; 2] = ["--refresh-interval", "1ms"];
 
 pub const ROWS: &[Row] = &[
     Row {
-        message: "no token was sent, and this server asks for one",
+        message: "no token was sent, and this server requires one",
         exit_code: 80,
         cause: "no token source",
         advice: "`--signing-key`, `--token-file` or `TEMPORAL_API_KEY`",
@@ -81,7 +81,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the API key is not valid, or not for this namespace",
+        message: "the API key is not valid, or not valid for this namespace",
         exit_code: 80,
         cause: "something that is no JWT, and that the server does not take",
         advice: "compare it with the one that was issued",
@@ -97,7 +97,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the token is out of its time: not valid yet",
+        message: "the token is not valid for another",
         exit_code: 80,
         cause: "the clock of this machine is behind, or that of the program that minted it is ahead",
         advice: "set the clock",

@@ -37,11 +37,11 @@ fn all_mistakes_come_at_once_and_before_any_socket() {
     assert_eq!(output.status.code(), Some(64));
     let complaint = complaint(&output);
     for words in [
-        "4 mistakes",
+        "4 errors",
         "missing.jwt",
         "the port is missing",
         "`--tls-key-path` is not",
-        "more than one source",
+        "more than one token source",
     ] {
         assert!(complaint.contains(words), "{words}: {complaint}");
     }
@@ -66,7 +66,7 @@ fn help_names_the_exit_codes() {
         "--count",
         "TEMPORAL_API_KEY",
         "Examples:",
-        "77  the token is accepted, and permits too little",
+        "77  the token is accepted but does not grant the permission",
     ] {
         assert!(help.contains(words), "{words}: {help}");
     }

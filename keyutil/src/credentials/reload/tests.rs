@@ -1,4 +1,4 @@
-//! What is taken, what is not, and what is said of it.
+//! Which contents are used, and what is logged about them.
 
 use std::{
     fs,
@@ -60,7 +60,7 @@ fn the_first_load_fails_hard_and_names_the_file() {
 }
 
 #[test]
-fn a_good_change_is_taken_and_a_bad_one_is_counted_once() {
+fn a_valid_change_is_used_and_an_invalid_one_is_counted_once() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "1", "1");
     let value = load(folder.path()).unwrap();
@@ -125,7 +125,7 @@ fn files_that_vanish_keep_the_last_good_value() {
 #[test]
 fn the_swap_of_a_mounted_secret_is_seen() {
     use std::os::unix::fs::symlink;
-    // As the kubelet does it: files link to `..data/…`, and `..data` is replaced by a rename.
+    // Like the kubelet: files link to `..data/…`, and `..data` is replaced by a rename.
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     for (version, number) in [("v1", "1"), ("v2", "2")] {
@@ -153,7 +153,7 @@ impl Refresh for Counter {
 }
 
 #[tokio::test]
-async fn looking_goes_on_until_the_owner_lets_go() {
+async fn the_watcher_runs_until_it_is_dropped() {
     let looks = Arc::new(AtomicU32::new(0));
     let watched: Vec<Box<dyn Refresh>> = vec![Box::new(Counter(looks.clone()))];
     let watch = FileWatcher::every(Duration::from_millis(1), watched);
@@ -169,7 +169,7 @@ async fn looking_goes_on_until_the_owner_lets_go() {
 }
 
 #[test]
-fn a_renewal_of_the_same_credential_is_no_news() {
+fn a_renewal_of_the_same_credential_is_logged_at_debug() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), "1", "1");
     let value = load(folder.path()).unwrap();

@@ -20,7 +20,7 @@ static LEAF: LazyLock<Vec<u8>> = LazyLock::new(|| {
 });
 
 #[test]
-fn everything_that_was_asked_for_is_read_back() {
+fn a_certificate_is_read_back_as_issued() {
     let summary = CertificateSummary::from_der(&LEAF).unwrap();
 
     assert_eq!(summary.subject, "CN=worker");
@@ -54,7 +54,7 @@ fn no_restriction_permits_everything() {
 }
 
 #[test]
-fn serials_look_as_openssl_prints_them() {
+fn serials_are_formatted_as_openssl_prints_them() {
     for (raw, text) in [
         (&[0x0a, 0xff][..], "0AFF"),
         (&[0x00, 0x80], "80"),
@@ -66,12 +66,12 @@ fn serials_look_as_openssl_prints_them() {
 }
 
 #[test]
-fn terminals_are_safe_from_names() {
+fn names_are_escaped_for_terminals() {
     assert_eq!(printable("a\u{1b}[31m\nü"), "a\\u{1b}[31m\\nü");
 }
 
 #[test]
-fn what_follows_a_certificate_is_not_ignored() {
+fn bytes_after_a_certificate_are_an_error() {
     let error = CertificateSummary::from_der(&[LEAF.as_slice(), b"\n"].concat()).unwrap_err();
     assert_eq!(error.to_string(), "1 bytes follow the certificate");
 }
@@ -82,7 +82,7 @@ proptest! {
         exercise(&bytes);
     }
 
-    // Nearly right bytes get much further into the parser than arbitrary ones.
+    // Almost valid input gets much further into the parser than arbitrary bytes.
     #[test]
     fn damaged_certificates_never_panic(
         damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
@@ -101,7 +101,7 @@ proptest! {
     }
 }
 
-/// Reads, and prints what was read in the ways in which callers print it.
+/// Parses, and formats the result in the ways in which callers do.
 fn exercise(der: &[u8]) {
     match CertificateSummary::from_der(der) {
         Ok(summary) => {
