@@ -72,7 +72,7 @@ async fn a_namespace_is_registered_once_and_can_be_used_at_once() {
         outputs,
         [
             format!("Namespace registered: {name}\n"),
-            format!("Namespace exists already: {name}\n"),
+            format!("Namespace already exists: {name}\n"),
         ]
     );
 }

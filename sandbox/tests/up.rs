@@ -98,7 +98,7 @@ async fn two_at_once_do_not_disturb_each_other() {
     let output = support::run(&mut admin).await;
     assert_eq!(
         support::stdout(&output),
-        "Namespace exists already: default\n"
+        "Namespace already exists: default\n"
     );
     two.program.signal(Signal::INT);
     two.program.ended(LIMIT).await;

@@ -260,7 +260,6 @@ pub enum RenewalError {
 
 impl RenewalError {
     /// Returns whether the arguments are at fault, rather than the machine.
-    #[must_use]
     pub fn is_usage(&self) -> bool {
         matches!(
             self,

@@ -33,7 +33,7 @@ Examples:
   keyutil completions fish > ~/.config/fish/completions/keyutil.fish
   source <(keyutil completions bash)")]
 pub struct Completions {
-    /// The shell to complete in
+    /// Shell to generate the script for
     shell: Shell,
 }
 

@@ -90,6 +90,26 @@ fn a_token_is_verified_or_refused() {
 }
 
 #[test]
+fn permissions_are_read_from_the_claim_that_is_named() {
+    let folder = with_keys();
+    let claim = "--permissions-claim=roles";
+    let token = run(mint(folder.path()).arg(claim)).stdout;
+    let warnings = |args: &[&str]| {
+        let shown = run(inspect(folder.path())
+            .args([token.trim(), "--namespace=default"])
+            .args(args));
+        assert_eq!(shown.code, Some(0), "{shown:?}");
+        shown.stdout.matches("warning ").count()
+    };
+    assert_eq!(warnings(&[claim]), 0);
+    assert_ne!(warnings(&[]), 0);
+    for refused in ["--permissions-claim=sub", "--permissions-claim="] {
+        let refused = run(inspect(folder.path()).args([token.trim(), refused]));
+        assert_eq!(refused.code, Some(64), "{refused:?}");
+    }
+}
+
+#[test]
 fn what_is_no_token_is_not_repeated() {
     let folder = with_keys();
     let token = minted(folder.path());

@@ -29,19 +29,20 @@ use serde::Serialize;
 #[derive(Args)]
 #[command(after_help = program::examples_and_exit_codes(EXAMPLES))]
 pub struct Doctor {
+    /// Output format
+    #[arg(long, default_value = "text", value_name = "FORMAT")]
+    output: Output,
+
     #[command(flatten)]
     connect: Sourced<ConnectArgs>,
 
     #[command(flatten)]
     look: Sourced<LookArgs>,
-
-    /// Output format
-    #[arg(long, default_value = "text", value_name = "FORMAT")]
-    output: Output,
 }
 
 /// What to check besides the connection.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Checks")]
 struct LookArgs {
     /// Check that the token permits what this program needs
     ///

@@ -118,9 +118,6 @@ pub struct Rotate {
     #[command(flatten)]
     folder: Folder,
 
-    #[command(flatten)]
-    times: Times,
-
     /// Wait until the next key may sign, instead of exiting with code 75
     #[arg(long)]
     wait: bool,
@@ -136,6 +133,9 @@ pub struct Rotate {
     ///   tokens until it fetches the key set.
     #[arg(long, conflicts_with = "wait")]
     emergency: bool,
+
+    #[command(flatten)]
+    times: Times,
 }
 
 /// Remove keys from the key set that no valid token needs
@@ -157,7 +157,7 @@ pub struct Retire {
 
 /// The durations that the waits consist of.
 #[derive(Args)]
-#[command(next_help_heading = "Durations that the waits consist of")]
+#[command(next_help_heading = "Timing")]
 pub struct Times {
     /// How often servers fetch the key set: `jwtKeyProvider.refreshInterval` of the server
     #[arg(long, env = "KEYUTIL_JWKS_REFRESH_INTERVAL", default_value = "1m", value_name = "DURATION", value_parser = parse_duration)]

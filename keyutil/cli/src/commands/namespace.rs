@@ -30,12 +30,12 @@ Examples:
       --tls-ca-path certs/admin/ca.crt --tls-cert-path certs/admin/tls.crt \\
       --tls-key-path certs/admin/tls.key --signing-key certs/signing/current.pem")]
 pub struct Register {
-    #[command(flatten)]
-    connect: ConnectArgs,
-
     /// How long the histories of finished workflows are kept, at least 1 day
     #[arg(long, default_value = "3days", value_name = "DURATION", value_parser = humantime::parse_duration)]
     retention: Duration,
+
+    #[command(flatten)]
+    connect: ConnectArgs,
 }
 
 /// The server accepts less, and then keeps histories for a day.

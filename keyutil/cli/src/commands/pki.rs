@@ -296,7 +296,7 @@ fn authority_examples(authority: &str) -> String {
 }
 
 fn about(what: &str) -> String {
-    format!("{what}, in three steps.\n\n{STEPS}")
+    format!("{what}, in three steps\n\n{STEPS}")
 }
 
 const STEPS: &str = "\

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::Context;
-use clap::{Args, Subcommand};
+use clap::{
+    Args, Subcommand,
+    builder::{NonEmptyStringValueParser, TypedValueParser},
+};
 use keyutil::{
     base::{chain, read::read_at_most, redact::is_content},
     credentials::FileWatcher,
@@ -16,7 +19,10 @@ use keyutil::{
     health::{Health, ListenError},
     program::{self, UsageError},
     settings::{ClaimsArgs, SettingsErrors},
-    token::{ClaimsTemplate, Permission, SigningKey, UnverifiedToken, claims, permission},
+    token::{
+        ClaimsTemplate, Permission, PermissionsClaim, SigningKey, UnverifiedToken, claims,
+        permission,
+    },
 };
 use keyutil_cli::{
     agent::{self, Renewal, RenewalError, SHORTEST_LIFETIME},
@@ -85,6 +91,16 @@ pub struct Inspect {
     /// Namespace that the permissions are checked against
     #[arg(short, long)]
     namespace: Option<String>,
+
+    /// Claim that holds the permissions: the server's `permissionsClaimName`
+    #[arg(
+        long,
+        env = "KEYUTIL_PERMISSIONS_CLAIM",
+        default_value = "permissions",
+        value_name = "NAME",
+        value_parser = NonEmptyStringValueParser::new().try_map(|name| name.parse::<PermissionsClaim>())
+    )]
+    permissions_claim: PermissionsClaim,
 }
 
 /// The flags of commands that mint tokens.
@@ -165,7 +181,9 @@ async fn run_inspect(arguments: Inspect) -> anyhow::Result<()> {
     if raw.is_empty() {
         return Err(UsageError("the input is empty: expected a token".to_owned()).into());
     }
-    let token = UnverifiedToken::parse(raw).map_err(|error| refused(&error))?;
+    let token = UnverifiedToken::parse(raw)
+        .map_err(|error| refused(&error))?
+        .with_permissions_claim(arguments.permissions_claim);
     program::print_line(format_args!(
         "header     {}",
         serde_json::to_string(&token.header)?
@@ -283,13 +301,13 @@ pub struct Renew {
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
 
-    #[command(flatten)]
-    minting: Minting,
-
     /// Address that serves `/healthz`, `/readyz` and `/metrics`; port 0 picks a free port, which
     /// the log names [default: disabled]
     #[arg(long, env = "KEYUTIL_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
     health_listen: Option<SocketAddr>,
+
+    #[command(flatten)]
+    minting: Minting,
 }
 
 async fn run_renew(arguments: Renew) -> anyhow::Result<()> {

@@ -192,7 +192,7 @@ fn look_at_client(
             )
         }
         (Some(of), Some(identity), Handshake { .. }) => format!(
-            "the server requested a client certificate{of}, and {} {}",
+            "the server requested a client certificate{of}, and {} the certificate with {}",
             if spoke {
                 "accepted"
             } else {

@@ -533,7 +533,7 @@ fn permitting_nothing(minter: &Minter, seconds_ahead: i64) -> Option<Token> {
     let begin = seconds(now).checked_add_signed(seconds_ahead)?;
     let claims = Claims {
         sub: "keyutil-doctor".to_owned(),
-        permissions_claim: Default::default(),
+        permissions_claim: minter.template().permissions_claim.clone(),
         iat: begin,
         nbf: begin,
         exp: seconds(now).checked_add_signed(3 * FARTHEST)?,

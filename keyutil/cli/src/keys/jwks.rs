@@ -255,10 +255,10 @@ mod tests {
             (r#"{"keys":{}}"#.to_owned(), "no array"),
             (r#"{"keys":[]}"#.to_owned(), "empty"),
             (with("d", "secret".into()), "private member `d`"),
-            (with("kid", Value::Null), "no `kid`"),
+            (with("kid", Value::Null), "no usable `kid`"),
             (with("kty", "EC2".into()), "unusable"),
-            (with("kid", "".into()), "no `kid`"),
-            (with("kid", "a\nb".into()), "no `kid`"),
+            (with("kid", "".into()), "no usable `kid`"),
+            (with("kid", "a\nb".into()), "no usable `kid`"),
             (with("x", "AAAA".into()), "unusable"),
             (with("x", good["keys"][0]["y"].clone()), "unusable"),
             (

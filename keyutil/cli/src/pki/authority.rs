@@ -127,19 +127,16 @@ impl Authority {
     }
 
     /// Returns its certificate and intermediate CAs, in PEM.
-    #[must_use]
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
     /// Returns its private key: PKCS#8 in PEM.
-    #[must_use]
     pub fn key_pem(&self) -> SecretString {
         self.issuer.key().serialize_pem().into()
     }
 
     /// Returns the content of its certificate.
-    #[must_use]
     pub fn summary(&self) -> &CertificateSummary {
         self.certificate().summary()
     }
@@ -397,13 +394,11 @@ impl Validity {
     }
 
     /// Returns the first second.
-    #[must_use]
     pub fn not_before(&self) -> SystemTime {
         self.not_before
     }
 
     /// Returns the last second.
-    #[must_use]
     pub fn not_after(&self) -> SystemTime {
         self.not_after
     }

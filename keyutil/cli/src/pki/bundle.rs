@@ -151,7 +151,6 @@ pub enum FileError {
 
 impl FileError {
     /// Returns whether the file does not exist.
-    #[must_use]
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
@@ -193,7 +192,7 @@ mod tests {
     fn what_is_written_is_what_was_read() {
         let [one, other] = ["one", "other"].map(authority);
         let both = format!("{}{}", one.certificate_pem(), other.certificate_pem());
-        // rcgen ends lines with CR and LF.
+        // rcgen may end lines with CR and LF.
         assert_eq!(bundle(&both).to_string(), both.replace("\r\n", "\n"));
         assert_eq!(bundle(&bundle(&both).to_string()), bundle(&both));
     }

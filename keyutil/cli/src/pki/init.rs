@@ -49,7 +49,6 @@ impl InitOptions {
     pub const LEAF_LIFETIME: Duration = Duration::from_secs(90 * DAY);
 
     /// Creates the default options for this folder.
-    #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -389,7 +388,6 @@ pub enum PkiError {
 
 impl PkiError {
     /// Returns whether the arguments are at fault, rather than the machine.
-    #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Input { .. } => true,
@@ -401,7 +399,6 @@ impl PkiError {
     }
 
     /// Returns what to do about it, if known.
-    #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::InTheWay { found, expected } if found.len() < *expected => Some(

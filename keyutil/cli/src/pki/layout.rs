@@ -30,7 +30,6 @@ impl AuthorityKind {
     pub const ALL: [Self; 3] = [Self::Clients, Self::Frontend, Self::Internode];
 
     /// Returns the name used in file names and in the common name.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Clients => "clients",
@@ -83,7 +82,6 @@ impl Party {
     ];
 
     /// Returns the name used in folder names and in the common name.
-    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Worker => "worker",
@@ -96,7 +94,6 @@ impl Party {
     }
 
     /// Returns the DNS names and IP addresses that its certificate always has.
-    #[must_use]
     pub fn names(self) -> &'static [&'static str] {
         match self {
             Self::Worker => &["worker.temporal.local"],
@@ -110,7 +107,6 @@ impl Party {
     }
 
     /// Returns the side of a connection that it is on.
-    #[must_use]
     pub fn purpose(self) -> Purpose {
         match self {
             Self::Worker | Self::Starter | Self::Admin | Self::Ui => Purpose::Client,
@@ -122,7 +118,6 @@ impl Party {
     }
 
     /// Returns the CA that signs its certificate.
-    #[must_use]
     pub fn issued_by(self) -> AuthorityKind {
         match self {
             Self::Worker | Self::Starter | Self::Admin | Self::Ui => AuthorityKind::Clients,
@@ -132,7 +127,6 @@ impl Party {
     }
 
     /// Returns the CA that it verifies its peers with.
-    #[must_use]
     pub fn trusts(self) -> AuthorityKind {
         match self {
             Self::Worker | Self::Starter | Self::Admin | Self::Ui => AuthorityKind::Frontend,
@@ -171,26 +165,22 @@ pub struct AuthorityFiles {
 
 impl Layout {
     /// Creates the layout of this folder, without accessing it.
-    #[must_use]
     pub fn new(dir: &Path) -> Self {
         let dir = dir.to_owned();
         Self { dir }
     }
 
     /// Returns the folder.
-    #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// Returns the folder of this party.
-    #[must_use]
     pub fn party_folder(&self, party: Party) -> PathBuf {
         self.dir.join(party.name())
     }
 
     /// Returns the files of this party.
-    #[must_use]
     pub fn party(&self, party: Party) -> PartyFiles {
         let folder = self.party_folder(party);
         let trust = match party {
@@ -205,39 +195,33 @@ impl Layout {
     }
 
     /// Returns the folder of the CAs.
-    #[must_use]
     pub fn authorities(&self) -> PathBuf {
         self.dir.join("ca")
     }
 
     /// Returns the files of the issuing CA, which only `keyutil pki` reads.
-    #[must_use]
     pub fn authority(&self, kind: AuthorityKind) -> AuthorityFiles {
         self.authority_named(kind.name())
     }
 
     /// Returns the files of the CA that is trusted and will issue. They exist during a rotation.
-    #[must_use]
     pub fn next_authority(&self, kind: AuthorityKind) -> AuthorityFiles {
         self.authority_named(&format!("{}-next", kind.name()))
     }
 
     /// Returns the certificate of the CA that is still trusted but no longer issues. It exists
     /// during a rotation; its key is destroyed.
-    #[must_use]
     pub fn previous_authority(&self, kind: AuthorityKind) -> PathBuf {
         let name = format!("{}-previous.crt", kind.name());
         self.authorities().join(name)
     }
 
     /// Returns the record of when each step of a rotation was done.
-    #[must_use]
     pub fn rotation_record(&self) -> PathBuf {
         self.authorities().join("rotation.json")
     }
 
     /// Returns the marker of an `init` that is running or was interrupted.
-    #[must_use]
     pub fn unfinished_init(&self) -> PathBuf {
         self.authorities().join("init.unfinished")
     }

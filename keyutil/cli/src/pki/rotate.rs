@@ -157,7 +157,6 @@ pub struct AuthorityOptions {
 
 impl AuthorityOptions {
     /// Returns how long a step waits for the step before to take effect everywhere.
-    #[must_use]
     pub fn wait(&self) -> Duration {
         self.refresh_interval
             .saturating_add(self.propagation)
@@ -249,7 +248,6 @@ pub struct NextStep {
 
 impl NextStep {
     /// Returns whether a rotation has begun and is not finished.
-    #[must_use]
     pub fn is_under_way(&self) -> bool {
         self.step != RotationStep::Trust
     }
@@ -372,13 +370,11 @@ pub enum RotateError {
 
 impl RotateError {
     /// Returns whether the same call may succeed later.
-    #[must_use]
     pub fn is_too_early(&self) -> bool {
         matches!(self, Self::TooEarly { .. } | Self::ServersNotRestarted)
     }
 
     /// Returns whether the arguments, or files named by them, are at fault.
-    #[must_use]
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Lifetime { .. }
@@ -392,7 +388,6 @@ impl RotateError {
     }
 
     /// Returns what to do about it, if known.
-    #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         Some(match self {
             Self::NoAuthorities { .. } => {
