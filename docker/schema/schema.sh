@@ -1,6 +1,5 @@
 #!/bin/sh
-# Makes the two databases and brings their tables to the version of these tools. Does no harm where
-# that was done before.
+# Creates the two databases and updates their tables to the version of these tools. It can be repeated.
 set -eu
 
 SQL_PASSWORD=$(cat /run/database/password)
@@ -14,7 +13,7 @@ tries=0
 until nc -z postgresql 5432; do
     tries=$((tries + 1))
     if [ "$tries" -ge 60 ]; then
-        echo "schema.sh: nobody listens at postgresql:5432: see \`docker compose logs postgresql\`" >&2
+        echo "schema.sh: no connection to postgresql:5432: see \`docker compose logs postgresql\`" >&2
         exit 1
     fi
     sleep 1

@@ -1,6 +1,6 @@
 #!/bin/sh
-# nginx, with the token of a file that somebody else renews: nginx reads what it includes when it
-# starts and when it is told to read it again.
+# Runs nginx with the token of a file that an agent renews. nginx reads included files at its start and
+# on `nginx -s reload`.
 set -eu
 umask 077
 
@@ -8,7 +8,7 @@ token=/token/token
 included=/tmp/authorization.conf
 sent=none
 
-# When a token expires, in seconds since 1970: `exp` of its payload, which is base64url.
+# The expiry of a token in seconds since 1970: `exp` of its payload, which is base64url.
 expiry() {
     payload=${1#*.}
     payload=$(printf '%s' "${payload%%.*}" | tr '_-' '/+')
@@ -16,7 +16,7 @@ expiry() {
     printf '%s' "$payload" | base64 -d 2>/dev/null | sed -n 's/.*"exp":\([0-9]*\).*/\1/p'
 }
 
-# The token of the file, or nothing, if it is of no use: an expired one is not sent.
+# The token of the file, or nothing if it is malformed or expired.
 current() {
     found=$(cat "$token" 2>/dev/null || true)
     case $found in
@@ -26,7 +26,7 @@ current() {
     [ "${expires:-0}" -le "$(date +%s)" ] || printf '%s' "$found"
 }
 
-# Done if there is something new to send.
+# Writes the token for nginx. Succeeds if it has changed.
 take() {
     found=$(current)
     [ "$found" != "$sent" ] || return 1

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The Web UI reads the CA of the server once, when it starts. When that file changes this ends the UI,
-# and docker starts it again.
+# The Web UI reads the CA of the server once, at its start. When that file changes, this script ends the
+# UI, and docker starts it again.
 set -eu
 
 ca=/certs/ui/ca.crt
@@ -12,7 +12,7 @@ watch() {
         case $found in
         "$known" | '') ;;
         *)
-            echo "start.sh: the CA of the server has changed: starting again" >&2
+            echo "start.sh: the CA of the server has changed: restarting" >&2
             kill -TERM 1
             ;;
         esac

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Services are restarted, die, and are away for a while; nothing that was accepted is lost.
+# Services are restarted, killed and stopped for a while; no accepted workflow is lost.
 
 before=$(count 'ExecutionStatus%3D%22Completed%22')
 say "restart, stop and start; $before workflows are finished"
@@ -12,7 +12,7 @@ within 180 "everything healthy after stop and start" all_healthy
 hello
 
 say "each service dies, and is started again by docker"
-# From outside of its container: what docker is told to kill, it does not start again.
+# From outside of its container: docker does not restart what `docker kill` has ended.
 die() {
     local pid
     pid=$(inspect "$(container "$1")" '{{.State.Pid}}')

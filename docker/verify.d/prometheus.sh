@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# What Prometheus collects has everything that the dashboard shows.
+# Prometheus collects every metric that the dashboard shows.
 
 say "Prometheus and Grafana"
 if docker image inspect "prom/prometheus:$(sed -n 's/^PROMETHEUS_VERSION=//p' .env)" >/dev/null 2>&1 ||

@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2154
-# Every credential is replaced by hand, as the README says, with work going on.
+# Every credential is replaced by command, as docs/containers.md says, while workflows run.
 
 say "every credential rotates, with work going on"
 load
 within 60 "the load has begun" count_of 'WorkflowType%3D%22HelloWorkflow%22' -gt 20
 
-# No `grep -q`: whoever writes into the pipe would not be heard to its end.
+# No `grep -q`: it closes the pipe early, and `pipefail` then reports the writer's SIGPIPE.
 worker_says() {
     "${compose[@]}" logs --no-color worker >"$work/log" 2>/dev/null
     grep -F -- "$1" "$work/log" | grep -F -- "$2" >/dev/null

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Each container has its own credentials alone, and no rights that it does not need.
+# Each container has only its own credentials, and no rights that it does not need.
 
 say "each container has what it needs and no more"
 may_have() { # may_have <volume> <service…>: nobody else has it

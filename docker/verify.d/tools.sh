@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2154
-# What the parts below use. `$work` is a folder that goes at the end, `${compose[@]}` the program.
+# Functions of the other parts. `$work` is a folder that is removed at the end, `${compose[@]}` the program.
 
 say() { printf '\n== %s\n' "$*"; }
-# Also out of a pipe.
+# Works in a subshell of a pipe, too.
 fail() { echo "$*" >"$work/failure"; exit "${fail_with:-1}"; }
 skip() { echo "SKIPPED: $*"; }
 
-# expect <words> <what…>: the words are somewhere in what is read
+# expect <words> <what…>: standard input contains the words
 expect() {
     local words=$1 found
     shift
@@ -14,7 +14,7 @@ expect() {
     grep -qF -- "$words" <<<"$found" || fail "$*: no \"$words\" in: $found"
 }
 
-# run <service> <argument…>: in a container that is gone afterwards
+# run <service> <argument…>: runs a container that is removed afterwards
 run() { "${compose[@]}" run --rm -T "$@" </dev/null; }
 
 # refused <exit code> <words> <compose run argument…>
@@ -71,7 +71,7 @@ hello() {
 }
 
 ui() { curl -fsS --max-time 10 "http://$(address ui-proxy 8080)$1"; }
-# How many workflows a query finds. None is left out of the answer.
+# The number of workflows that a query finds; the answer is complete.
 count() {
     local answer
     answer=$(ui "/api/v1/namespaces/default/workflow-count?query=$1") || return 1
@@ -84,7 +84,7 @@ count_of() {
     [ -n "$found" ] && test "$found" "$2" "$3"
 }
 
-# Workflows, one batch after the other, until the file is gone. Each batch must end well.
+# Runs workflows in batches until the file is removed. Each batch must succeed.
 load() {
     touch "$work/go-on"
     (

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Everything comes up, a workflow runs, and who lacks something is refused for just that.
+# Everything starts, a workflow runs, and a client that lacks a credential is refused for that reason.
 
 say "compose $version: images"
 with_defaults=$("${compose[@]}" --profile tools config)

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# The Web UI by its API and in a browser, through the proxy and past it.
+# The Web UI by its API and in a browser, with and without the proxy.
 
 say "the Web UI"
 run starter --workflow-id "seen-in-the-ui-$$" >/dev/null 2>&1
@@ -17,7 +17,7 @@ fi
 write=$(code -X POST -H 'Content-Type: application/json' -d '{}' "http://$proxy/api/v1/namespaces/default/workflows/seen-in-the-ui-$$/terminate")
 [[ $write == 40[35] ]] || fail "something can be changed through the UI: $write"
 
-# Without its agent the proxy sends nothing that has expired, and says so.
+# Without its agent the proxy sends no expired token, and answers 503.
 "${compose[@]}" stop token-ui >/dev/null 2>&1
 proxy_says() { [ "$(code "http://$proxy/api/v1/namespaces")" = "$1" ]; }
 within 60 "the proxy says that it has no token" proxy_says 503
@@ -30,14 +30,14 @@ for name in chromium chromium-browser google-chrome; do
     ! command -v "$name" >/dev/null || { browser=$(command -v "$name"); break; }
 done
 if [ -n "$browser" ] && command -v chromedriver >/dev/null; then
-    # WebDriver (W3C), because the page is made by scripts: what it shows is asked for until it is there.
+    # WebDriver (W3C): scripts build the page, so its text is queried until it is there.
     TMPDIR=$work chromedriver --port=0 >"$work/chromedriver" 2>&1 &
     driver=$!
     within 20 "chromedriver has started" grep -q "started successfully on port" "$work/chromedriver"
     webdriver=http://127.0.0.1:$(sed -n 's/.*started successfully on port \([0-9]*\).*/\1/p' "$work/chromedriver")/session
     arguments='"--headless","--no-sandbox","--disable-gpu","--disable-quic","--no-first-run","--disable-background-networking","--disable-component-update","--disable-sync","--window-size=1400,900"'
     options="{\"binary\":\"$browser\",\"args\":[$arguments,\"--user-data-dir=$work/browser\"]}"
-    # A page that goes on loading is looked at, too.
+    # Does not wait for a page that is still loading.
     capabilities="{\"capabilities\":{\"alwaysMatch\":{\"pageLoadStrategy\":\"none\",\"goog:chromeOptions\":$options}}}"
     session=$(curl -fsS -d "$capabilities" "$webdriver" | sed -n 's/.*"sessionId":"\([^"]*\)".*/\1/p')
     [ -n "$session" ] || fail "no browser session: $(tail -3 "$work/chromedriver")"
@@ -57,7 +57,7 @@ if [ -n "$browser" ] && command -v chromedriver >/dev/null; then
     picture target/docker/ui.png
 
     open_page "http://$direct/namespaces/default/workflows"
-    # Three looks, seconds apart: it tries to log in again and again.
+    # Looks three times, seconds apart, because the page repeats its login.
     for _ in 1 2 3; do
         sleep 3
         ! shows "seen-in-the-ui-$$" || fail "the UI shows workflows without a token"

@@ -1,6 +1,6 @@
 //! The gallery of failures: each is caused for real, and what `keyutil doctor` and the starter say
 //! of it is compared with what is kept in `gallery/*.txt`, for a person to read. The table of
-//! failures in the README is made of the same data.
+//! failures in `docs/troubleshooting.md` is made of the same data.
 //!
 //! `SNAPSHOTS=overwrite cargo test -p sandbox --test it gallery` writes both anew.
 
@@ -94,7 +94,7 @@ async fn a_failure_as_a_person_reads_it() {
 }
 
 #[test]
-fn the_table_of_the_readme_is_made_of_these() {
+fn the_table_in_the_documents_has_these_rows() {
     table::compare(&[
         connection::ROWS,
         server_certificate::ROWS,

@@ -1,4 +1,5 @@
-//! The examples in the help of each program, and the calls in the README, are taken by the programs.
+//! The examples in the help of each program, and the calls in the README and in `docs/`, are accepted by
+//! the programs.
 //!
 //! Each call is made with `--help` at its end: clap reads the arguments from the left, so it refuses
 //! an unknown subcommand, flag or value before it prints the help.
@@ -16,7 +17,7 @@ async fn the_examples_of_every_help_work() {
         while let Some(path) = left.pop() {
             let help = help(&program, &path).await.unwrap();
             let examples = examples(&help);
-            // The sandbox has its examples in the README.
+            // The examples of the sandbox are in the README.
             assert!(!examples.is_empty() || name == "sandbox", "{name} {path:?}");
             for example in examples {
                 let calls = calls(&example, |words| words.first() == Some(&name));
@@ -35,23 +36,62 @@ async fn the_examples_of_every_help_work() {
 }
 
 #[tokio::test]
-async fn the_calls_in_the_readme_work() {
-    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = std::fs::read_to_string(readme).unwrap();
+async fn the_calls_in_the_documents_work() {
+    let documents = documents();
     for (name, program) in programs().await {
+        let help = help(&program, &[]).await.unwrap();
+        let has_example = subcommands(&help).any(|command| command == "order");
         let mut count = 0;
-        for line in readme.split("```").skip(1).step_by(2).flat_map(str::lines) {
-            for call in calls(line, |_| true) {
-                let Some(arguments) = arguments(&call, name) else {
-                    continue;
-                };
-                let taken = help_of(&program, arguments).await;
-                taken.unwrap_or_else(|complaint| panic!("`{line}`: {complaint}"));
-                count += 1;
+        for (path, text) in &documents {
+            for line in lines_of_code(text) {
+                for call in calls(&line, |_| true) {
+                    let Some(arguments) = arguments(&call, name) else {
+                        continue;
+                    };
+                    // A clone that has replaced the example workflow may keep its documents.
+                    if arguments.first() == Some(&"order") && !has_example {
+                        continue;
+                    }
+                    let taken = help_of(&program, arguments).await;
+                    taken.unwrap_or_else(|complaint| {
+                        panic!("{}: `{line}`: {complaint}", path.display())
+                    });
+                    count += 1;
+                }
             }
         }
         assert!(count > 0, "no call of {name} was found");
     }
+}
+
+/// The README and the pages in `docs/`.
+fn documents() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let pages = std::fs::read_dir(root.join("docs")).unwrap();
+    let pages = pages.map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
+    std::iter::once(root.join("README.md"))
+        .chain(pages)
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).unwrap();
+            (path, text)
+        })
+        .collect()
+}
+
+/// The lines of the blocks between fences, each with those that it is continued on.
+fn lines_of_code(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ");
+    let mut inside = false;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            inside = !inside;
+        } else if inside {
+            lines.push(line.to_owned());
+        }
+    }
+    lines
 }
 
 /// The arguments of a call of this program: `cargo keyutil …`, `cargo run --bin <name> -- …`,

@@ -12,7 +12,7 @@ use futures::future::LocalBoxFuture;
 
 use super::world::World;
 
-/// One message, as the README has it in its table, and every way to it that is tried.
+/// A message in the table of `docs/troubleshooting.md`, and the ways to it that are tried.
 pub struct Row {
     /// What one reads; `…` stands for what varies.
     pub message: &'static str,

@@ -1,4 +1,4 @@
-//! The table in the README.
+//! The table in `docs/troubleshooting.md`.
 
 use std::{fs, path::Path};
 
@@ -10,9 +10,9 @@ const END: &str = "<!-- end of what is made -->\n";
 
 /// Compares it with the rows, or writes it anew.
 pub fn compare(groups: &[&[Row]]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
-    let readme = fs::read_to_string(&path).unwrap();
-    let (before, rest) = readme.split_once(BEGIN).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/troubleshooting.md");
+    let page = fs::read_to_string(&path).unwrap();
+    let (before, rest) = page.split_once(BEGIN).unwrap();
     let (kept, after) = rest.split_once(END).unwrap();
     let made = table(groups);
     if std::env::var_os("SNAPSHOTS").is_some_and(|wish| wish == "overwrite") {
