@@ -7,8 +7,14 @@
     reason = "a benchmark says what went wrong by panicking"
 )]
 
+// The tests use more of these modules than a benchmark does.
+#[allow(dead_code)]
 #[path = "../tests/common/client.rs"]
 mod client;
+#[allow(dead_code)]
+#[path = "../tests/common/frames.rs"]
+mod frames;
+#[allow(dead_code)]
 #[path = "../tests/common/peer.rs"]
 mod peer;
 

@@ -1,4 +1,4 @@
-//! The starter as a person calls it wrongly: no server is needed to be told so.
+//! Mistakes in the arguments, and a server that cannot be reached. No server is needed.
 
 use std::process::{Command, Output};
 
@@ -22,7 +22,7 @@ fn complaint(output: &Output) -> String {
 }
 
 #[test]
-fn all_mistakes_come_at_once_and_before_any_socket() {
+fn all_mistakes_are_reported_at_once_and_before_any_connection() {
     // A connection to this address would take the whole connect timeout.
     let output = starter(&[
         "--address",
@@ -37,11 +37,10 @@ fn all_mistakes_come_at_once_and_before_any_socket() {
     assert_eq!(output.status.code(), Some(64));
     let complaint = complaint(&output);
     for words in [
-        "4 errors",
+        "`--address`",
         "missing.jwt",
-        "the port is missing",
-        "`--tls-key-path` is not",
-        "more than one token source",
+        "`--tls-key-path`",
+        "`--api-key`",
     ] {
         assert!(complaint.contains(words), "{words}: {complaint}");
     }
@@ -66,14 +65,14 @@ fn help_names_the_exit_codes() {
         "--count",
         "TEMPORAL_API_KEY",
         "Examples:",
-        "77  the token is accepted but does not grant the permission",
+        "Exit codes:",
     ] {
         assert!(help.contains(words), "{words}: {help}");
     }
 }
 
 #[test]
-fn nobody_listening_is_said_with_a_hint() {
+fn an_unreachable_server_is_reported_with_a_hint() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     drop(taken);
@@ -91,7 +90,7 @@ fn nobody_listening_is_said_with_a_hint() {
 }
 
 #[test]
-fn quiet_leaves_the_error_and_the_hint() {
+fn quiet_leaves_only_the_error_and_the_hint() {
     let output = starter(&[
         "--address=127.0.0.1:1",
         "--connect-timeout=200ms",
@@ -103,10 +102,10 @@ fn quiet_leaves_the_error_and_the_hint() {
 }
 
 #[test]
-fn limits_without_end_are_limits() {
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = nobody.local_addr().unwrap().to_string();
-    drop(nobody);
+fn durations_beyond_the_clock_are_accepted() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = unused.local_addr().unwrap().to_string();
+    drop(unused);
     let endless = "18446744073709551615s 999999999ns";
     for limits in [
         ["--connect-timeout", "1s", "--timeout", endless],
@@ -121,7 +120,7 @@ fn limits_without_end_are_limits() {
 }
 
 #[test]
-fn a_failure_is_one_whether_somebody_reads_it_or_not() {
+fn the_exit_code_does_not_depend_on_a_reader_of_the_output() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_starter"))
         .args(["--address", "127.0.0.1", "--output", "json"])
         .stdout(std::process::Stdio::piped())

@@ -1,4 +1,4 @@
-//! The text, read as Prometheus reads it.
+//! The output, parsed as Prometheus does.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -85,7 +85,7 @@ fn samples(text: &str) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn what_is_known_is_there_in_base_units() {
+fn known_values_are_exported_in_base_units() {
     let text = render(&status(), at(1_700_000_060)).unwrap();
     let samples = samples(&text);
     for (sample, value) in [
@@ -138,7 +138,7 @@ fn labels_are_escaped() {
 }
 
 #[test]
-fn what_is_not_ready_is_told_and_what_is_not_known_is_left_out() {
+fn unreadiness_is_exported_and_unknown_values_are_omitted() {
     let mut status = status();
     status.phase = Phase::Connecting { last_attempt: None };
     status.credentials = CredentialsStatus::default();
@@ -150,7 +150,7 @@ fn what_is_not_ready_is_told_and_what_is_not_known_is_left_out() {
 /// A dashboard or rule with a name that is not exported shows nothing, and the mistake stays
 /// unnoticed.
 #[test]
-fn metrics_in_the_dashboard_the_rules_and_the_documents_exist() {
+fn metrics_in_the_dashboard_the_rules_and_the_readme_exist() {
     let text = render(&status(), at(1_700_000_002)).unwrap();
     for (file, content) in [
         (
@@ -161,10 +161,7 @@ fn metrics_in_the_dashboard_the_rules_and_the_documents_exist() {
             "the rules",
             include_str!("../../../../docker/prometheus/rules.yml"),
         ),
-        (
-            "docs/operations.md",
-            include_str!("../../../../docs/operations.md"),
-        ),
+        ("docs/operations.md", include_str!("../../../../docs/operations.md")),
     ] {
         let words =
             content.split(|character: char| !character.is_alphanumeric() && character != '_');
