@@ -153,7 +153,7 @@ async fn a_sleep_that_outlasts_the_token_costs_nothing() {
     assert_eq!(status["calls"]["refusals"]["count"], 0, "{status:#}");
     // The SDK warns of tasks that the server had given up on meanwhile, and of a call that got its
     // token before the process stood still and was sent after that.
-    let allowed = ["ot found", "TMPRL1104", "before the server looked at it"];
+    let allowed = ["ot found", "TMPRL1104", "before the server checked it"];
     for complaint in worker.program.complaints() {
         let is_allowed = allowed.iter().any(|words| complaint.contains(words));
         assert!(is_allowed, "{complaint}");

@@ -14,7 +14,7 @@ use super::{
 };
 
 pub const ROWS: &[Row] = &[Row {
-    message: "the token has … and the call takes …",
+    message: "the token has … and the call requires …",
     exit_code: 77,
     cause: "other namespace, too small a role, a name that the server does not know",
     advice: "mint with `<namespace>:write`",

@@ -105,7 +105,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "failed to verify the certificate of … not valid for name",
+        message: "failed to verify the certificate of … not valid for the name",
         exit_code: 76,
         cause: "the certificate is for other names than the host of the address",
         advice: "`--tls-server-name` with one of the names that the message has",

@@ -60,7 +60,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the token, which has … bytes, is too large",
+        message: "the token has … bytes, more than a proxy in front of the server accepts",
         exit_code: 80,
         cause: "a proxy before the server limits headers; the server itself takes 16 MiB",
         advice: "a token with fewer permissions, or another limit",

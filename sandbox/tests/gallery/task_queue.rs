@@ -19,7 +19,7 @@ use crate::support::{self, Program};
 
 pub const ROWS: &[Row] = &[
     Row {
-        message: "nobody polls the task queue …",
+        message: "no worker polls the task queue …",
         exit_code: 82,
         cause: "no worker polls the task queue in this namespace",
         advice: "start one; compare `--task-queue` and `--namespace` on both sides. \
@@ -48,7 +48,7 @@ pub const ROWS: &[Row] = &[
         ],
     },
     Row::elsewhere(
-        "nobody polls the task queue …",
+        "no worker polls the task queue …",
         0,
         &[Case {
             name: "no worker, without `--as`",

@@ -191,7 +191,7 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the token looks right from here, so perhaps …",
+        message: "the token looks correct from the client's side; possible causes: …",
         exit_code: 80,
         cause: "the server does not know the key, wants another audience, or has another time",
         advice: "`keyutil doctor --jwks <what the server reads>`; the server's log says which",
