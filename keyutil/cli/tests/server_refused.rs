@@ -139,7 +139,7 @@ async fn a_port_that_says_nothing() {
         "{error:?}"
     );
     assert!(told.contains("within 1s"), "{told}");
-    assert!(hint.contains("not answered"), "{hint}");
+    assert!(hint.contains("accepted but not answered"), "{hint}");
 }
 
 #[tokio::test]

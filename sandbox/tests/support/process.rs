@@ -26,9 +26,8 @@ pub struct Sandbox {
 impl Sandbox {
     /// `sandbox demo`.
     pub async fn demo() -> Self {
-        // Built now, so that the demo comes to the point.
-        binaries().await;
-        Self::start(|command| command.arg("demo"))
+        let programs = binaries().await.worker.parent().unwrap();
+        Self::start(|command| command.arg("demo").env("SANDBOX_PROGRAMS", programs))
     }
 
     /// `sandbox up`, once it can be used.

@@ -70,6 +70,11 @@ pub enum Mutation {
     },
     /// Puts one line in the place of another.
     Line(Index, Index),
+    /// Another sample before or after the text. Within the text it could become the name of a key,
+    /// which messages repeat, and be taken for a secret there.
+    Join {
+        before: bool,
+    },
     LineEnds(&'static str),
     /// Two bytes for each, as in UTF-16.
     Wide,
@@ -83,8 +88,6 @@ pub enum New {
     Bytes(Vec<u8>),
     /// The same bytes, this many times.
     Repeated(usize),
-    /// Another sample.
-    Sample,
 }
 
 pub fn mutations() -> impl Strategy<Value = Mutation> {
@@ -99,13 +102,13 @@ pub fn mutations() -> impl Strategy<Value = Mutation> {
         4 => vec(any::<u8>(), 1..20).prop_map(New::Bytes),
         3 => Just(New::Bytes(Vec::new())),
         1 => (1..200_usize).prop_map(New::Repeated),
-        1 => Just(New::Sample),
         1 => nested.prop_map(|(with, depth)| New::Bytes(with.repeat(depth))),
     ];
     let ends = prop::sample::select(&["", "\r", "\r\n", "\\n", " ", " \n", "\n\n"][..]);
     prop_oneof![
         16 => (at(), count, new).prop_map(|(at, count, with)| Mutation::Replace { at, count, with }),
         4 => (at(), at()).prop_map(|(one, other)| Mutation::Line(one, other)),
+        1 => any::<bool>().prop_map(|before| Mutation::Join { before }),
         1 => ends.prop_map(Mutation::LineEnds),
         1 => Just(Mutation::Wide),
         10 => (at(), values()).prop_map(|(at, value)| Mutation::Json(at, value)),
@@ -226,7 +229,6 @@ impl Mutation {
                 let new = match with {
                     New::Bytes(bytes) => bytes.clone(),
                     New::Repeated(times) => replaced.repeat(*times),
-                    New::Sample => other.to_vec(),
                 };
                 [before, &new, after].concat()
             }
@@ -240,6 +242,8 @@ impl Mutation {
                 }
                 lines.concat()
             }
+            Self::Join { before: true } => [other, text].concat(),
+            Self::Join { before: false } => [text, other].concat(),
             Self::LineEnds(end) => {
                 let lines: Vec<_> = text.split(|byte| *byte == b'\n').collect();
                 lines.join(end.as_bytes())
