@@ -148,7 +148,7 @@ async fn whoever_waits_is_told_after_some_seconds_that_nobody_polls() {
     let told: Vec<_> = said.matches("still waiting for a result").collect();
     assert_eq!(told.len(), 1, "{said}");
     assert!(
-        said.contains("which is still running, after 8s (`--timeout`): nobody"),
+        said.contains("which is still running, after 8s (`--timeout`): no worker"),
         "{said}"
     );
 }
@@ -164,7 +164,7 @@ async fn of_many_that_are_too_late_the_first_is_told() {
     let cause = "starter: 500 of 500 workflows failed: stopped waiting for workflow `hello-";
     assert!(said.contains(cause), "{said}");
     assert!(
-        said.contains("which is still running, after 2s (`--timeout`): nobody"),
+        said.contains("which is still running, after 2s (`--timeout`): no worker"),
         "{said}"
     );
     let (object, _) = smoke(&stack, &many).await;
