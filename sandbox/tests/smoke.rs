@@ -114,7 +114,7 @@ async fn what_failed_names_the_step_the_cause_and_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_polls_and_that_is_why_it_takes_too_long() {
+async fn without_a_worker_the_error_says_that_none_polls() {
     let stack = support::stack(StackOptions::default()).await;
     for args in [
         &["--timeout", "2s"][..],
@@ -141,14 +141,14 @@ async fn nobody_polls_and_that_is_why_it_takes_too_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_is_told_after_some_seconds_that_nobody_polls() {
+async fn a_long_wait_is_explained_after_some_seconds() {
     let stack = support::stack(StackOptions::default()).await;
     let output = support::starter(&stack, &["--timeout", "8s", "--quiet"]).await;
     let said = support::stderr(&output);
     let told: Vec<_> = said.matches("still waiting for a result").collect();
     assert_eq!(told.len(), 1, "{said}");
     assert!(
-        said.contains("which is still running, after 8s (`--timeout`): nobody"),
+        said.contains("which is still running, after 8s (`--timeout`): no worker"),
         "{said}"
     );
 }
@@ -164,7 +164,7 @@ async fn of_many_that_are_too_late_the_first_is_told() {
     let cause = "starter: 500 of 500 workflows failed: stopped waiting for workflow `hello-";
     assert!(said.contains(cause), "{said}");
     assert!(
-        said.contains("which is still running, after 2s (`--timeout`): nobody"),
+        said.contains("which is still running, after 2s (`--timeout`): no worker"),
         "{said}"
     );
     let (object, _) = smoke(&stack, &many).await;
