@@ -98,7 +98,10 @@ async fn a_token_does_not_go_over_plaintext_to_another_machine() {
 
     let said = support::stderr(&output);
     assert_eq!(output.status.code(), Some(64), "{said}");
-    assert!(said.contains("a token would travel in plaintext"), "{said}");
+    assert!(
+        said.contains("the token would travel in plaintext"),
+        "{said}"
+    );
     assert!(said.contains(&address), "{said}");
     // The listener accepts the connection of this test first, so the starter has made none.
     let ours = TcpStream::connect(&address).await.unwrap();

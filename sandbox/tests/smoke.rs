@@ -114,7 +114,7 @@ async fn what_failed_names_the_step_the_cause_and_what_to_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_polls_and_that_is_why_it_takes_too_long() {
+async fn without_a_worker_the_error_says_that_none_polls() {
     let stack = support::stack(StackOptions::default()).await;
     for args in [
         &["--timeout", "2s"][..],
@@ -141,7 +141,7 @@ async fn nobody_polls_and_that_is_why_it_takes_too_long() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_waits_is_told_after_some_seconds_that_nobody_polls() {
+async fn a_long_wait_is_explained_after_some_seconds() {
     let stack = support::stack(StackOptions::default()).await;
     let output = support::starter(&stack, &["--timeout", "8s", "--quiet"]).await;
     let said = support::stderr(&output);
