@@ -132,9 +132,9 @@ impl Explanation {
 }
 
 /// The messages are those of `common/authorization/interceptor.go` of the server and what it calls.
-const LOG: &str = "the server's log says which it is, in the field `error` of `Authorization \
-                   error`: `key not found`, `verification error`, `audience mismatch`, `Token is \
-                   expired` or `Token is not valid yet`";
+const LOG: &str = "the server's log says which it is, in the field `error` of the message \
+                   `Authorization error`: `key not found`, `verification error`, `audience \
+                   mismatch`, `Token is expired` or `Token is not valid yet`";
 
 impl Refusal<'_> {
     /// The causes of the refusal that can be seen from the client's side at `now`.
@@ -239,8 +239,8 @@ impl Refusal<'_> {
                 ));
             }
         }
-        let hint = "reissue the token with what is missing: `keyutil token mint` mints a complete \
-                     one, and `keyutil token inspect` shows the content of one";
+        let hint = "reissue the token in the form that the server requires: `keyutil token mint` \
+                     mints such a token, and `keyutil token inspect` shows the content of one";
         causes
             .into_iter()
             .map(|words| of_token(words, hint))
@@ -293,14 +293,12 @@ impl Refusal<'_> {
         match self.audience {
             Some(expected) if !found.contains(&expected) => {
                 let found = if found.is_empty() {
-                    "none".to_owned()
+                    "the token has no audience".to_owned()
                 } else {
-                    found.join("`, `")
+                    format!("the token is for the audience `{}`", found.join("`, `"))
                 };
-                let words = format!(
-                    "the token is for the audience `{found}`, and the server expects `{expected}`"
-                );
-                vec![of_token(words, format!("`--audience {expected}`"))]
+                let words = format!("{found}, and the server expects `{expected}`");
+                vec![of_token(words, format!("set `--audience {expected}`"))]
             }
             _ => Vec::new(),
         }

@@ -1,7 +1,7 @@
 //! A Temporal client and worker whose TLS certificate and token are replaced while they run.
 //!
 //! The library is for a Temporal Server that requires mutual TLS and a short-lived JWT in every
-//! call. It connects to the server, adds the token to each call of the SDK, and takes over new
+//! call. It connects to the server, adds the token to each call of the SDK, and switches to new
 //! credentials without a restart and without a failed call.
 //!
 //! ```no_run
@@ -45,7 +45,8 @@
 //! 3. A new client certificate or CA bundle is first used on a trial connection. Calls move to that
 //!    connection when the server has accepted it.
 //! 4. The previous connection stays open until its last call has ended.
-//! 5. An expired token is never sent. Such calls fail as `Unavailable`, which the SDK retries.
+//! 5. An expired token is never sent. A call without a valid token fails as `Unavailable`, which
+//!    the SDK retries.
 //!
 //! # Cargo features
 //!
@@ -102,7 +103,7 @@
 //! ```
 //!
 //! This crate turns on the features of the SDK that a worker needs (`tls-aws-lc`,
-//! `vendored-protox`). Disable the default features of every crate of the SDK: those of
+//! `vendored-protox`). Disable the default features of the SDK's crates as shown: those of
 //! `temporalio-client` and `temporalio-sdk-core` add ring as a second crypto provider, and those of
 //! `temporalio-sdk` add the loader of configuration files. For [`Connection::client_with`], add the
 //! client:

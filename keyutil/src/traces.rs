@@ -34,7 +34,8 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(3);
 pub fn start(program: &str) -> Result<(), TracesError> {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     let endpoint = set("OTEL_EXPORTER_OTLP_ENDPOINT") || set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-    let disabled = std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value == "true");
+    let disabled =
+        std::env::var("OTEL_SDK_DISABLED").is_ok_and(|value| value.eq_ignore_ascii_case("true"));
     if !endpoint || disabled {
         return Ok(());
     }
@@ -69,11 +70,11 @@ pub async fn stop() {
     let stopped =
         tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH_LIMIT)).await;
     if let Ok(Err(error)) = stopped {
-        warn!(%error, "the last traces were not exported");
+        warn!(%error, "the last spans were not exported");
     }
 }
 
-/// The `OTEL_EXPORTER_OTLP_…` variables are invalid.
+/// The exporter could not be set up from the `OTEL_EXPORTER_OTLP_…` variables.
 #[derive(Debug, thiserror::Error)]
-#[error("failed to export traces as the `OTEL_EXPORTER_OTLP_…` variables say")]
+#[error("failed to set up the export of traces from the `OTEL_EXPORTER_OTLP_…` variables")]
 pub struct TracesError(#[source] ExporterBuildError);

@@ -191,7 +191,7 @@ impl Default for RunOptions {
 /// The time that activities have to react to cancellation after the grace period.
 const CANCELLATION_GRACE: Duration = Duration::from_secs(2);
 
-/// Runs workers until `shutdown` completes, then stops them in order.
+/// Runs workers until `shutdown` completes, then shuts them down gracefully.
 ///
 /// Each worker polls the task queue of its options in the namespace of its client. Clients of one
 /// [`Connection`](crate::Connection) share its connection. When one worker ends, the others are
@@ -250,7 +250,7 @@ pub async fn run(
         }
         Err(_) => {
             warn!(task_queue, "worker did not stop within the grace period");
-            Err(RunError::GraceRanOut { grace })
+            Err(RunError::GracePeriodExpired { grace })
         }
     }
 }
@@ -264,7 +264,7 @@ fn runtime(meter: Option<Arc<dyn CoreMeter>>) -> Result<Runtime, RunError> {
     Runtime::from_current_tokio(options).map_err(RunError::Runtime)
 }
 
-/// The reason why a worker did not end in order.
+/// The reason why a worker did not start or did not stop cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The SDK rejected the runtime options.
@@ -281,10 +281,10 @@ pub enum RunError {
     Run(#[source] WorkerRunError),
     /// Tasks were still running at the end of the grace period.
     #[error(
-        "the worker did not stop within the grace period of {}: tasks were still running, or the server did not answer; another worker gets the tasks when they time out",
+        "the worker did not stop within the grace period of {}: tasks were still running, or the server did not answer; the server dispatches the tasks again when they time out",
         humantime::format_duration(*grace)
     )]
-    GraceRanOut {
+    GracePeriodExpired {
         /// [`RunOptions::shutdown_grace`].
         grace: Duration,
     },

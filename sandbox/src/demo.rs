@@ -93,7 +93,7 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
     print_line("")?;
     rotate_all(&stack, &worker).await?;
     worker.stop().await?;
-    print_line("worker stopped in order, after SIGTERM")?;
+    print_line("worker shut down gracefully after SIGTERM")?;
     print_line("")?;
     print_line(format!(
         "all checks passed in {:.1} s",
@@ -138,7 +138,7 @@ async fn rotate_all(stack: &Stack, worker: &WorkerProcess) -> anyhow::Result<()>
     rotated?;
     let (done, failed) = load.counts();
     print_line(format!(
-        "{done} workflows ran meanwhile, {failed} failed; in {:.1} s",
+        "{done} workflows ran meanwhile in {:.1} s, {failed} failed",
         begun.elapsed().as_secs_f64()
     ))?;
     if failed > 0 {

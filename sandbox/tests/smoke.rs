@@ -148,7 +148,7 @@ async fn a_long_wait_is_explained_after_some_seconds() {
     let told: Vec<_> = said.matches("still waiting for a result").collect();
     assert_eq!(told.len(), 1, "{said}");
     assert!(
-        said.contains("which is still running, after 8s (`--timeout`): no worker"),
+        said.contains("after 8s (`--timeout`); it may still be running: no worker"),
         "{said}"
     );
 }
@@ -164,7 +164,7 @@ async fn of_many_that_are_too_late_the_first_is_told() {
     let cause = "starter: 500 of 500 workflows failed: stopped waiting for workflow `hello-";
     assert!(said.contains(cause), "{said}");
     assert!(
-        said.contains("which is still running, after 2s (`--timeout`): no worker"),
+        said.contains("after 2s (`--timeout`); it may still be running: no worker"),
         "{said}"
     );
     let (object, _) = smoke(&stack, &many).await;
@@ -183,7 +183,7 @@ async fn a_check_starts_nothing() {
     support::assert_success(&checked);
     assert_eq!(
         support::stdout(&checked),
-        "Check passed: the token permits to start workflows in `default`, and a worker polls `sandbox`\n"
+        "Check passed: the token is sufficient to start workflows in `default`, and a worker polls `sandbox`\n"
     );
     let refused = support::starter(&stack, &["--check", "--permissions", "default:read"]).await;
     assert_eq!(

@@ -76,13 +76,13 @@ pub async fn check(context: &Context<'_>) -> anyhow::Result<String> {
     let left = context.time_left();
     let ready = check::ready_to_start(context.connection, context.task_queue, left);
     // Each of several calls is given what is left, so their sum is limited here.
-    let late = || anyhow::anyhow!("the check took longer than `--timeout`");
+    let late = || anyhow::anyhow!("the check did not finish within `--timeout`");
     let ready = tokio::time::timeout(left.saturating_add(GRACE), ready).await;
     ready
         .map_err(|_| late())?
         .map_err(keyutil::diagnosis::Diagnosed::from)?;
     Ok(format!(
-        "Check passed: the token permits to start workflows in `{}`, and a worker polls `{}`",
+        "Check passed: the token is sufficient to start workflows in `{}`, and a worker polls `{}`",
         context.connection.client().options().namespace,
         context.task_queue
     ))

@@ -98,7 +98,7 @@ impl Context<'_> {
         workflow_id: &str,
         limit: Option<(&str, Duration)>,
     ) -> Failure {
-        let attempted = format!("no result of workflow `{workflow_id}`");
+        let attempted = format!("workflow `{workflow_id}` returned no result");
         match (error, limit) {
             (WorkflowGetResultError::TimedOut, Some((flag, limit))) => Failure::late(
                 format!(
@@ -124,8 +124,8 @@ impl Context<'_> {
                 format!("workflow `{workflow_id}` was not started within {limit} (`--timeout`)")
             }
             Lateness::NotFinished => format!(
-                "stopped waiting for workflow `{workflow_id}`, which is still running, after \
-                 {limit} (`--timeout`)"
+                "stopped waiting for workflow `{workflow_id}` after {limit} (`--timeout`); it may \
+                 still be running"
             ),
         };
         Failure::late(message, lateness)
@@ -143,7 +143,7 @@ impl Context<'_> {
             None => Diagnosis {
                 hint: Some(format!(
                     "a worker polls `{}`: read its log, and raise the limit if the workflow needs \
-                     longer",
+                     more time",
                     self.task_queue
                 )),
                 ..late.diagnosis

@@ -2,7 +2,7 @@
 //!
 //! Without a subcommand it is a smoke test: it exits with 0 only if the canary workflow was started,
 //! run by a worker, and its result read back, all with the credentials that it is given. `--check`
-//! does all of that except starting a workflow.
+//! starts no workflow: it checks the connection, the permission to start, and that a worker polls.
 
 mod canary;
 mod context;
@@ -51,7 +51,7 @@ struct Arguments {
     #[arg(short, long, global = true, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
     task_queue: String,
 
-    /// Time limit for the whole program, connecting included [default: unlimited]
+    /// Time limit for the whole program, including connecting [default: unlimited]
     #[arg(long, global = true, env = "STARTER_TIMEOUT", value_name = "DURATION", value_parser = positive_duration)]
     timeout: Option<Duration>,
 
@@ -71,11 +71,11 @@ struct Arguments {
 
 #[derive(Clone, Subcommand)]
 enum Command {
-    /// Start an order, approve it, change it, and see how far it is
+    /// Start, approve or change an order, or show its progress
     #[command(subcommand)]
     Order(OrderCommand),
 
-    /// Print the history of a workflow as JSON, as the replay tests of the worker read it
+    /// Print the history of a workflow as JSON, in the format that the worker's replay tests read
     History {
         /// Workflow id
         #[arg(value_name = "WORKFLOW_ID")]
@@ -90,7 +90,7 @@ enum Command {
 /// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Output {
-    /// Lines for people
+    /// Human-readable text
     Text,
     /// One JSON object, for success and failure alike; errors in the arguments go to standard error
     /// only
@@ -236,7 +236,7 @@ async fn history(
     let history = handle.fetch_history(WorkflowFetchHistoryOptions::default());
     let limited = tokio::time::timeout(context.time_left(), history.to_json()).await;
     let json = limited
-        .context("reading the history took longer than `--timeout`")?
+        .context("the history was not read within `--timeout`")?
         .map_err(|error| {
             let attempted = format!("failed to read the history of workflow `{workflow_id}`");
             Diagnosed::from(context.failed(error, attempted).diagnosis)

@@ -36,7 +36,7 @@ pub enum Message {
         #[arg(long, value_name = "NAME")]
         by: String,
     },
-    /// Show how far an order is (a query)
+    /// Show the progress of an order (a query)
     Progress {
         /// Order id
         order_id: String,
@@ -64,7 +64,7 @@ pub struct StartArgs {
     #[arg(long, default_value = "995", value_name = "CENTS")]
     price_per_item: u64,
 
-    /// Time between two reminders to approve, in whole seconds
+    /// Time that one run waits for the approval before it continues as a new one, in whole seconds
     #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = humantime::parse_duration)]
     reminder: Duration,
 

@@ -155,7 +155,7 @@ impl fmt::Display for Summary {
         };
         write!(
             f,
-            "\nlatency: median {} ms, 95% {} ms, 99% {} ms, worst {} ms",
+            "\nlatency: median {} ms, p95 {} ms, p99 {} ms, worst {} ms",
             latency(0.5),
             latency(0.95),
             latency(0.99),
@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(
             Summary::of(&outcomes).to_string(),
             "Workflow result: Hello! (100 times)\nfailed: 0\n\
-             latency: median 50 ms, 95% 95 ms, 99% 99 ms, worst 100 ms"
+             latency: median 50 ms, p95 95 ms, p99 99 ms, worst 100 ms"
         );
     }
 

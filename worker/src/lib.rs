@@ -1,10 +1,10 @@
-//! The workflows and activities of this service, and what a worker that runs them is made of.
+//! The workflows and activities of this service, and the options of a worker that runs them.
 //!
 //! | what | file |
 //! |---|---|
 //! | the canary, which the smoke test starts | `canary.rs` |
 //! | an example with signal, query, update, timer and heartbeat; replace it | `order.rs` |
-//! | the process: connects, polls until it is told to stop, and stops in order | `main.rs` |
+//! | the process: connects, polls until it is told to stop, and shuts down gracefully | `main.rs` |
 
 use std::time::Duration;
 

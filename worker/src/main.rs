@@ -33,8 +33,8 @@ struct Arguments {
     #[arg(long, env = "WORKER_SHUTDOWN_GRACE", default_value = "10s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     shutdown_grace: Duration,
 
-    /// Address that serves `/healthz`, `/readyz`, `/metrics` and `/status`; with port 0, a free port,
-    /// which is logged [default: disabled]
+    /// Address that serves `/healthz`, `/readyz`, `/metrics` and `/status`; port 0 picks a free
+    /// port, which the log names [default: disabled]
     #[arg(long, env = "WORKER_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
     health_listen: Option<SocketAddr>,
 
@@ -63,7 +63,7 @@ async fn main() -> ExitCode {
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {
     arguments.log.start()?;
-    // From here on, so that a signal while connecting also ends the process.
+    // Installed before connecting, so that a signal while connecting also ends the process.
     let mut interrupted = std::pin::pin!(program::interrupted());
     let settings = Settings::new(&arguments.connect, PROGRAM).diagnosed()?;
     let mut opened = connect::open(settings).diagnosed()?;

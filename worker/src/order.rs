@@ -27,7 +27,7 @@ pub struct Order {
     pub price_per_item: u64,
     /// How long a run waits for the approval before the next one goes on waiting, in seconds.
     pub reminder_seconds: u64,
-    /// How many runs have waited in vain.
+    /// The number of runs that ended without an approval.
     #[serde(default)]
     pub reminders: u32,
 }
@@ -57,7 +57,7 @@ pub struct Receipt {
     pub parcels: u32,
 }
 
-/// After so many reminders the order fails.
+/// The number of waits after which the next one that ends without an approval fails the order.
 pub const MAX_REMINDERS: u32 = 10;
 
 /// The state of a run. It is rebuilt from the history by a replay, so only the input, signals and
@@ -109,7 +109,7 @@ impl OrderWorkflow {
             .await?;
 
         context.state_mut(|state| state.stage = Stage::Shipping);
-        // A worker that dies is noticed after the heartbeat timeout and not only after the hour.
+        // The heartbeat timeout detects the death of a worker in 10 seconds instead of an hour.
         let shipping = ActivityOptions::with_start_to_close_timeout(Duration::from_secs(3600))
             .heartbeat_timeout(Duration::from_secs(10))
             .build();
@@ -158,7 +158,7 @@ impl OrderWorkflow {
         items: &u32,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match (self.stage, &self.approved_by, items) {
-            (_, _, 0) => Err("an order has at least one item".into()),
+            (_, _, 0) => Err("an order must have at least one item".into()),
             (Stage::AwaitingApproval, None, _) => Ok(()),
             _ => Err("the order is already approved".into()),
         }
@@ -171,15 +171,15 @@ impl OrderWorkflow {
     }
 }
 
-/// The activities of [`OrderWorkflow`]. Clients of other services belong in here: one instance
-/// serves all activities of a worker.
+/// The activities of [`OrderWorkflow`]. Clients for other services are fields of this struct: one
+/// instance serves all activities of a worker.
 #[derive(Debug)]
 pub struct Fulfilment {
     /// How long it takes to hand one parcel to the carrier.
     pub time_per_parcel: Duration,
 }
 
-/// The most that one payment can be, in cents.
+/// The maximum amount of one payment, in cents.
 pub const PAYMENT_LIMIT: u64 = 1_000_000;
 
 #[activities]
@@ -206,8 +206,8 @@ impl Fulfilment {
         Ok(format!("payment-{}", order.order_id))
     }
 
-    /// Ships one parcel for each item and returns their number. A retry goes on after the last
-    /// parcel that a heartbeat has reported.
+    /// Ships one parcel for each item and returns their number. A retry continues
+    /// after the last parcel that a heartbeat has reported.
     #[activity]
     pub async fn ship(
         self: Arc<Self>,

@@ -35,7 +35,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// What the program does, as in "the token suffices to …".
+    /// What the program does, as in "the token is sufficient to …".
     pub fn purpose(self) -> &'static str {
         match self {
             Self::Starter => "start workflows",
@@ -109,7 +109,7 @@ impl Session {
                 let diagnosis = refused.diagnosis();
                 Err(Diagnosis {
                     cause: format!(
-                        "the token does not permit to {}: {}",
+                        "the token is not sufficient to {}: {}",
                         program.purpose(),
                         diagnosis.cause
                     ),
@@ -304,7 +304,7 @@ fn other_queues(workers: &[WorkerListInfo], than: &str) -> String {
         String::new()
     } else {
         let queues = queues.join("`, `");
-        format!("; in the last minutes workers of this namespace polled `{queues}`")
+        format!("; workers of this namespace recently polled `{queues}`")
     }
 }
 

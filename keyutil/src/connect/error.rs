@@ -350,7 +350,7 @@ fn server_certificate_hint(source: &ConnectorError) -> String {
             "reissue the server's certificate with the extended key usage `serverAuth`"
         }
         _ => {
-            let issuer = presented.map(|leaf| format!(", `{}`,", leaf.issuer));
+            let issuer = presented.map(|leaf| format!(", `{}`", leaf.issuer));
             return format!(
                 "set `--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH) to the CA that issued the \
                  server's certificate{}; if that is an intermediate CA, the server must send its \

@@ -345,7 +345,7 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &ConnectorError
     let of_which = if asked_for.is_empty() {
         String::new()
     } else {
-        format!(", issued by `{}`", asked_for.join("` or `"))
+        format!(" issued by `{}`", asked_for.join("` or `"))
     };
     let Some(identity) = identity else {
         return format!(
@@ -355,9 +355,9 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &ConnectorError
     };
     if !asked_for.is_empty() && !identity.issuers().any(|issuer| asked_for.contains(&issuer)) {
         return format!(
-            "the server accepts client certificates{of_which}, and this one is issued by `{}`: use \
-             another certificate, or add that CA to the server's `clientCaFiles`; if it is an \
-             intermediate CA, append its certificate to the file",
+            "the server accepts only client certificates{of_which}, and this one is issued by \
+             `{}`: use another certificate, or add that CA to the server's `clientCaFiles`; if it \
+             is an intermediate CA, append its certificate to the file",
             identity.leaf().issuer
         );
     }

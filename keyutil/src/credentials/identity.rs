@@ -321,7 +321,7 @@ mod tests {
             for told in told {
                 // `MII`, the start of a key in base64, as text and as a list of bytes.
                 assert!(!told.contains("MII") && !told.contains("77, 73"), "{told}");
-                assert!(told.contains("lost its line ends"), "{told}");
+                assert!(told.contains("lost its line breaks"), "{told}");
             }
         }
     }

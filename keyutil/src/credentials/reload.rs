@@ -421,8 +421,8 @@ impl Diagnose for LoadError {
 fn unreadable(error: &io::Error) -> Option<String> {
     let hint = match error.kind() {
         io::ErrorKind::NotFound => {
-            "check the path: a relative one starts at the working directory of the process; for \
-             development, `keyutil pki init` and `keyutil key generate` make the files"
+            "check the path: a relative path starts at the working directory of the process; for \
+             development, `keyutil pki init` and `keyutil key generate` create the files"
         }
         io::ErrorKind::PermissionDenied => {
             "run the process as the owner of the file, or change the owner: only the owner should \

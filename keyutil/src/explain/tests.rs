@@ -41,11 +41,7 @@ fn each_cause_is_seen() {
             with("exp", json!(900)),
             "expired 1m 40s ago",
         ),
-        (
-            header.clone(),
-            with("nbf", json!(1100)),
-            "not valid for another",
-        ),
+        (header.clone(), with("nbf", json!(1100)), "not valid yet"),
         (
             header.clone(),
             with("nbf", json!(900)),

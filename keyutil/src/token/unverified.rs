@@ -229,7 +229,7 @@ impl fmt::Display for Lifetime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotYetValid { left } => {
-                write!(f, "not valid for another {}", whole_seconds(*left))
+                write!(f, "not valid yet (valid in {})", whole_seconds(*left))
             }
             Self::Valid { left } => write!(f, "valid for another {}", whole_seconds(*left)),
             Self::Unlimited => {
@@ -277,7 +277,7 @@ mod tests {
             (serde_json::json!({"exp": 1000}), "expired just now"),
             (
                 serde_json::json!({"nbf": 1010, "exp": 2000}),
-                "not valid for another 10s",
+                "not valid yet (valid in 10s)",
             ),
             (serde_json::json!({}), "never expires"),
             (serde_json::json!({"exp": 1e300}), "`exp` cannot be read"),

@@ -58,11 +58,11 @@ pub enum PemError {
     Encrypted,
     /// A block has no end.
     #[error(
-        "a block has no `-----END …-----` line: the file may be truncated, or have lost its line ends"
+        "a block has no `-----END …-----` line: the file may be truncated, or have lost its line breaks"
     )]
     NoEnd,
     /// A `BEGIN` line is malformed.
-    #[error("a `-----BEGIN …-----` line is malformed: the file may have lost its line ends")]
+    #[error("a `-----BEGIN …-----` line is malformed: the file may have lost its line breaks")]
     Begin,
     /// The content of a block is not base64.
     #[error("the text of a block is not base64")]

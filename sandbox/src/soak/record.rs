@@ -131,7 +131,7 @@ impl fmt::Display for Summary {
         } = self.latency_ms;
         writeln!(
             f,
-            "latency: median {median} ms, 95% {p95} ms, 99% {p99} ms, worst {worst} ms"
+            "latency: median {median} ms, p95 {p95} ms, p99 {p99} ms, worst {worst} ms"
         )?;
         for (credential, count) in &self.rotations {
             let slowest = self.slowest_effect.get(credential);

@@ -15,8 +15,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "rejected the client certificate (presented: none)",
         exit_code: 79,
-        cause: "the server wants one",
-        advice: "`--tls-cert-path` and `--tls-key-path`",
+        cause: "the server requires one",
+        advice: "set `--tls-cert-path` and `--tls-key-path`",
         cases: &[Case {
             name: "no client certificate",
             step: Some("client_tls"),
@@ -27,10 +27,10 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "rejected the client certificate … UnknownCA",
         exit_code: 79,
-        cause: "issued by a CA that the server does not trust for clients; or an intermediate CA \
-                is missing in the file",
-        advice: "have it issued by another, or add the CA to `clientCaFiles`; put the \
-                 intermediates behind the certificate",
+        cause: "it was issued by a CA that the server does not trust for clients; or an \
+                intermediate certificate is missing from the file",
+        advice: "have it issued by another CA, or add its CA to `clientCaFiles`; append the \
+                 intermediate certificates to the file",
         cases: &[
             Case {
                 name: "a client certificate of an unknown CA",
@@ -74,8 +74,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "rejected the client certificate … BadCertificate",
         exit_code: 79,
-        cause: "it is one for servers: the extended key usage `clientAuth` is missing",
-        advice: "have it issued for clients",
+        cause: "it is a server certificate: the extended key usage `clientAuth` is missing",
+        advice: "reissue it with `clientAuth`",
         cases: &[Case {
             name: "a client certificate with `serverAuth` only",
             step: Some("client_tls"),
@@ -90,9 +90,9 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "rejected the client certificate … CertificateExpired",
         exit_code: 79,
-        cause: "by the server's clock it has expired, or is not valid yet; by this machine's it \
-                is valid",
-        advice: "set the clock that is wrong; the hint has the times",
+        cause: "it has expired or is not valid yet by the server's clock, but is valid by the \
+                clock of this machine",
+        advice: "correct the clock that is wrong; the hint has the times",
         cases: &[
             Case {
                 name: "a client certificate that has expired by the server's clock",

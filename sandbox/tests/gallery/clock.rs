@@ -15,10 +15,11 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the clock of the server is … behind the local clock",
         exit_code: 80,
-        cause: "the clock of this machine is ahead, or the server's behind: tokens are not valid \
-                there yet",
-        advice: "set the clock that is wrong. Worker and starter cannot tell it from a key that \
-                 the server does not know; `keyutil doctor` measures it, with the signing key",
+        cause: "the clock of this machine is ahead, or the server's is behind: tokens are not \
+                valid there yet",
+        advice: "correct the clock that is wrong. Worker and starter cannot distinguish it from a \
+                 key that the server does not know; `keyutil doctor` measures it, with the \
+                 signing key",
         cases: &[Case {
             name: "the clock of this machine is ten minutes ahead of the server's",
             step: Some("clock"),
@@ -29,8 +30,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the clock of the server is … ahead of the local clock",
         exit_code: 80,
-        cause: "the clock of this machine is behind, or the server's ahead: tokens have expired \
-                there",
+        cause: "the clock of this machine is behind, or the server's is ahead: tokens have \
+                expired there",
         advice: "the same",
         cases: &[Case {
             name: "the clock of this machine is two minutes behind the server's",

@@ -20,8 +20,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "failed to resolve the host name …",
         exit_code: 69,
-        cause: "the host name is wrong, or this machine or container does not know it",
-        advice: "check `TEMPORAL_ADDRESS`; `getent hosts <name>`",
+        cause: "the host name is wrong, or this machine or container cannot resolve it",
+        advice: "check `TEMPORAL_ADDRESS`; run `getent hosts <name>`",
         cases: &[Case {
             name: "a host name that does not resolve",
             step: Some("name"),
@@ -32,8 +32,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "no TCP connection to …",
         exit_code: 69,
-        cause: "no program listens there, or not yet",
-        advice: "check `TEMPORAL_ADDRESS`; a server that is starting is waited for, \
+        cause: "nothing listens there, or not yet",
+        advice: "check `TEMPORAL_ADDRESS`; if the server is still starting, raise \
                  `--connect-timeout`",
         cases: &[Case {
             name: "a port without a listener",
@@ -45,8 +45,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the TLS handshake did not finish within …",
         exit_code: 69,
-        cause: "another port, a proxy that waits for something, or a server that hangs",
-        advice: "the port is that of the frontend, 7233 by default",
+        cause: "the wrong port, a proxy that does not answer, or a server that hangs",
+        advice: "use the port of the frontend, 7233 by default",
         cases: &[Case {
             name: "a port that accepts connections and says nothing",
             step: Some("server_tls"),
@@ -72,7 +72,7 @@ pub const ROWS: &[Row] = &[
         message: "the connection was closed during the TLS handshake",
         exit_code: 69,
         cause: "a proxy without a server behind it, or another program",
-        advice: "check `TEMPORAL_ADDRESS`; the log of the proxy",
+        advice: "check `TEMPORAL_ADDRESS` and the log of the proxy",
         cases: &[Case {
             name: "a port that hangs up",
             step: Some("server_tls"),
@@ -83,8 +83,9 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the server answered without TLS",
         exit_code: 76,
-        cause: "TLS is on here and off there",
-        advice: "leave out the TLS options and the token, or `--tls=false` on this machine",
+        cause: "TLS is enabled here but not on the server",
+        advice: "remove the TLS options and the token; for a server on this machine, set \
+                 `--tls=false`",
         cases: &[Case {
             name: "an HTTP server without TLS",
             step: Some("server_tls"),
@@ -97,9 +98,10 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the server closed the connection, which does not use TLS, without an answer",
         exit_code: 76,
-        cause: "TLS is off here and on there: the variables were not sourced; or the port of the \
-                Web UI or of the HTTP API",
-        advice: "`--tls`, `--tls-ca-path`, `--tls-cert-path`, `--tls-key-path`; check the port",
+        cause: "TLS is enabled on the server but not here, for example because the environment \
+                file was not sourced; or the port is that of the Web UI or of the HTTP API",
+        advice: "set `--tls`, `--tls-ca-path`, `--tls-cert-path` and `--tls-key-path`; check the \
+                 port",
         cases: &[
             Case {
                 name: "an HTTP server, without TLS on both sides",
@@ -124,8 +126,10 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the server did not agree to HTTP/2",
         exit_code: 76,
-        cause: "the port of the Web UI or of the HTTP API, or a proxy that speaks HTTP/1.1 alone",
-        advice: "the port of the gRPC frontend; let the proxy speak HTTP/2, or pass TLS through",
+        cause: "the port is that of the Web UI or of the HTTP API, or a proxy supports only \
+                HTTP/1.1",
+        advice: "use the port of the gRPC frontend; enable HTTP/2 in the proxy, or pass TLS \
+                 through",
         cases: &[
             Case {
                 name: "a TLS server that does not know ALPN",

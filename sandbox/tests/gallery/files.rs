@@ -20,8 +20,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "failed to read … No such file or directory",
         exit_code: 64,
-        cause: "the path is wrong, or relative to another folder",
-        advice: "check it; for development `keyutil pki init` and `keyutil key generate`",
+        cause: "the path is wrong, or relative to another working directory",
+        advice: "check the path; for development run `keyutil pki init` and `keyutil key generate`",
         cases: &[
             Case {
                 name: "a certificate file that is not there",
@@ -42,8 +42,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the settings have 2 errors",
         exit_code: 64,
-        cause: "flags, variables or files; each is named",
-        advice: "as each line says",
+        cause: "flags, variables or files are wrong; each error is listed",
+        advice: "follow each line",
         cases: &[Case {
             name: "an address without a port, and a certificate without a key",
             step: Some("configuration"),
@@ -58,9 +58,11 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "unusable client certificate in …",
         exit_code: 79,
-        cause: "expired or not yet valid by the clock of this machine, not PEM, another one's key, \
-                encrypted, in the wrong order: the message says which. It is not even presented",
-        advice: "as the hint says",
+        cause: "the certificate has expired or is not valid yet by the clock of this machine, is \
+                not PEM or is in the wrong order, or the key is encrypted or belongs to another \
+                certificate: the message says which. The certificate is not presented to the \
+                server",
+        advice: "follow the hint",
         cases: &[
             Case {
                 name: "a client certificate that has expired",
@@ -159,8 +161,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "unusable server CA in …",
         exit_code: 76,
-        cause: "the file of `--tls-ca-path` holds no certificate",
-        advice: "copy it again from the issuer of the server's certificate",
+        cause: "the file of `--tls-ca-path` contains no certificate",
+        advice: "copy it again from the CA that issued the server's certificate",
         cases: &[Case {
             name: "a file of CAs without one",
             step: Some("files"),
@@ -174,8 +176,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "every user of this machine can read the private key …",
         exit_code: 0,
-        cause: "the key is not for its owner alone",
-        advice: "`chmod 600`; in Kubernetes `defaultMode: 0400`",
+        cause: "users other than the owner of the key file can read it",
+        advice: "run `chmod 600`; in Kubernetes set `defaultMode: 0400`",
         cases: &[Case {
             name: "a private key that every user may read",
             step: Some("files"),

@@ -31,8 +31,8 @@ pub const ROWS: &[Row] = &[
         message: "kid … is not in the key set",
         exit_code: 80,
         cause: "the key that signs is not published",
-        advice: "publish it before it signs: `keyutil key rotate` does. Worker and starter do not \
-                 read the key set: `keyutil doctor --jwks`",
+        advice: "publish it before it signs, as `keyutil key rotate` does. Worker and starter do \
+                 not read the key set; run `keyutil doctor --jwks`",
         cases: &[
             Case {
                 name: "a signing key that is not published",
@@ -80,7 +80,7 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the signature does not match the published key",
         exit_code: 80,
-        cause: "two keys have one `kid`",
+        cause: "two keys have the same `kid`",
         advice: "publish the key that signs",
         cases: &[Case {
             name: "a `kid` that is published for another key",
@@ -116,9 +116,9 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the server has not fetched the JWKS since …",
         exit_code: 80,
-        cause: "the key was published a moment ago; or the endpoint gave the server a document \
-                without keys, or none when it started",
-        advice: "wait for one `refreshInterval`; see the endpoint, and the server's log",
+        cause: "the key was published a moment ago; or the endpoint served a document without \
+                keys, or was down when the server started",
+        advice: "wait for one `refreshInterval`; check the endpoint and the server's log",
         cases: &[
             Case {
                 name: "the server was given a key set without keys, and the right one is there again",
@@ -137,8 +137,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the key set … has no keys",
         exit_code: 80,
-        cause: "the endpoint serves JSON without keys: the server drops all that it had",
-        advice: "publish the keys; `keyutil jwks serve` never serves less",
+        cause: "the endpoint serves JSON without keys: the server drops all its keys",
+        advice: "publish the keys; `keyutil jwks serve` never serves an empty key set",
         cases: &[Case {
             name: "the endpoint serves an empty key set",
             step: Some("jwks"),
@@ -150,7 +150,7 @@ pub const ROWS: &[Row] = &[
         message: "failed to fetch the key set …",
         exit_code: 80,
         cause: "the key set cannot be fetched; a server that starts without it knows no key",
-        advice: "see that the endpoint runs, and that `keySourceURIs` names it",
+        advice: "check that the endpoint is running, and that `keySourceURIs` names it",
         cases: &[
             Case {
                 name: "the endpoint serves an error as JSON",

@@ -5,8 +5,8 @@ use super::case::{Case, Cause::Told, Row, Starter::Same};
 pub const ROWS: &[Row] = &[Row {
     message: "namespace … does not exist",
     exit_code: 81,
-    cause: "not registered, or written otherwise",
-    advice: "`keyutil namespace register`",
+    cause: "it is not registered, or is spelled differently",
+    advice: "register it with `keyutil namespace register`",
     cases: &[
         Case {
             name: "a namespace that is not registered",

@@ -16,8 +16,8 @@ use super::{
 pub const ROWS: &[Row] = &[Row {
     message: "the token has … and the call requires …",
     exit_code: 77,
-    cause: "other namespace, too small a role, a name that the server does not know",
-    advice: "mint with `<namespace>:write`",
+    cause: "another namespace, an insufficient role, or a role that the server does not know",
+    advice: "mint a token with `<namespace>:write`",
     cases: &[
         Case {
             name: "a token for another namespace",

@@ -25,7 +25,7 @@ pub const ROWS: &[Row] = &[
         message: "failed to verify the certificate of … UnknownIssuer",
         exit_code: 76,
         cause: "the server's certificate was issued by a CA that is not trusted here",
-        advice: "`--tls-ca-path` with the CA that the hint names",
+        advice: "set `--tls-ca-path` to the CA that the hint names",
         cases: &[
             Case {
                 name: "a server certificate of an unknown CA",
@@ -60,8 +60,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "failed to verify the certificate of … BadSignature",
         exit_code: 76,
-        cause: "the CA was made anew under its old name, and the bundle here is the old one",
-        advice: "copy the new CA here",
+        cause: "the CA was created again under the same name, and the bundle here has the old one",
+        advice: "copy the new CA certificate to this machine",
         cases: &[Case {
             name: "a server certificate of another CA with the same name",
             step: Some("server_tls"),
@@ -78,7 +78,7 @@ pub const ROWS: &[Row] = &[
         message: "failed to verify the certificate of … it expired at …",
         exit_code: 76,
         cause: "it was not renewed, or the clock of this machine is ahead",
-        advice: "renew it; the message has the time of both",
+        advice: "renew it, or correct the clock; the message has both times",
         cases: &[Case {
             name: "a server certificate that has expired",
             step: Some("server_tls"),
@@ -93,7 +93,7 @@ pub const ROWS: &[Row] = &[
         message: "failed to verify the certificate of … is not valid before",
         exit_code: 76,
         cause: "the clock of this machine is behind, or that of the issuer was ahead",
-        advice: "set the clock; the message has the time of both",
+        advice: "correct the clock; the message has both times",
         cases: &[Case {
             name: "a server certificate that is not valid yet",
             step: Some("server_tls"),
@@ -107,8 +107,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "failed to verify the certificate of … not valid for the name",
         exit_code: 76,
-        cause: "the certificate is for other names than the host of the address",
-        advice: "`--tls-server-name` with one of the names that the message has",
+        cause: "the certificate does not contain the host of the address",
+        advice: "set `--tls-server-name` to one of the names in the message",
         cases: &[
             Case {
                 name: "a server certificate for another name",
@@ -130,8 +130,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "failed to verify the certificate of … it lacks the extended key usage",
         exit_code: 76,
-        cause: "the certificate of the server is one for clients",
-        advice: "have it issued for servers",
+        cause: "the server presents a certificate for TLS clients",
+        advice: "reissue it with the extended key usage `serverAuth`",
         cases: &[Case {
             name: "a server certificate with `clientAuth` only",
             step: Some("server_tls"),

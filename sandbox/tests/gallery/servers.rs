@@ -21,7 +21,7 @@ pub const ROWS: &[Row] = &[
         message: "authorization is disabled on this server",
         exit_code: 0,
         cause: "the server has no authorizer",
-        advice: "`authorizer: default` and `claimMapper: default`, if that is not meant",
+        advice: "set `authorizer: default` and `claimMapper: default`, unless this is intended",
         cases: &[
             Case {
                 name: "a server with TLS and without authorization",
@@ -47,7 +47,7 @@ pub const ROWS: &[Row] = &[
         message: "NOT_SERVING",
         exit_code: 69,
         cause: "the server is starting or stopping",
-        advice: "wait; worker and starter do, `--connect-timeout`",
+        advice: "wait; worker and starter wait for up to `--connect-timeout`",
         cases: &[Case {
             // The real one is so for a moment that cannot be caught.
             name: "a server that is still starting",
@@ -62,8 +62,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token has … bytes, more than a proxy in front of the server accepts",
         exit_code: 80,
-        cause: "a proxy before the server limits headers; the server itself takes 16 MiB",
-        advice: "a token with fewer permissions, or another limit",
+        cause: "a proxy in front of the server limits headers; the server itself accepts 16 MiB",
+        advice: "issue the token with fewer permissions, or raise the limit of the proxy",
         cases: &[Case {
             name: "a token that is larger than a proxy takes",
             step: Some("token"),

@@ -20,8 +20,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "no token was sent, and this server requires one",
         exit_code: 80,
-        cause: "no token source",
-        advice: "`--signing-key`, `--token-file` or `TEMPORAL_API_KEY`",
+        cause: "no token source is set",
+        advice: "set `--signing-key`, `--token-file` or `TEMPORAL_API_KEY`",
         cases: &[Case {
             name: "no token",
             step: Some("token"),
@@ -32,8 +32,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "unusable token in …",
         exit_code: 80,
-        cause: "the file is empty, holds something else than one JWT, or one that has expired and \
-                that is not renewed: the message says which",
+        cause: "the file is empty, does not contain exactly one JWT, or contains one that has \
+                expired: the message says which",
         advice: "check the program that writes the file, or use `keyutil token mint`",
         cases: &[
             Case {
@@ -68,8 +68,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "--api-key (TEMPORAL_API_KEY) is unusable …",
         exit_code: 80,
-        cause: "a fixed token that has expired; it is not even sent",
-        advice: "a new one; a process that lives long wants `--signing-key` or `--token-file`",
+        cause: "a fixed token that has expired; it is not sent",
+        advice: "set a new one; a long-running process needs `--signing-key` or `--token-file`",
         cases: &[Case {
             name: "a fixed token that has expired",
             step: Some("token"),
@@ -83,8 +83,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the API key is not valid, or not valid for this namespace",
         exit_code: 80,
-        cause: "something that is no JWT, and that the server does not take",
-        advice: "compare it with the one that was issued",
+        cause: "the value is not a JWT, and the server rejects it",
+        advice: "compare it with the key that was issued",
         cases: &[Case {
             name: "an API key for a server that wants a JWT",
             step: Some("token"),
@@ -97,10 +97,10 @@ pub const ROWS: &[Row] = &[
         }],
     },
     Row {
-        message: "the token is not valid for another",
+        message: "the token is not valid yet",
         exit_code: 80,
         cause: "the clock of this machine is behind, or that of the program that minted it is ahead",
-        advice: "set the clock",
+        advice: "correct the clock",
         cases: &[Case {
             name: "a token that is not valid yet",
             step: Some("token"),
@@ -114,8 +114,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token has no …",
         exit_code: 80,
-        cause: "the server wants `kid` and `sub`",
-        advice: "have it made with them, as `keyutil token mint` does",
+        cause: "the server requires `kid` and `sub`",
+        advice: "issue it with both, as `keyutil token mint` does",
         cases: &[
             Case {
                 name: "a token without `kid`",
@@ -138,8 +138,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token is signed neither with ES256 nor with RS256",
         exit_code: 80,
-        cause: "the server knows no other algorithms",
-        advice: "have it signed with a P-256 or an RSA key",
+        cause: "the server supports no other algorithms",
+        advice: "sign it with a P-256 or an RSA key",
         cases: &[
             Case {
                 name: "a token with the algorithm `HS256`",
@@ -162,8 +162,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token's exp is not a number",
         exit_code: 80,
-        cause: "the program that makes the token writes times as text",
-        advice: "have it made with seconds since 1970",
+        cause: "the issuer writes times as strings",
+        advice: "issue it with times in seconds since 1970",
         cases: &[Case {
             name: "a token whose `exp` is a text",
             step: Some("token"),
@@ -176,9 +176,10 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token is for the audience … and the server expects …",
         exit_code: 80,
-        cause: "`aud` is not what the server's `authorization.audience` says",
-        advice: "`--audience`. The server does not tell what it expects: `keyutil doctor` compares \
-                 it where it is told, with `--server-audience`",
+        cause: "`aud` differs from the server's `authorization.audience`",
+        advice: "set `--audience`. The server does not report the audience that it expects; \
+                 `keyutil doctor --server-audience` compares the token with the audience that you \
+                 name",
         cases: &[Case {
             name: "a token for another audience",
             step: Some("token"),
@@ -193,8 +194,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token looks correct from the client's side; possible causes: …",
         exit_code: 80,
-        cause: "the server does not know the key, wants another audience, or has another time",
-        advice: "`keyutil doctor --jwks <what the server reads>`; the server's log says which",
+        cause: "the server does not know the key, expects another audience, or its clock differs",
+        advice: "run `keyutil doctor --jwks <the server's JWKS>`; the server's log says which",
         cases: &[
             Case {
                 name: "a token for another audience, without `--audience`",
@@ -225,8 +226,8 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "the token has … bytes",
         exit_code: 0,
-        cause: "more permissions than necessary",
-        advice: "have it made with fewer",
+        cause: "the token has more permissions than necessary",
+        advice: "issue it with fewer",
         cases: &[Case {
             name: "a token with three hundred permissions",
             step: Some("token"),

@@ -122,7 +122,7 @@ pub struct Rotate {
     #[arg(long)]
     wait: bool,
 
-    /// The current key is compromised: make the next key sign at once, and drop the current one
+    /// For a compromised current key: the next key signs at once, and the current one is removed
     ///
     /// This has a cost:
     ///

@@ -183,7 +183,7 @@ struct InitArgs {
 
     /// Leave an existing set unchanged, warn of problems in it, and succeed
     ///
-    /// What an interrupted run left is created again. Any other incomplete set is an error.
+    /// The files of an interrupted run are replaced. Any other incomplete set is an error.
     #[arg(long, conflicts_with = "force")]
     if_missing: bool,
 }
@@ -308,9 +308,9 @@ one. `retire` then waits: a party that has not read its new certificate yet stil
 
 retire: only the new CA is trusted. Old certificates are refused from then on.
 
-Without `--step` the command does all remaining steps, and waits between them. It can be interrupted \
-at any time: the same command continues. The certificate files record the progress, \
-`ca/rotation.json` the time of the last step; without that time the wait counts from now.";
+Without `--step` the command performs all remaining steps, and waits between them. It can be \
+interrupted at any time: the same command continues. The certificate files record the progress, \
+`ca/rotation.json` the time of the last step; if that time is missing, the wait starts now.";
 
 #[derive(Args, Debug)]
 struct Leaf {
@@ -328,7 +328,7 @@ struct Authority {
     #[command(flatten)]
     folder: Folder,
 
-    /// Do only this step, and exit with code 75 if it is too early
+    /// Perform only this step, and exit with code 75 if it is too early
     #[arg(long, value_enum)]
     step: Option<RotationStep>,
 

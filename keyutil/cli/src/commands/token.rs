@@ -40,7 +40,7 @@ Examples:
   keyutil token mint | keyutil token inspect
   keyutil token renew --output /run/token/worker")]
 pub enum Token {
-    /// Mint a token and print it, without anything else
+    /// Mint a token and print only the token
     Mint(Mint),
     /// Show the content of a token, and check whether a server would accept it
     Inspect(Inspect),

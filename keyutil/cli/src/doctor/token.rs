@@ -486,7 +486,7 @@ pub(super) fn check_clock(
             report.warn(
                 Step::Clock,
                 format!("the clock of the JWKS endpoint is {}", direction(off)),
-                "synchronise both clocks; `timedatectl` shows whether a clock is synchronised",
+                "synchronize both clocks; `timedatectl` shows whether a clock is synchronized",
             );
         } else {
             report.ok(
@@ -554,7 +554,7 @@ pub(super) fn clock_cause(seconds_ahead: i64) -> Diagnosis {
             direction(seconds_ahead)
         ),
         hint: Some(
-            "correct the clock that is wrong; `timedatectl` shows whether a clock is synchronised"
+            "correct the clock that is wrong; `timedatectl` shows whether a clock is synchronized"
                 .to_owned(),
         ),
     }
