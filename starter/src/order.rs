@@ -1,7 +1,5 @@
 //! The commands of the example workflow, to be replaced together with it.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -64,9 +62,9 @@ pub struct StartArgs {
     #[arg(long, default_value = "995", value_name = "CENTS")]
     price_per_item: u64,
 
-    /// Time that one run waits for the approval before it continues as a new one, in whole seconds
-    #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = humantime::parse_duration)]
-    reminder: Duration,
+    /// Time that one run waits for the approval before it continues as a new one, at least 1s
+    #[arg(long, default_value = "24h", value_name = "DURATION", value_parser = whole_seconds)]
+    approval_wait: u64,
 
     /// Do not wait for the receipt
     #[arg(long)]
@@ -161,8 +159,8 @@ impl StartArgs {
             order_id: self.order_id.clone(),
             items: self.items,
             price_per_item: self.price_per_item,
-            reminder_seconds: self.reminder.as_secs(),
-            reminders: 0,
+            wait_seconds: self.approval_wait,
+            waits: 0,
         };
         // No execution timeout: it would end an order that waits for its approval. An order id is
         // used once, even after the order is done.
@@ -182,6 +180,15 @@ impl StartArgs {
         let receipt = handle.get_result(WorkflowGetResultOptions::default()).await;
         let receipt = receipt.map_err(|error| context.no_result(error, workflow_id, None))?;
         Ok(("Receipt", value(receipt)))
+    }
+}
+
+/// A timer of the workflow has whole seconds in its input.
+fn whole_seconds(text: &str) -> Result<u64, String> {
+    match humantime::parse_duration(text) {
+        Ok(wait) if wait.as_secs() > 0 && wait.subsec_nanos() == 0 => Ok(wait.as_secs()),
+        Ok(_) => Err("it must be whole seconds, at least one, as in `90s`".to_owned()),
+        Err(error) => Err(format!("{error}: write it as in `24h`")),
     }
 }
 

@@ -25,11 +25,11 @@ pub struct Order {
     pub items: u32,
     /// In cents.
     pub price_per_item: u64,
-    /// How long a run waits for the approval before the next one goes on waiting, in seconds.
-    pub reminder_seconds: u64,
+    /// How long one run waits for the approval before it continues as a new one, in seconds.
+    pub wait_seconds: u64,
     /// The number of runs that ended without an approval.
     #[serde(default)]
-    pub reminders: u32,
+    pub waits: u32,
 }
 
 /// The answer to the query `progress`.
@@ -37,7 +37,7 @@ pub struct Order {
 pub struct Progress {
     pub stage: Stage,
     pub items: u32,
-    pub reminders: u32,
+    pub waits: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,8 +57,8 @@ pub struct Receipt {
     pub parcels: u32,
 }
 
-/// The number of waits after which the next one that ends without an approval fails the order.
-pub const MAX_REMINDERS: u32 = 10;
+/// An order that is not approved within this number of waits fails.
+pub const MAX_WAITS: u32 = 10;
 
 /// The state of a run. It is rebuilt from the history by a replay, so only the input, signals and
 /// updates change it.
@@ -83,10 +83,10 @@ impl OrderWorkflow {
 
     #[run]
     pub async fn run(context: &mut WorkflowContext<Self>) -> WorkflowResult<Receipt> {
-        let reminder = Duration::from_secs(context.state(|state| state.order.reminder_seconds));
+        let wait = Duration::from_secs(context.state(|state| state.order.wait_seconds));
         select! {
             approved = context.wait_condition(|state: &Self| state.approved_by.is_some()) => approved?,
-            _ = context.timer(reminder) => {}
+            _ = context.timer(wait) => {}
         }
         // An approval and the timer can arrive together, so the state decides.
         let Some(approved_by) = context.state(|state| state.approved_by.clone()) else {
@@ -127,8 +127,8 @@ impl OrderWorkflow {
     /// Continues as a new run, so that the history stays short however long the approval takes.
     fn wait_again(context: &mut WorkflowContext<Self>) -> WorkflowResult<Receipt> {
         let mut order = context.state(|state| state.order.clone());
-        order.reminders += 1;
-        if order.reminders > MAX_REMINDERS {
+        order.waits += 1;
+        if order.waits >= MAX_WAITS {
             let failure = format!("order `{}` was not approved in time", order.order_id);
             return Err(ApplicationFailure::non_retryable(failure).into());
         }
@@ -146,7 +146,7 @@ impl OrderWorkflow {
         Progress {
             stage: self.stage,
             items: self.order.items,
-            reminders: self.order.reminders,
+            waits: self.order.waits,
         }
     }
 
@@ -206,8 +206,9 @@ impl Fulfilment {
         Ok(format!("payment-{}", order.order_id))
     }
 
-    /// Ships one parcel for each item and returns their number. A retry continues
-    /// after the last parcel that a heartbeat has reported.
+    /// Ships one parcel for each item and returns their number. A retry continues after the last
+    /// parcel that the server knows of. The SDK sends heartbeats at intervals, so a parcel may be
+    /// shipped again: its order id and number are the idempotency key for the carrier.
     #[activity]
     pub async fn ship(
         self: Arc<Self>,

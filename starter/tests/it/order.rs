@@ -114,22 +114,22 @@ async fn an_order_waits_over_several_runs_for_its_approval() {
         let waiting = tokio::spawn({
             let starter = starter.clone();
             async move {
-                let start = ["start", "--order-id", &starter.0, "--reminder", "1s"];
+                let start = ["start", "--order-id", &starter.0, "--approval-wait", "1s"];
                 starter.result(&start).await
             }
         });
         // The workflow may not have been started yet.
-        let reminded = async {
+        let continued = async {
             loop {
                 let output = starter.order(&["progress", id]).await;
                 let object: Value = serde_json::from_slice(&output.stdout).unwrap();
                 let progress = &object["workflows"][0]["result"];
-                if progress["reminders"].as_u64() >= Some(1) {
+                if progress["waits"].as_u64() >= Some(1) {
                     break;
                 }
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), reminded)
+        tokio::time::timeout(Duration::from_secs(60), continued)
             .await
             .unwrap();
         starter.result(&["approve", id, "--by", "Ada"]).await;

@@ -17,8 +17,8 @@ fn order(items: u32, price_per_item: u64) -> Order {
         order_id: "17".to_owned(),
         items,
         price_per_item,
-        reminder_seconds: 60,
-        reminders: 0,
+        wait_seconds: 60,
+        waits: 0,
     }
 }
 
@@ -105,7 +105,7 @@ async fn the_recorded_runs_replay() {
     // Approved after an update, charged, shipped.
     let approved = include_str!("../history/order.json");
     replay(approved).await.unwrap();
-    // Not approved before the reminder, so continued as new.
+    // Not approved within its wait, so continued as new.
     let continued = include_str!("../history/order_continued.json");
     replay(continued).await.unwrap();
 }
