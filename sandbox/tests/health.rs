@@ -199,6 +199,8 @@ async fn a_worker_without_a_server_says_so_and_is_ready_when_it_is_back() {
 
     stack.start_server().await.unwrap();
     worker.becomes_ready().await;
+    // Once the worker polls: before that, the SDK gives up when it cannot describe the namespace.
+    support::assert_greeted(&support::starter(&stack, &[]).await);
 
     stack.kill_server().await.unwrap();
     let killed = Instant::now();

@@ -81,7 +81,7 @@ async fn each_refusal_has_its_exit_code() {
     let words = [
         "rejected the client certificate (presented: none)",
         "TLS alert `CertificateRequired`",
-        "hint: this server requires a client certificate, issued by `CN=temporal clients CA ",
+        "hint: this server requires a client certificate issued by `CN=temporal clients CA ",
     ];
     assert_ends(&mut starter, 79, &words).await;
 
