@@ -116,6 +116,8 @@ async fn what_failed_names_the_step_the_cause_and_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_worker_the_error_says_that_none_polls() {
     let stack = support::stack(StackOptions::default()).await;
+    // Outside of the measured time: the first test that needs the programs builds them.
+    support::binaries().await;
     for args in [
         &["--timeout", "2s"][..],
         &["--workflow-timeout", "1s"],
@@ -218,6 +220,8 @@ async fn workflows(stack: &Stack) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_stands_still_takes_no_longer_than_the_limit() {
     let stack = support::stack(StackOptions::default()).await;
+    // Outside of the measured time: the first test that needs the programs builds them.
+    support::binaries().await;
     stack.server().unwrap().pause().unwrap();
     let started = Instant::now();
     let (object, code) = smoke(&stack, &["--timeout", "3s"]).await;
