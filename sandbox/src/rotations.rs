@@ -69,7 +69,7 @@ impl Credential {
 /// A credential that was replaced, and was seen to be by the other side.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rotation {
-    /// When the new one was put in place, since the clock of [`Rotations`](super::Rotations) began.
+    /// When the new one was put in place, since the clock of [`Rotations`] began.
     #[serde(serialize_with = "seconds")]
     pub at: Duration,
     /// What was replaced.
