@@ -25,7 +25,11 @@ use std::{
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use temporalio_client::{
     Client, ClientOptions, ConnectionOptions, RetryOptions,
-    callback_based::CallbackBasedGrpcService, errors::ClientConnectError,
+    callback_based::CallbackBasedGrpcService,
+    errors::{
+        ClientConnectError, WorkflowGetResultError, WorkflowInteractionError, WorkflowQueryError,
+        WorkflowUpdateError,
+    },
 };
 use temporalio_common::telemetry::metrics::TemporalMeter;
 use tonic::{Code, Status};
@@ -346,6 +350,26 @@ fn explain(session: &Session, status: &Status, namespace: &str) -> Option<(Strin
         other => chain(other),
     };
     Some((message, error.diagnosis()))
+}
+
+/// The status in an error of the SDK that prints it, but does not return it as a source.
+fn rpc_status(mut error: anyhow::Error) -> anyhow::Error {
+    macro_rules! unwrap {
+        ($($kind:ident),*) => {$(
+            error = match error.downcast() {
+                Ok($kind::Rpc(status)) => return status.into(),
+                Ok(other) => return other.into(),
+                Err(error) => error,
+            };
+        )*};
+    }
+    unwrap!(
+        WorkflowGetResultError,
+        WorkflowInteractionError,
+        WorkflowQueryError,
+        WorkflowUpdateError
+    );
+    error
 }
 
 /// Whether the server, or a proxy in front of it, reports a problem of its own. Other answers

@@ -27,7 +27,7 @@ use crate::{
     transport::{Connector, Security, TrustSource},
 };
 
-pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, non_empty, non_empty_text};
+pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, id, non_empty, non_empty_text};
 pub use errors::{Names, SettingsErrors};
 
 /// The default of `--token-lifetime`.

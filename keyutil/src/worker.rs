@@ -36,20 +36,20 @@ use tracing::{info, warn};
 #[command(next_help_heading = "Worker limits")]
 pub struct WorkerArgs {
     /// Maximum number of concurrent workflow tasks, at least 2 [default: 100]
-    #[arg(long, env = "WORKER_MAX_CONCURRENT_WORKFLOW_TASKS", value_name = "NUMBER", value_parser = at_least::<2>)]
+    #[arg(long, env = "WORKER_MAX_CONCURRENT_WORKFLOW_TASKS", value_name = "NUMBER", value_parser = tasks::<2>)]
     pub max_concurrent_workflow_tasks: Option<usize>,
 
     /// Maximum number of concurrent activities [default: 100]
-    #[arg(long, env = "WORKER_MAX_CONCURRENT_ACTIVITIES", value_name = "NUMBER", value_parser = at_least::<1>)]
+    #[arg(long, env = "WORKER_MAX_CONCURRENT_ACTIVITIES", value_name = "NUMBER", value_parser = tasks::<1>)]
     pub max_concurrent_activities: Option<usize>,
 
     /// Maximum number of concurrent local activities [default: 100]
-    #[arg(long, env = "WORKER_MAX_CONCURRENT_LOCAL_ACTIVITIES", value_name = "NUMBER", value_parser = at_least::<1>)]
+    #[arg(long, env = "WORKER_MAX_CONCURRENT_LOCAL_ACTIVITIES", value_name = "NUMBER", value_parser = tasks::<1>)]
     pub max_concurrent_local_activities: Option<usize>,
 
     /// Maximum number of workflows kept in memory; with 0 each task replays the whole history
     /// [default: 1000]
-    #[arg(long, env = "WORKER_MAX_CACHED_WORKFLOWS", value_name = "NUMBER")]
+    #[arg(long, env = "WORKER_MAX_CACHED_WORKFLOWS", value_name = "NUMBER", value_parser = tasks::<0>)]
     pub max_cached_workflows: Option<usize>,
 
     /// Number of concurrent polls for workflow tasks, at least 2, or `auto` [default: 5, or `auto`
@@ -145,27 +145,35 @@ impl From<Pollers> for PollerBehavior {
 
 // While it caches workflows, the SDK refuses a single workflow task slot or poller: the sticky and
 // the normal task queue need one each (`WorkerConfig::build` in temporalio-sdk-core 0.10).
-fn at_least<const MINIMUM: usize>(text: &str) -> Result<usize, String> {
+fn tasks<const MINIMUM: usize>(text: &str) -> Result<usize, String> {
+    // With much larger numbers the SDK panics, or allocates all memory.
+    within(text, MINIMUM, 100_000)
+}
+
+fn within(text: &str, minimum: usize, maximum: usize) -> Result<usize, String> {
     match text.parse() {
-        Ok(number) if number >= MINIMUM => Ok(number),
-        _ => Err(format!("it must be a whole number, {MINIMUM} or more")),
+        Ok(number) if (minimum..=maximum).contains(&number) => Ok(number),
+        _ => Err(format!(
+            "it must be a whole number from {minimum} to {maximum}"
+        )),
     }
 }
 
 fn pollers<const MINIMUM: usize>(text: &str) -> Result<Pollers, String> {
     match text {
         "auto" => Ok(Pollers::Auto),
-        number => at_least::<MINIMUM>(number)
+        // The server permits 1,200 polls of a namespace (`frontend.namespaceCount`).
+        number => within(number, MINIMUM, 500)
             .map(Pollers::Fixed)
             .map_err(|error| format!("{error}, or `auto`")),
     }
 }
 
-/// The server treats zero as "no limit", and the SDK refuses zero and subnormal numbers.
+/// The server treats zero as "no limit". The SDK panics with rates below one in some 500 years.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate.is_normal() && rate.is_sign_positive() => Ok(rate),
-        _ => Err("it must be a number greater than 0".to_owned()),
+        Ok(rate) if (1e-6..=1e9).contains(&rate) => Ok(rate),
+        _ => Err("it must be a number from 0.000001 to 1000000000".to_owned()),
     }
 }
 

@@ -1,18 +1,19 @@
 //! The smoke test: starts the canary workflow, once or many times, and waits for its results.
 
-use std::{cell::Cell, convert::Infallible, time::Duration};
+use std::{cell::Cell, time::Duration};
 
 use clap::Parser;
 use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
-use keyutil::{Diagnosis, connect::check};
+use keyutil::{Diagnosis, connect::check, settings};
 use temporalio_client::{WorkflowGetResultOptions, WorkflowStartOptions};
-use tracing::{error, warn};
+use tracing::error;
 use worker::canary::HelloWorkflow;
 
 use crate::{
     Context, GRACE,
     outcome::{Failure, Lateness, Outcome, Summary},
+    positive_duration,
 };
 
 /// The smoke test, which runs where no subcommand is given.
@@ -24,7 +25,7 @@ pub struct CanaryArgs {
     name: String,
 
     /// Workflow id; with `--count`, `-1`, `-2`, … are appended [default: a new one]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = settings::id)]
     workflow_id: Option<String>,
 
     /// Number of workflows to run
@@ -36,7 +37,7 @@ pub struct CanaryArgs {
     concurrency: u32,
 
     /// Time after which the server ends a workflow
-    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "60s", value_name = "DURATION", value_parser = positive_duration)]
     workflow_timeout: Duration,
 
     /// Start no workflow: check that the server can be reached, that the token permits a start, and
@@ -64,7 +65,7 @@ impl CanaryArgs {
         };
         let outcomes = tokio::select! {
             outcomes = canary.run_all() => outcomes,
-            never = warn_if_unpolled(context) => match never {},
+            never = context.warn_if_unpolled(None) => match never {},
         };
         let failure = first_failure(&outcomes, context).await;
         (outcomes, failure)
@@ -169,30 +170,13 @@ async fn first_failure(outcomes: &[Outcome], context: &Context<'_>) -> Option<Di
     let mut first = failures().next()?.clone();
     let is_late = |failure: &&Failure| failure.lateness == Some(Lateness::NotFinished);
     if let Some(late) = failures().find(is_late) {
-        first = context.explain_late(late.clone()).await;
+        first = context.explain_late(late.clone(), None).await;
     }
     Some(Diagnosis {
         cause: Summary::of(outcomes).counted(&first.message),
         ..first.diagnosis
     })
 }
-
-/// Warns early, since a person who waits wants to know. Goes on until it is dropped.
-async fn warn_if_unpolled(context: &Context<'_>) -> Infallible {
-    tokio::time::sleep(PATIENCE).await;
-    let polled = check::polled(context.connection, context.task_queue, PATIENCE).await;
-    if let Err(diagnosis) = polled {
-        warn!(
-            reason = diagnosis.cause,
-            hint = diagnosis.hint,
-            "still waiting for a result"
-        );
-    }
-    std::future::pending().await
-}
-
-/// Far longer than the canary takes.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Failures that are logged one by one: enough to see what they have in common. All are counted.
 const MOST_LOGGED: u32 = 10;

@@ -1,11 +1,18 @@
 //! What every command needs: the connection, the task queue, and the time that is left.
 
-use std::time::{Duration, Instant};
+use std::{
+    convert::Infallible,
+    time::{Duration, Instant},
+};
 
 use keyutil::{Connection, Diagnosis, connect::check, diagnosis::Diagnosed, program};
 use serde_json::Value;
-use temporalio_client::errors::{WorkflowGetResultError, WorkflowStartError};
-use tonic::Status;
+use temporalio_client::{
+    UntypedWorkflow, WorkflowDescribeOptions,
+    errors::{WorkflowGetResultError, WorkflowStartError},
+};
+use tonic::{Code, Status};
+use tracing::warn;
 
 use crate::outcome::{Done, Failure, Lateness, Outcome};
 
@@ -26,6 +33,9 @@ pub struct Deadline {
 
 /// For finding out why it took too long, after the time is up.
 pub const GRACE: Duration = Duration::from_millis(500);
+
+/// The time after which a missing result is unusual.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Context<'_> {
     pub fn time_left(&self) -> Duration {
@@ -84,6 +94,19 @@ impl Context<'_> {
         };
         failure.message = format!("{attempted}: {cause}");
         failure.diagnosis.cause.clone_from(&failure.message);
+        match status.map(Status::code) {
+            // A query or update that no worker answers.
+            Some(Code::DeadlineExceeded) => failure.lateness = Some(Lateness::NotFinished),
+            Some(Code::NotFound) => {
+                failure.diagnosis.hint.get_or_insert_with(|| {
+                    format!(
+                        "check the id, and that the workflow runs in namespace `{}`",
+                        self.connection.client().options().namespace
+                    )
+                });
+            }
+            _ => {}
+        }
         failure
     }
 
@@ -108,8 +131,6 @@ impl Context<'_> {
                 ),
                 Lateness::NotFinished,
             ),
-            // The SDK does not return the status as a source, and the exit code depends on it.
-            (WorkflowGetResultError::Rpc(status), _) => self.failed(status, attempted),
             (other, _) => self.failed(other, attempted),
         }
     }
@@ -132,9 +153,10 @@ impl Context<'_> {
     }
 
     /// Looks up whether a worker polls the task queue, and says so in the failure.
-    pub async fn explain_late(&self, mut late: Failure) -> Failure {
+    pub async fn explain_late(&self, mut late: Failure, workflow_id: Option<&str>) -> Failure {
         // The time is up, so what is not known at once stays unknown.
-        let polled = check::polled(self.connection, self.task_queue, GRACE).await;
+        let task_queue = self.task_queue_of(workflow_id, GRACE).await;
+        let polled = check::polled(self.connection, &task_queue, GRACE).await;
         late.diagnosis = match polled.err() {
             Some(found) => {
                 late.message = format!("{}: {}", late.message, found.cause);
@@ -142,13 +164,41 @@ impl Context<'_> {
             }
             None => Diagnosis {
                 hint: Some(format!(
-                    "a worker polls `{}`: read its log, and raise the limit if the workflow needs \
-                     more time",
-                    self.task_queue
+                    "a worker polls `{task_queue}`: read its log, and raise the limit if the \
+                     workflow needs more time"
                 )),
                 ..late.diagnosis
             },
         };
         late
+    }
+
+    /// Warns if no worker polls the task queue, for a person who waits. Goes on until it is dropped.
+    pub async fn warn_if_unpolled(&self, workflow_id: Option<&str>) -> Infallible {
+        tokio::time::sleep(PATIENCE).await;
+        let task_queue = self.task_queue_of(workflow_id, PATIENCE).await;
+        if let Err(diagnosis) = check::polled(self.connection, &task_queue, PATIENCE).await {
+            warn!(
+                reason = diagnosis.cause,
+                hint = diagnosis.hint,
+                "still waiting for a result"
+            );
+        }
+        std::future::pending().await
+    }
+
+    /// The task queue of a running workflow, which can be another one than that of the flag.
+    async fn task_queue_of(&self, workflow_id: Option<&str>, limit: Duration) -> String {
+        let described = async {
+            let client = self.connection.client();
+            let handle = client.get_workflow_handle::<UntypedWorkflow>(workflow_id?);
+            let described = handle.describe(WorkflowDescribeOptions::default()).await;
+            Some(described.ok()?.task_queue().to_owned())
+        };
+        let described = tokio::time::timeout(limit, described).await;
+        described
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| self.task_queue.to_owned())
     }
 }

@@ -23,7 +23,7 @@ use keyutil::{
     connect::{self, Observer},
     diagnosis::{Diagnosed, ResultExt},
     program::{self, LogArgs, UsageError},
-    settings::Settings,
+    settings::{self, Settings},
 };
 use temporalio_client::{
     UntypedWorkflow, WorkflowExecutionInfo, WorkflowFetchHistoryOptions, WorkflowHandle,
@@ -48,7 +48,7 @@ struct Arguments {
     command: Option<Command>,
 
     /// Task queue that a worker polls
-    #[arg(short, long, global = true, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(short, long, global = true, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE, value_parser = settings::id)]
     task_queue: String,
 
     /// Time limit for the whole program, including connecting [default: unlimited]
@@ -75,14 +75,15 @@ enum Command {
     #[command(subcommand)]
     Order(OrderCommand),
 
-    /// Print the history of a workflow as JSON, in the format that the worker's replay tests read
+    /// Print the history of a workflow as JSON, whatever `--output` says, in the format that the
+    /// worker's replay tests read
     History {
         /// Workflow id
-        #[arg(value_name = "WORKFLOW_ID")]
+        #[arg(value_name = "WORKFLOW_ID", value_parser = settings::id)]
         id: String,
 
         /// Run id [default: that of the latest run]
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = settings::id)]
         run_id: Option<String>,
     },
 }
@@ -136,12 +137,12 @@ fn print(
     took: Duration,
     failure: Option<&anyhow::Error>,
 ) -> anyhow::Result<()> {
-    let text = match (run.text, arguments.output) {
-        (Some(history), _) if !arguments.canary.check => history,
-        (Some(checked), Output::Text) => checked,
-        (None, Output::Text) if run.outcomes.is_empty() => String::new(),
-        (None, Output::Text) => Summary::of(&run.outcomes).to_string(),
-        (_, Output::Json) => {
+    let text = match (run.history, run.checked, arguments.output) {
+        (Some(history), ..) => history,
+        (_, Some(checked), Output::Text) => checked,
+        (.., Output::Text) if run.outcomes.is_empty() => String::new(),
+        (.., Output::Text) => Summary::of(&run.outcomes).to_string(),
+        (.., Output::Json) => {
             let about = About {
                 address: without_user(&arguments.connect.address),
                 namespace: arguments.connect.namespace,
@@ -164,8 +165,9 @@ fn print(
 struct Run {
     observer: Option<Observer>,
     outcomes: Vec<Outcome>,
-    /// The message of a check that passed, or a history.
-    text: Option<String>,
+    /// The message of a check that passed.
+    checked: Option<String>,
+    history: Option<String>,
 }
 
 impl Run {
@@ -200,11 +202,11 @@ impl Run {
                 failure
             }
             Some(Command::History { id, run_id }) => {
-                self.text = Some(history(&context, id, run_id.clone()).await?);
+                self.history = Some(history(&context, id, run_id.clone()).await?);
                 None
             }
             None if arguments.canary.check => {
-                self.text = Some(canary::check(&context).await?);
+                self.checked = Some(canary::check(&context).await?);
                 None
             }
             None => {

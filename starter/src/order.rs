@@ -1,12 +1,13 @@
 //! The commands of the example workflow, to be replaced together with it.
 
 use clap::{Args, Subcommand};
+use keyutil::settings;
 use serde::Serialize;
 use serde_json::{Value, json};
 use temporalio_client::{
     Client, WorkflowExecuteUpdateOptions, WorkflowGetResultOptions, WorkflowHandle,
     WorkflowIdReusePolicy, WorkflowQueryOptions, WorkflowSignalOptions, WorkflowStartOptions,
-    errors::{WorkflowInteractionError, WorkflowQueryError, WorkflowUpdateError},
+    errors::WorkflowUpdateError,
 };
 use worker::order::{Order, OrderWorkflow};
 
@@ -29,19 +30,22 @@ pub enum Message {
     /// Approve an order (a signal)
     Approve {
         /// Order id
+        #[arg(value_parser = settings::id)]
         order_id: String,
         /// Name of the person who approves
-        #[arg(long, value_name = "NAME")]
+        #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
         by: String,
     },
     /// Show the progress of an order (a query)
     Progress {
         /// Order id
+        #[arg(value_parser = settings::id)]
         order_id: String,
     },
     /// Change the number of items before the approval (an update)
     SetItems {
         /// Order id
+        #[arg(value_parser = settings::id)]
         order_id: String,
         /// New number of items
         items: u32,
@@ -51,7 +55,7 @@ pub enum Message {
 #[derive(Args, Clone, Debug)]
 pub struct StartArgs {
     /// Order id; the workflow id is `order-` and this id
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = settings::id)]
     order_id: String,
 
     /// Number of items
@@ -86,11 +90,18 @@ impl OrderCommand {
             Self::Start(start) => start.run(context, &workflow_id, run_id).await,
             Self::Message(message) => message.send(context, &workflow_id).await,
         };
-        let mut outcome = context.outcome(&workflow_id, call).await;
+        let running = match self {
+            Self::Start(_) => None,
+            Self::Message(_) => Some(&*workflow_id),
+        };
+        let mut outcome = tokio::select! {
+            outcome = context.outcome(&workflow_id, call) => outcome,
+            never = context.warn_if_unpolled(running) => match never {},
+        };
         if let Err(failure) = &mut outcome.ended
             && failure.lateness == Some(Lateness::NotFinished)
         {
-            *failure = context.explain_late(failure.clone()).await;
+            *failure = context.explain_late(failure.clone(), running).await;
         }
         outcome
     }
@@ -109,11 +120,7 @@ impl Message {
                 let options = WorkflowSignalOptions::default();
                 let sent = order.signal(OrderWorkflow::approve, by.clone(), options);
                 sent.await.map_err(|error| {
-                    let attempted = format!("failed to approve `{workflow_id}`");
-                    match error {
-                        WorkflowInteractionError::Rpc(status) => context.failed(status, attempted),
-                        other => context.failed(other, attempted),
-                    }
+                    context.failed(error, format!("failed to approve `{workflow_id}`"))
                 })?;
                 Ok(("Approved by", json!(by)))
             }
@@ -121,11 +128,7 @@ impl Message {
                 let options = WorkflowQueryOptions::default();
                 let progress = order.query(OrderWorkflow::progress, (), options).await;
                 let progress = progress.map_err(|error| {
-                    let attempted = format!("failed to query `{workflow_id}`");
-                    match error {
-                        WorkflowQueryError::Rpc(status) => context.failed(status, attempted),
-                        other => context.failed(other, attempted),
-                    }
+                    context.failed(error, format!("failed to query `{workflow_id}`"))
                 })?;
                 Ok(("Progress", value(progress)))
             }
@@ -135,7 +138,7 @@ impl Message {
                 let previous = updated.await.map_err(|error| {
                     let attempted = format!("failed to update `{workflow_id}`");
                     match error {
-                        WorkflowUpdateError::Rpc(status) => context.failed(status, attempted),
+                        // Its text is that of the validator, or of the workflow.
                         WorkflowUpdateError::Failed(failure) => {
                             context.failed(anyhow::Error::msg(failure.message), attempted)
                         }

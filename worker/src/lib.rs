@@ -6,8 +6,6 @@
 //! | an example with signal, query, update, timer and heartbeat; replace it | `order.rs` |
 //! | the process: connects, polls until it is told to stop, and shuts down gracefully | `main.rs` |
 
-use std::time::Duration;
-
 use temporalio_sdk::{WorkerOptions, WorkflowRegistrationError};
 
 #[expect(missing_docs, reason = "the SDK's macros make constants without any")]
@@ -31,7 +29,7 @@ pub fn options(task_queue: &str) -> Result<WorkerOptions, WorkflowRegistrationEr
         .register_activities(canary::Greetings)
         .register_workflow::<order::OrderWorkflow>()?
         .register_activities(order::Fulfilment {
-            time_per_parcel: Duration::from_millis(200),
+            time_per_parcel: std::time::Duration::from_millis(200),
         })
         .build())
 }

@@ -9,7 +9,7 @@ use keyutil::{
     diagnosis::ResultExt,
     health::Health,
     program::{self, LogArgs},
-    settings::Settings,
+    settings::{self, Settings},
     worker::{RunError, RunOptions, SdkMetrics, WorkerArgs, run},
 };
 use worker::{DEFAULT_NAMESPACE, DEFAULT_TASK_QUEUE};
@@ -26,7 +26,7 @@ struct Arguments {
     connect: ConnectArgs,
 
     /// Task queue to poll
-    #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE, value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(short, long, env = "TEMPORAL_TASK_QUEUE", default_value = DEFAULT_TASK_QUEUE, value_parser = settings::id)]
     task_queue: String,
 
     /// Time that running work has to finish after SIGINT or SIGTERM

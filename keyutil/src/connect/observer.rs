@@ -65,8 +65,10 @@ impl Observer {
     }
 
     /// Attaches the diagnosis of the ongoing failure of calls to an error of the SDK, if there is
-    /// one. The SDK passes on only the text of an error.
+    /// one. Where the SDK wraps a status without making it the source of its error, the status
+    /// takes the place of the error.
     pub fn diagnosed(&self, error: anyhow::Error) -> anyhow::Error {
+        let error = super::rpc_status(error);
         match self.outcomes.ongoing() {
             Some(diagnosis) => anyhow::Error::new(Diagnosed {
                 diagnosis,

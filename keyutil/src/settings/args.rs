@@ -13,6 +13,7 @@ use clap::{
 use secrecy::SecretString;
 
 use crate::{
+    base::text::printable,
     settings::Names,
     token::{Permission, Role},
 };
@@ -219,4 +220,27 @@ pub fn non_empty_text(text: &Option<String>) -> Option<&str> {
     text.as_deref()
         .map(str::trim)
         .filter(|text| !text.is_empty())
+}
+
+/// Parses a workflow id or the name of a task queue by the rules of the server: not empty, and at
+/// most 1,000 bytes (`limit.maxIDLength`). Control characters, which can control a terminal, are
+/// refused as well.
+///
+/// # Errors
+/// The rule that the text breaks.
+pub fn id(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 1000;
+    if text.is_empty() {
+        return Err("it must not be empty".to_owned());
+    }
+    if text.len() > LONGEST {
+        return Err(format!(
+            "it has {} bytes; the server permits {LONGEST}",
+            text.len()
+        ));
+    }
+    if printable(text) != text {
+        return Err("it contains control characters".to_owned());
+    }
+    Ok(text.to_owned())
 }

@@ -1,7 +1,9 @@
-//! Replays a recorded history. `starter history <workflow id>` records one, from any cluster.
+//! Replays the recorded histories. `starter history <workflow id>` records one, from any cluster.
 //!
 //! A change of a workflow that makes its replay fail would break every run in progress when it is
 //! deployed.
+
+use std::{fs, path::Path};
 
 use temporalio_client::WorkflowHistory;
 use temporalio_sdk::workflow_replayer::{WorkflowReplayer, WorkflowReplayerOptions};
@@ -20,4 +22,18 @@ pub async fn replay(history: &str) -> Result<(), String> {
         .replay_workflow(history)
         .await
         .map_err(|error| error.to_string())
+}
+
+#[tokio::test]
+async fn every_recorded_run_replays() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/history");
+    let mut failures = Vec::new();
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let history = fs::read_to_string(&path).unwrap();
+        if let Err(error) = replay(&history).await {
+            failures.push(format!("{}: {error}", path.display()));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
