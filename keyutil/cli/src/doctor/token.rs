@@ -371,7 +371,10 @@ fn report_key_set(
     };
     report.ok(
         Step::Jwks,
-        format!("`{name}` has {} key(s){type_}{verifies}", kids.len()),
+        match kids.len() {
+            1 => format!("`{name}` has 1 key{type_}{verifies}"),
+            count => format!("`{name}` has {count} keys{type_}{verifies}"),
+        },
     );
     report.detail(kids.iter().map(|kid| format!("kid {kid}")));
     if !set.named_by_flag {

@@ -197,7 +197,7 @@ mod tests {
                 "audience is `x`",
             ),
             (mint(&key, now, None), Some("temporal"), "audience"),
-            ("x".to_owned(), None, "1 part"),
+            ("x".to_owned(), None, "this one has 1"),
         ] {
             let error = verify(&token, &jwks, audience).unwrap_err().to_string();
             assert!(error.contains(words), "{words}: {error}");
