@@ -351,7 +351,9 @@ async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
 
 fn classified(error: RenewalError) -> anyhow::Error {
     if error.is_usage() {
-        UsageError(error.to_string()).into()
+        let hint = matches!(error, RenewalError::Read { .. })
+            .then_some("`--output` must name a file, such as `/run/token/worker`");
+        unusable(chain(&error), hint).into()
     } else {
         error.into()
     }
