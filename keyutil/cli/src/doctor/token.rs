@@ -335,8 +335,12 @@ pub(super) async fn check_key_set(
         .as_ref()
         .and_then(Token::content)
         .and_then(|content| content.kid());
-    if let (Some(text), Some(document), Some(_)) = (text, set.document(), kid) {
-        let wrong = verify::verify(text, document, None).err();
+    if let Some(document) = set.document() {
+        // A set that the server refuses is reported without a token, too.
+        let wrong = match (text, kid) {
+            (Some(text), Some(_)) => verify::verify(text, document, None).err(),
+            _ => verify::server_keys(document).err(),
+        };
         if let Some(cause) = wrong.and_then(|error| error.key_set_diagnosis()) {
             fail(
                 report,
