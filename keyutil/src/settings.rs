@@ -454,6 +454,7 @@ impl ClaimsArgs {
                 "`--subject` (KEYUTIL_SUBJECT)",
                 non_empty_text(&self.subject).is_some(),
             ),
+            ("`--kid` (KEYUTIL_KID)", non_empty_text(&self.kid).is_some()),
             (
                 "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME)",
                 self.token_lifetime.is_some(),
@@ -489,7 +490,15 @@ impl ClaimsArgs {
             ));
         }
         let permissions = match non_empty_text(&self.permissions) {
-            None => vec![Permission::write(namespace)],
+            None => {
+                let write = Permission::write(namespace);
+                let parsed = write.to_string().parse::<Permission>();
+                // An empty namespace is reported where it is set.
+                if !namespace.is_empty() {
+                    problems.note(parsed.map_err(|error| format!("`--namespace`: {error}")));
+                }
+                vec![write]
+            }
             Some(list) => list
                 .split(',')
                 .filter_map(|text| {
@@ -499,6 +508,7 @@ impl ClaimsArgs {
                 .collect(),
         };
         ClaimsTemplate {
+            kid: non_empty_text(&self.kid).map(str::to_owned),
             subject: non_empty_text(&self.subject).unwrap_or(program).to_owned(),
             audience: non_empty_text(&self.audience).map(str::to_owned),
             permissions,

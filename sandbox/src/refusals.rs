@@ -209,6 +209,7 @@ fn stranger(stack: &Stack) -> anyhow::Result<ConnectArgs> {
 
 fn wrong_token(stack: &Stack, wrong: Wrong) -> anyhow::Result<SecretString> {
     let mut template = ClaimsTemplate {
+        kid: None,
         subject: "sandbox".to_owned(),
         permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::common::openssl::{openssl, rsa_pkcs1};
-use crate::common::program::{Ended, keyutil, run};
+use crate::common::program::{Ended, keyutil, run, with_keys};
 use serde_json::Value;
 
 #[test]
@@ -110,6 +110,24 @@ fn a_key_or_token_in_a_wrong_place_is_not_printed() {
             assert_eq!(ended.code, Some(64), "{ended:?}");
             assert!(!ended.stderr.contains(part), "{arguments:?}: {ended:?}");
         }
+    }
+}
+
+#[test]
+fn a_namespace_that_no_permission_can_have_is_refused_by_its_flag() {
+    let folder = with_keys();
+    for command in [
+        &["namespace", "register"][..],
+        &["token", "mint"],
+        &["doctor"],
+    ] {
+        let ended = run(keyutil(folder.path())
+            .args(command)
+            .args(["--namespace", "a b"])
+            .env("KEYUTIL_SIGNING_KEY_PATH", "certs/signing/current.pem"));
+        assert_eq!(ended.code, Some(64), "{ended:?}");
+        assert!(ended.stderr.contains("`--namespace`: "), "{ended:?}");
+        assert!(!ended.stderr.contains("--permissions"), "{ended:?}");
     }
 }
 
@@ -226,6 +244,7 @@ fn keys_that_openssl_made_have_a_key_set_too() {
         "rsa -in rsa.pem -aes128 -passout pass:tops3cret -out locked.pem",
     );
     openssl(dir, "rsa -in rsa.pem -pubout -out public.pem");
+    openssl(dir, "genrsa -out short.pem 1024");
 
     for (file, kty) in [("rsa.pem", "RSA"), ("ec.pem", "EC")] {
         let printed = print_one(dir, file);
@@ -240,6 +259,7 @@ fn keys_that_openssl_made_have_a_key_set_too() {
         ("p384.pem", "not one of P-256"),
         ("locked.pem", "encrypted"),
         ("public.pem", "public key"),
+        ("short.pem", "the RSA key has 1024 bits and is too short"),
         ("missing.pem", "No such file"),
     ] {
         let refused = print_one(dir, file);

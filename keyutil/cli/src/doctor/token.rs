@@ -539,6 +539,7 @@ fn permitting_nothing(minter: &Minter, seconds_ahead: i64) -> Option<Token> {
     let now = SystemTime::now();
     let begin = seconds(now).checked_add_signed(seconds_ahead)?;
     let claims = Claims {
+        kid: minter.template().kid.clone(),
         sub: "keyutil-doctor".to_owned(),
         permissions_claim: minter.template().permissions_claim.clone(),
         iat: begin,

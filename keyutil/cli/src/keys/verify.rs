@@ -255,6 +255,7 @@ mod tests {
 
     fn mint(key: &SigningKey, at: SystemTime, audience: Option<&str>) -> String {
         let template = ClaimsTemplate {
+            kid: None,
             subject: "worker".into(),
             permissions_claim: Default::default(),
             audience: audience.map(str::to_owned),
