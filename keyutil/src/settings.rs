@@ -303,6 +303,12 @@ impl Address {
             None => (None, text),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains('@') {
+            return refused("it has a user name");
+        }
+        if rest.contains('/') {
+            return refused("it has a path");
+        }
         // In an IPv6 address without a port, the last colon is part of the address.
         let Some((host, port)) = rest.rsplit_once(':').filter(|_| !rest.ends_with(']')) else {
             return refused("the port is missing");
