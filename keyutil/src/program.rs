@@ -339,11 +339,14 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
         cause.downcast_ref::<E>().map(E::diagnosis)
     }
     let attached = cause.downcast_ref::<Diagnosed>();
-    attached
+    let found = attached
         .map(|attached| attached.diagnosis.clone())
         .or_else(|| of::<ConnectError>(cause))
         .or_else(|| of::<SettingsErrors>(cause))
-        .or_else(|| of::<LoadError>(cause))
+        .or_else(|| of::<LoadError>(cause));
+    #[cfg(feature = "health")]
+    let found = found.or_else(|| of::<crate::health::ListenError>(cause));
+    found
 }
 
 /// `eprintln!` panics when standard error is closed, and the panic would hide the exit code.
@@ -452,6 +455,16 @@ mod tests {
         };
         let unreadable = args(|args| args.tls_ca_path = Some("/none".into()));
         let wrong = args(|args| args.address.clear());
+        #[cfg(feature = "health")]
+        {
+            let taken = crate::health::ListenError {
+                address: ([127, 0, 0, 1], 9090).into(),
+                source: io::ErrorKind::AddrInUse.into(),
+            };
+            let found = diagnosis(&anyhow::Error::new(taken));
+            assert_eq!(found.class, Class::Other);
+            assert!(found.hint.unwrap().contains("`--health-listen`"));
+        }
         for (error, class, has_hint) in [
             (anyhow::Error::new(missing), Class::Namespace, true),
             (anyhow::Error::new(unreadable), Class::Usage, true),
