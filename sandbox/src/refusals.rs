@@ -188,7 +188,7 @@ fn open(args: &ConnectArgs) -> anyhow::Result<PendingConnection> {
 fn stranger(stack: &Stack) -> anyhow::Result<ConnectArgs> {
     let validity = Validity::from_now(Duration::from_secs(3600))?;
     let authority = Authority::generate(&AuthorityRequest {
-        name: "unknown CA",
+        name: "unknown",
         validity,
     })?;
     let leaf = authority.issue(&LeafRequest {

@@ -303,7 +303,7 @@ const STEPS: &str = "\
 trust: creates the new CA; every verifier trusts the old and the new one. `reissue` then waits: a party \
 that has not read the new CA yet would refuse the new certificates.
 
-reissue: renews all certificates of the CA under the new one, and destroys the private key of the old \
+reissue: renews all certificates of the CA under the new one, and removes the private key of the old \
 one. `retire` then waits: a party that has not read its new certificate yet still presents the old one.
 
 retire: only the new CA is trusted. Old certificates are refused from then on.
