@@ -351,6 +351,14 @@ pub(super) async fn check_key_set(
         }
     }
     report_key_set(report, &name, &kids, kid, &set);
+    let twice = set.document().and_then(verify::kid_of_two_keys);
+    if let Some(kid) = twice {
+        report.warn(
+            Step::Jwks,
+            format!("two keys have the kid `{kid}`: the server uses the last one"),
+            "give each key a `kid` of its own",
+        );
+    }
     if verdict == TokenVerdict::Rejected {
         set.key_is_new = report_key_age(report, examination, kid);
     }

@@ -26,6 +26,19 @@ pub fn server_keys(key_set: &[u8]) -> Result<Vec<PublicKey>, VerifyError> {
     go_jose::public_keys(&keys).map_err(|(kid, reason)| VerifyError::Unparsable { kid, reason })
 }
 
+/// Returns a `kid` under which the set has two keys of one kind.
+pub fn kid_of_two_keys(key_set: &[u8]) -> Option<String> {
+    let known = server_keys(key_set).ok()?;
+    let kind = |key: &PublicKey| std::mem::discriminant(&key.numbers);
+    let twice = known.iter().enumerate().find(|(index, key)| {
+        let before = &known[..*index];
+        before
+            .iter()
+            .any(|other| other.kid == key.kid && kind(other) == kind(key))
+    });
+    twice.map(|(_, key)| key.kid.clone())
+}
+
 impl PublicKey {
     /// Whether the server looks here for the key of a token that is signed so.
     fn is_for(&self, algorithm: Algorithm) -> bool {
