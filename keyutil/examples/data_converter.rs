@@ -63,9 +63,8 @@ struct Arguments {
     log: LogArgs,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    program::main("data_converter", work).await
+fn main() -> ExitCode {
+    program::main("data_converter", work)
 }
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {

@@ -65,9 +65,8 @@ impl Greetings {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    program::main("smallest_worker", work).await
+fn main() -> ExitCode {
+    program::main("smallest_worker", work)
 }
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {

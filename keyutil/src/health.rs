@@ -37,7 +37,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{base::chain, connect::Observer, status::readiness};
+use crate::{
+    base::chain,
+    connect::Observer,
+    diagnosis::{Class, Diagnose, Diagnosis, Step},
+    status::readiness,
+};
 
 pub use metrics::render;
 
@@ -58,6 +63,23 @@ pub struct ListenError {
     /// The reason.
     #[source]
     pub source: io::Error,
+}
+
+impl Diagnose for ListenError {
+    fn diagnosis(&self) -> Diagnosis {
+        let hint = match self.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "another process uses the port: stop it, or name another port with `--health-listen`"
+            }
+            _ => "name another address with `--health-listen`",
+        };
+        Diagnosis {
+            step: Step::Configuration,
+            class: Class::Other,
+            cause: chain(self),
+            hint: Some(hint.to_owned()),
+        }
+    }
 }
 
 impl Health {

@@ -18,9 +18,8 @@
 //!     log: LogArgs,
 //! }
 //!
-//! #[tokio::main]
-//! async fn main() -> ExitCode {
-//!     program::main("my-service", run).await
+//! fn main() -> ExitCode {
+//!     program::main("my-service", run)
 //! }
 //!
 //! async fn run(arguments: Arguments) -> anyhow::Result<()> {

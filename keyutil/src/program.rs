@@ -8,6 +8,7 @@ use std::{
     fmt::Display,
     future::Future,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     time::SystemTime,
 };
@@ -17,10 +18,11 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
+use tokio::runtime::Runtime;
 use tonic::{Code, Status};
 
 use crate::{
-    base::{chain, text::printable_lines, time::rfc3339},
+    base::{chain, redact::is_content, text::printable_lines, time::rfc3339},
     connect::ConnectError,
     credentials::reload::LoadError,
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
@@ -51,18 +53,38 @@ pub fn examples_and_exit_codes(examples: &str) -> String {
     format!("{examples}\n\n{EXIT_CODES}")
 }
 
-/// Runs a program: parses the arguments, awaits `work`, and prints its error.
+/// Runs a program: parses the arguments, runs `work` on a tokio runtime of its own, and prints its
+/// error.
 ///
 /// `work` starts the log with the [`LogArgs`] among its arguments.
-pub async fn main<A: Parser>(
-    name: &str,
-    work: impl AsyncFnOnce(A) -> anyhow::Result<()>,
-) -> ExitCode {
-    match arguments() {
-        Ok(arguments) => run(name, with_traces(name, work(arguments))).await,
-        Err(code) => code,
+pub fn main<A: Parser>(name: &str, work: impl AsyncFnOnce(A) -> anyhow::Result<()>) -> ExitCode {
+    let arguments = match arguments() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    match runtime() {
+        Ok(runtime) => runtime.block_on(run(name, with_traces(name, work(arguments)))),
+        Err(error) => report(name, &anyhow::Error::new(RuntimeError(error))),
     }
 }
+
+fn runtime() -> io::Result<Runtime> {
+    // tokio panics where the limit of open files leaves it no descriptor for signals.
+    #[cfg(unix)]
+    (0..DESCRIPTORS)
+        .map(|_| std::fs::File::open("/dev/null"))
+        .collect::<io::Result<Vec<_>>>()?;
+    Runtime::new()
+}
+
+/// More than the descriptors that a runtime opens.
+#[cfg(unix)]
+const DESCRIPTORS: usize = 10;
+
+/// The operating system does not provide what a runtime needs.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to start: no threads or files for the runtime; `ulimit -a` shows the limits")]
+struct RuntimeError(#[source] io::Error);
 
 /// Exports traces while `work` runs, if the feature is enabled and the environment names an
 /// endpoint.
@@ -99,11 +121,82 @@ pub fn arguments<A: Parser>() -> Result<A, ExitCode> {
 fn parse<A: Parser>(
     arguments: impl IntoIterator<Item = impl Into<OsString> + Clone>,
 ) -> Result<A, clap::Error> {
-    let mut matches = without_empty_variables(A::command()).try_get_matches_from(arguments)?;
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let mut matches = with_variables(A::command(), &|value| !value.is_empty())
+        .try_get_matches_from(&arguments)
+        .map_err(|error| match error.kind() {
+            ErrorKind::InvalidUtf8 => name_variables::<A>(error, &arguments),
+            _ => without_content(error),
+        })?;
     let mut command = A::command();
     command.build();
     check_no_flag_is_empty(&command, &matches)?;
     A::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut A::command()))
+}
+
+/// clap repeats an argument that it does not expect. A key or a token that stands there, most often
+/// for lack of quotes or of a flag, is left out.
+fn without_content(mut error: clap::Error) -> clap::Error {
+    let is_secret = |(_, value): &(ContextKind, &ContextValue)| match value {
+        ContextValue::String(text) => {
+            // The value of `--flag=value` is a part of the text.
+            let value = text.split_once('=').map_or(&text[..], |(_, value)| value);
+            [text, value]
+                .into_iter()
+                .any(|text| is_content(Path::new(text)))
+        }
+        _ => false,
+    };
+    let secrets: Vec<_> = error
+        .context()
+        .filter(is_secret)
+        .map(|(kind, _)| kind)
+        .collect();
+    for kind in &secrets {
+        error.insert(*kind, ContextValue::String("…".to_owned()));
+    }
+    if !secrets.is_empty() {
+        // "To pass … as a value"
+        error.remove(ContextKind::Suggested);
+    }
+    error
+}
+
+/// Adds the names of the variables that are not UTF-8 and must be: clap does not say which.
+fn name_variables<A: Parser>(error: clap::Error, arguments: &[OsString]) -> clap::Error {
+    let mut broken = Vec::new();
+    collect_variables(&A::command(), &mut broken);
+    broken.sort();
+    broken.dedup();
+    // A path need not be UTF-8, so each is parsed without the others.
+    broken.retain(|(_, value)| {
+        let alone = with_variables(A::command(), &|other| other == value);
+        let parsed = alone.try_get_matches_from(arguments);
+        parsed.is_err_and(|error| error.kind() == ErrorKind::InvalidUtf8)
+    });
+    if broken.is_empty() {
+        return error;
+    }
+    let names: Vec<_> = broken
+        .iter()
+        .map(|(name, _)| name.to_string_lossy())
+        .collect();
+    let message = format!("not UTF-8: the variable `{}`\n", names.join("`, `"));
+    A::command().error(ErrorKind::InvalidUtf8, message)
+}
+
+fn collect_variables(command: &Command, broken: &mut Vec<(OsString, OsString)>) {
+    for argument in command.get_arguments() {
+        if let Some(name) = argument.get_env()
+            && let Some(value) = std::env::var_os(name)
+            && value.to_str().is_none()
+        {
+            broken.push((name.to_owned(), value));
+        }
+    }
+    for command in command.get_subcommands() {
+        collect_variables(command, broken);
+    }
 }
 
 /// An empty flag is most often a shell variable that is not set: `--permissions "$ROLE"`. Without
@@ -137,18 +230,21 @@ fn check_no_flag_is_empty(command: &Command, matches: &ArgMatches) -> Result<(),
     Ok(())
 }
 
+/// Reads only the variables whose value passes, and prints none in `--help`: a key may stand in the
+/// place of a path.
+///
 /// clap parses an empty variable as a value, and fails for most types. Compose files and CI systems
 /// set variables to the empty string where nothing is configured.
-fn without_empty_variables(command: Command) -> Command {
+fn with_variables(command: Command, usable: &dyn Fn(&OsStr) -> bool) -> Command {
     command
         .mut_args(|argument| {
             let value = argument.get_env().and_then(std::env::var_os);
             match value {
-                Some(value) if value.is_empty() => argument.env(None::<&str>),
-                _ => argument,
+                Some(value) if !usable(&value) => argument.env(None::<&str>),
+                _ => argument.hide_env_values(true),
             }
         })
-        .mut_subcommands(without_empty_variables)
+        .mut_subcommands(|command| with_variables(command, usable))
 }
 
 /// Prints a line on standard output. `println!` panics when standard output is closed.
@@ -243,11 +339,14 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
         cause.downcast_ref::<E>().map(E::diagnosis)
     }
     let attached = cause.downcast_ref::<Diagnosed>();
-    attached
+    let found = attached
         .map(|attached| attached.diagnosis.clone())
         .or_else(|| of::<ConnectError>(cause))
         .or_else(|| of::<SettingsErrors>(cause))
-        .or_else(|| of::<LoadError>(cause))
+        .or_else(|| of::<LoadError>(cause));
+    #[cfg(feature = "health")]
+    let found = found.or_else(|| of::<crate::health::ListenError>(cause));
+    found
 }
 
 /// `eprintln!` panics when standard error is closed, and the panic would hide the exit code.
@@ -356,6 +455,16 @@ mod tests {
         };
         let unreadable = args(|args| args.tls_ca_path = Some("/none".into()));
         let wrong = args(|args| args.address.clear());
+        #[cfg(feature = "health")]
+        {
+            let taken = crate::health::ListenError {
+                address: ([127, 0, 0, 1], 9090).into(),
+                source: io::ErrorKind::AddrInUse.into(),
+            };
+            let found = diagnosis(&anyhow::Error::new(taken));
+            assert_eq!(found.class, Class::Other);
+            assert!(found.hint.unwrap().contains("`--health-listen`"));
+        }
         for (error, class, has_hint) in [
             (anyhow::Error::new(missing), Class::Namespace, true),
             (anyhow::Error::new(unreadable), Class::Usage, true),

@@ -19,6 +19,7 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(300);
 /// The claims of a worker's token.
 pub(crate) fn template() -> ClaimsTemplate {
     ClaimsTemplate {
+        kid: None,
         subject: "worker".into(),
         permissions_claim: Default::default(),
         audience: None,

@@ -303,6 +303,12 @@ impl Address {
             None => (None, text),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains('@') {
+            return refused("it has a user name");
+        }
+        if rest.contains('/') {
+            return refused("it has a path");
+        }
         // In an IPv6 address without a port, the last colon is part of the address.
         let Some((host, port)) = rest.rsplit_once(':').filter(|_| !rest.ends_with(']')) else {
             return refused("the port is missing");
@@ -454,6 +460,7 @@ impl ClaimsArgs {
                 "`--subject` (KEYUTIL_SUBJECT)",
                 non_empty_text(&self.subject).is_some(),
             ),
+            ("`--kid` (KEYUTIL_KID)", non_empty_text(&self.kid).is_some()),
             (
                 "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME)",
                 self.token_lifetime.is_some(),
@@ -489,7 +496,15 @@ impl ClaimsArgs {
             ));
         }
         let permissions = match non_empty_text(&self.permissions) {
-            None => vec![Permission::write(namespace)],
+            None => {
+                let write = Permission::write(namespace);
+                let parsed = write.to_string().parse::<Permission>();
+                // An empty namespace is reported where it is set.
+                if !namespace.is_empty() {
+                    problems.note(parsed.map_err(|error| format!("`--namespace`: {error}")));
+                }
+                vec![write]
+            }
             Some(list) => list
                 .split(',')
                 .filter_map(|text| {
@@ -499,6 +514,7 @@ impl ClaimsArgs {
                 .collect(),
         };
         ClaimsTemplate {
+            kid: non_empty_text(&self.kid).map(str::to_owned),
             subject: non_empty_text(&self.subject).unwrap_or(program).to_owned(),
             audience: non_empty_text(&self.audience).map(str::to_owned),
             permissions,

@@ -1,7 +1,7 @@
 //! Finds, downloads or builds the pinned temporal-server.
 //!
 //! In this order: the binary that the user names; the cache, which is per user so that clones share
-//! it; the release archive, its checksum verified; `go install`. A binary that the user names is
+//! it; the release archive, verified with the checksums beside it; `go install`. A binary that the user names is
 //! used or refused, never passed over, and so is an archive that differs from the publisher's list:
 //! Go is tried only when the release cannot be reached.
 
@@ -119,7 +119,7 @@ pub async fn temporal_server(
 #[expect(missing_docs, reason = "the messages say what the variants are")]
 pub enum ProvisionError {
     #[error(
-        "the binary that `TEMPORAL_SERVER_BIN` names cannot be used; correct it, or unset it to have one fetched"
+        "the binary that `--server-bin` (TEMPORAL_SERVER_BIN) names cannot be used; correct it, or leave it out to have one fetched"
     )]
     Named(#[source] anyhow::Error),
     #[error("what was downloaded or built cannot be used; {NAME_ONE}")]

@@ -188,7 +188,7 @@ fn open(args: &ConnectArgs) -> anyhow::Result<PendingConnection> {
 fn stranger(stack: &Stack) -> anyhow::Result<ConnectArgs> {
     let validity = Validity::from_now(Duration::from_secs(3600))?;
     let authority = Authority::generate(&AuthorityRequest {
-        name: "unknown CA",
+        name: "unknown",
         validity,
     })?;
     let leaf = authority.issue(&LeafRequest {
@@ -209,6 +209,7 @@ fn stranger(stack: &Stack) -> anyhow::Result<ConnectArgs> {
 
 fn wrong_token(stack: &Stack, wrong: Wrong) -> anyhow::Result<SecretString> {
     let mut template = ClaimsTemplate {
+        kid: None,
         subject: "sandbox".to_owned(),
         permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),

@@ -15,7 +15,7 @@ use keyutil::{
     ConnectArgs, ConnectError, connect,
     credentials::{FileWatcher, reload::LoadError},
     diagnosis::Diagnosed,
-    settings::{ClaimsArgs, Settings, TokenArgs},
+    settings::{ClaimsArgs, Names, Settings, TokenArgs},
 };
 use keyutil_cli::{
     keys::{keyring::Keyring, serve},
@@ -243,7 +243,9 @@ impl Stack {
     /// [`StackError::Namespace`].
     pub async fn register_namespace(&self) -> Result<(), StackError> {
         let mut args = self.connect_args(Party::Admin);
-        args.token.claims.permissions = Some(format!("{}:admin", self.options.namespace));
+        // Of all settings only the namespace is the caller's, and it comes from `--namespace`.
+        args.names = Names::Flags;
+        args.mint_for_admin();
         let registered = async {
             let settings = Settings::new(&args, "sandbox").map_err(ConnectError::Settings)?;
             let opened = connect::open(settings)?;

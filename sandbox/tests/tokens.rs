@@ -183,6 +183,7 @@ fn signing_key(stack: &Stack) -> SigningKey {
 /// For five minutes from `time`.
 fn minted(stack: &Stack, key: &SigningKey, time: SystemTime) -> SecretString {
     let claims = ClaimsTemplate {
+        kid: None,
         subject: "somebody".to_owned(),
         permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),

@@ -112,9 +112,8 @@ Examples:
       --tls-ca-path certs/starter/ca.crt --tls-cert-path certs/starter/tls.crt \\
       --tls-key-path certs/starter/tls.key --signing-key certs/signing/current.pem";
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    program::main(PROGRAM, start).await
+fn main() -> ExitCode {
+    program::main(PROGRAM, start)
 }
 
 async fn start(arguments: Arguments) -> anyhow::Result<()> {

@@ -56,9 +56,8 @@ Examples:
       --tls-ca-path certs/worker/ca.crt --tls-cert-path certs/worker/tls.crt \\
       --tls-key-path certs/worker/tls.key --token-file /run/token/temporal.jwt";
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    program::main(PROGRAM, work).await
+fn main() -> ExitCode {
+    program::main(PROGRAM, work)
 }
 
 async fn work(arguments: Arguments) -> anyhow::Result<()> {

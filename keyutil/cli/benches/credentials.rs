@@ -35,6 +35,7 @@ mod interceptor {
         let path = folder.path().join("current.pem");
         std::fs::write(&path, signing_key::generate_pem().unwrap().expose_secret()).unwrap();
         let template = ClaimsTemplate {
+            kid: None,
             subject: "worker".into(),
             permissions_claim: Default::default(),
             audience: None,
@@ -76,6 +77,7 @@ mod interceptor {
         let pem = signing_key::generate_pem().unwrap();
         let key = keyutil::token::SigningKey::from_pem(pem.expose_secret().as_bytes()).unwrap();
         let template = ClaimsTemplate {
+            kid: None,
             subject: "worker".into(),
             permissions_claim: Default::default(),
             audience: None,
@@ -90,6 +92,7 @@ mod interceptor {
     fn a_key_parsed_and_a_token_minted(bencher: Bencher<'_, '_>) {
         let pem = signing_key::generate_pem().unwrap();
         let template = ClaimsTemplate {
+            kid: None,
             subject: "worker".into(),
             permissions_claim: Default::default(),
             audience: None,

@@ -45,8 +45,7 @@ enum Command {
     Completions(commands::Completions),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     program::main("keyutil", async |arguments: Arguments| {
         match &arguments.command {
             // The report has everything; warnings of the library would repeat it.
@@ -66,5 +65,4 @@ async fn main() -> ExitCode {
             }
         }
     })
-    .await
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::common::openssl::{openssl, rsa_pkcs1};
-use crate::common::program::{Ended, keyutil, run};
+use crate::common::program::{Ended, keyutil, run, with_keys};
 use serde_json::Value;
 
 #[test]
@@ -77,6 +77,86 @@ fn a_variable_that_is_empty_counts_as_not_set() {
         .env("KEYUTIL_SIGNING_DIR", ""));
     assert_eq!(ended.code, Some(0), "{ended:?}");
     assert!(folder.path().join("certs/signing/current.pem").exists());
+}
+
+#[test]
+fn a_key_or_token_in_a_wrong_place_is_not_printed() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = "eyJodW50ZXIyIjoxfQ.eyJodW50ZXIyIjoxfQ.aHVudGVyMg";
+    let pem = "-----BEGIN PRIVATE KEY-----\nMIIhunter2\n-----END PRIVATE KEY-----";
+    for (secret, part) in [(token, "eyJodW50"), (pem, "hunter2")] {
+        for name in [
+            "KEYUTIL_SIGNING_KEY_PATH",
+            "KEYUTIL_TOKEN_FILE",
+            "TEMPORAL_TLS_CLIENT_KEY_PATH",
+            "TEMPORAL_TLS_SERVER_NAME",
+        ] {
+            for command in [&["doctor", "--help"][..], &["token", "mint", "-h"]] {
+                let helped = run(keyutil(folder.path()).args(command).env(name, secret));
+                assert_eq!(helped.code, Some(0), "{helped:?}");
+                assert!(!helped.stdout.contains(part), "{name}: {helped:?}");
+            }
+        }
+        let flag = format!("--connect-timeout={secret}");
+        let unknown = format!("--tokn={secret}");
+        for arguments in [
+            &[secret][..],
+            &["doctor", secret],
+            &["token", "mint", secret],
+            &["doctor", &flag],
+            &["doctor", &unknown],
+        ] {
+            let ended = run(keyutil(folder.path()).args(arguments));
+            assert_eq!(ended.code, Some(64), "{ended:?}");
+            assert!(!ended.stderr.contains(part), "{arguments:?}: {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_namespace_that_no_permission_can_have_is_refused_by_its_flag() {
+    let folder = with_keys();
+    for command in [
+        &["namespace", "register"][..],
+        &["token", "mint"],
+        &["doctor"],
+    ] {
+        let ended = run(keyutil(folder.path())
+            .args(command)
+            .args(["--namespace", "a b"])
+            .env("KEYUTIL_SIGNING_KEY_PATH", "certs/signing/current.pem"));
+        assert_eq!(ended.code, Some(64), "{ended:?}");
+        assert!(ended.stderr.contains("`--namespace`: "), "{ended:?}");
+        assert!(!ended.stderr.contains("--permissions"), "{ended:?}");
+    }
+}
+
+#[test]
+fn a_variable_that_is_not_utf_8_is_named() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run(keyutil(folder.path())
+        .args(["token", "mint"])
+        .env("TEMPORAL_NAMESPACE", OsStr::from_bytes(b"\xff"))
+        // A path need not be UTF-8.
+        .env("KEYUTIL_SIGNING_KEY_PATH", OsStr::from_bytes(b"\xfe"))
+        .env("KEYUTIL_SUBJECT", OsStr::from_bytes(b"\xfd")));
+    assert_eq!(ended.code, Some(64), "{ended:?}");
+    let expected = "error: not UTF-8: the variable `KEYUTIL_SUBJECT`, `TEMPORAL_NAMESPACE`\n";
+    assert!(ended.stderr.starts_with(expected), "{ended:?}");
+}
+
+#[test]
+fn too_few_descriptors_are_an_error_and_no_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_keyutil");
+    for limit in 4..20 {
+        let script = format!("ulimit -n {limit}; exec '{program}' jwks print");
+        let mut limited = std::process::Command::new("bash");
+        let ended = run(limited.current_dir(folder.path()).args(["-c", &script]));
+        assert!(!ended.stderr.contains("panicked"), "{limit}: {ended:?}");
+        assert!(ended.stderr.starts_with("keyutil: "), "{limit}: {ended:?}");
+    }
 }
 
 #[test]
@@ -164,6 +244,7 @@ fn keys_that_openssl_made_have_a_key_set_too() {
         "rsa -in rsa.pem -aes128 -passout pass:tops3cret -out locked.pem",
     );
     openssl(dir, "rsa -in rsa.pem -pubout -out public.pem");
+    openssl(dir, "genrsa -out short.pem 1024");
 
     for (file, kty) in [("rsa.pem", "RSA"), ("ec.pem", "EC")] {
         let printed = print_one(dir, file);
@@ -178,6 +259,7 @@ fn keys_that_openssl_made_have_a_key_set_too() {
         ("p384.pem", "not one of P-256"),
         ("locked.pem", "encrypted"),
         ("public.pem", "public key"),
+        ("short.pem", "the RSA key has 1024 bits and is too short"),
         ("missing.pem", "No such file"),
     ] {
         let refused = print_one(dir, file);

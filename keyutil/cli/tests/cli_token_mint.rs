@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::program::{inspect, mint, run, with_keys};
+use crate::common::program::{inspect, mint, piped, run, with_keys};
 
 #[test]
 fn a_token_is_printed_alone_and_for_the_shell() {
@@ -91,4 +91,28 @@ fn a_file_without_an_end_is_not_read_to_it() {
         assert_eq!(refused.code, Some(64), "{refused:?}");
         assert!(refused.stderr.contains("larger than"), "{refused:?}");
     }
+}
+
+#[test]
+fn a_token_names_the_key_by_the_kid_that_is_asked_for() {
+    let folder = with_keys();
+    let jwks = folder.path().join("certs/signing/jwks.json");
+    let set = std::fs::read_to_string(&jwks).unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&set).unwrap();
+    let kid = parsed["keys"][0]["kid"].as_str().unwrap();
+    let padded = format!("{kid}=");
+    std::fs::write(&jwks, set.replace(kid, &padded)).unwrap();
+    let inspected = |token: &str| {
+        let mut inspect = inspect(folder.path());
+        inspect.args(["--jwks", "certs/signing/jwks.json"]);
+        piped(&mut inspect, token)
+    };
+
+    let ended = inspected(&run(&mut mint(folder.path())).stdout);
+    assert_eq!(ended.code, Some(80), "{ended:?}");
+    let told = format!("is published there as `{padded}`");
+    assert!(ended.stderr.contains(&told), "{ended:?}");
+
+    let ended = inspected(&run(mint(folder.path()).args(["--kid", &padded])).stdout);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
 }

@@ -49,6 +49,26 @@ fn the_token_is_renewed_before_it_expires_and_with_a_new_key_at_once() {
 }
 
 #[test]
+fn an_output_that_is_no_file_is_refused_with_the_reason() {
+    let folder = with_keys();
+    let made = std::process::Command::new("mkfifo")
+        .arg(folder.path().join("pipe"))
+        .status();
+    assert!(made.unwrap().success());
+    for output in ["pipe", "certs"] {
+        let arguments = ["token", "renew", "--output", output];
+        let ended = run(keyutil(folder.path()).args(arguments));
+        assert_eq!(ended.code, Some(64), "{ended:?}");
+        for words in [
+            ": not a regular file\n",
+            "hint: `--output` must name a file",
+        ] {
+            assert!(ended.stderr.contains(words), "{words}: {ended:?}");
+        }
+    }
+}
+
+#[test]
 fn what_is_wrong_is_answered_until_it_is_over() {
     let folder = with_keys();
     let agent = Agent::start(folder.path(), &[]);

@@ -103,3 +103,26 @@ fn text_of_others_tells_the_terminal_nothing() {
     let object: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!(object["exit_code"], 69, "{object:#}");
 }
+
+#[test]
+fn a_key_set_is_judged_as_the_server_does_without_a_token_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let rsa = r#"{"kty":"RSA","kid":"a","n":"AQAB","e":"AQAB"}"#;
+    let foreign = r#"{"kty":"OKP","crv":"X25519","kid":"b","x":"AQAB"}"#;
+    for (other, words) in [
+        (
+            foreign,
+            "FAILED   JWKS           `keys.json`: the server refuses the whole key set, because it cannot parse key `b`",
+        ),
+        (
+            rsa,
+            "warning  JWKS           two keys have the kid `a`: the server uses the last one",
+        ),
+    ] {
+        let set = format!(r#"{{"keys":[{rsa},{other}]}}"#);
+        std::fs::write(folder.path().join("keys.json"), set).unwrap();
+        let arguments = ["doctor", "--address", &nowhere(), "--jwks", "keys.json"];
+        let ended = run(keyutil(folder.path()).args(arguments));
+        assert!(ended.stdout.contains(words), "{ended:?}");
+    }
+}

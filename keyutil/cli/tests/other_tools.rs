@@ -267,7 +267,12 @@ fn a_key_of_the_wrong_kind_is_named() {
     openssl(maker.dir(), "genrsa -out small 1024");
     Told::of(&maker, "small").check(
         "small",
-        ["", "less than 2048 bits", certificate, certificate],
+        [
+            "",
+            "has 1024 bits and is too short",
+            certificate,
+            certificate,
+        ],
     );
 }
 

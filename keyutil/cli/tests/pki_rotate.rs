@@ -141,7 +141,8 @@ fn the_list_shows_rotations_and_problems() {
     fs::remove_dir_all(certs.path().join("certs/starter")).unwrap();
     fs::write(certs.path().join("certs/admin/tls.key"), "garbage").unwrap();
     let ended = run(keyutil(certs.path()).args(["pki", "list"]));
-    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert_eq!(ended.stderr, "keyutil: problems found: 1\n");
     assert_data_eq!(
         ended.stdout,
         "\

@@ -374,8 +374,40 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &ConnectorError
             rfc3339(identity.leaf().not_after),
         );
     }
+    if error.client_certificate_alert() == Some(AlertDescription::BadCertificate) {
+        // Every `x509.CertificateInvalidError` of Go but an expired certificate.
+        return "the certificate or one of its issuers breaks a rule: an intermediate or CA certificate \
+                without the extended key usage `clientAuth`, without `CA:TRUE`, with a limit of names \
+                or of the length of the chain, or with a critical extension that the server does not \
+                know; `openssl verify -purpose sslclient -CAfile <clientCaFiles> -untrusted <chain> \
+                <certificate>` says which"
+            .to_owned();
+    }
     "check that a CA in the server's `clientCaFiles` issued the certificate (a new CA can have the \
      name of the old one), that the file contains the intermediate certificates, that the extended \
      key usage includes `clientAuth`, and that the certificate is valid by the server's clock"
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn a_bad_certificate_has_more_causes_than_its_own_usage() {
+        let client = crate::samples::client();
+        let (certificate, key) = (client.leaf_pem.as_bytes(), client.key_pem.as_bytes());
+        let identity = Identity::parse(certificate, key, SystemTime::now()).unwrap();
+        let advice = |alert| {
+            let error = ConnectorError::Alert { alert, peer: None };
+            client_certificate_advice(Some(&identity), &error)
+        };
+        let told = advice(AlertDescription::BadCertificate);
+        for words in ["one of its issuers", "`CA:TRUE`", "names", "critical"] {
+            assert!(told.contains(words), "{words}: {told}");
+        }
+        assert!(advice(AlertDescription::UnknownCA).contains("`clientCaFiles`"));
+    }
 }

@@ -110,6 +110,10 @@ impl LogArgs {
                 "`RUST_LOG` is invalid and ignored: {mistake}"
             );
         }
+        #[cfg(not(feature = "otel"))]
+        if let Some(unused) = unused_traces(std::env::var_os) {
+            warn!("{unused}");
+        }
         Ok(())
     }
 
@@ -144,6 +148,22 @@ impl LogArgs {
             }),
         }
     }
+}
+
+/// Returns the warning for an environment that asks for traces, which this build does not export.
+#[cfg(not(feature = "otel"))]
+fn unused_traces(variable: impl Fn(&'static str) -> Option<OsString>) -> Option<String> {
+    let set = |name: &&'static str| variable(name).is_some_and(|value| !value.is_empty());
+    let name = [
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    ]
+    .into_iter()
+    .find(set)?;
+    Some(format!(
+        "`{name}` is set and no traces are exported: this program was built without the cargo \
+         feature `otel`"
+    ))
 }
 
 /// The filter, and the error in `RUST_LOG` if it was ignored.
@@ -250,5 +270,17 @@ mod tests {
     #[test]
     fn verbose_and_quiet_together_are_refused() {
         assert!(flags(1, true).filter(None, "info").is_err());
+    }
+
+    #[cfg(not(feature = "otel"))]
+    #[test]
+    fn traces_that_are_asked_for_and_not_built_in_are_a_warning() {
+        let set = |wanted: &'static str| {
+            move |name: &'static str| (name == wanted).then(|| OsString::from("http://collector"))
+        };
+        let endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT";
+        let warning = unused_traces(set(endpoint)).unwrap();
+        assert!(warning.contains(endpoint), "{warning}");
+        assert_eq!(unused_traces(set("OTEL_SERVICE_NAME")), None);
     }
 }

@@ -152,6 +152,11 @@ pub struct ClaimsArgs {
     #[arg(long, global = true, env = "KEYUTIL_SUBJECT", value_name = "NAME")]
     pub subject: Option<String>,
 
+    /// `kid` of the header, where the key is published under another one [default: the RFC 7638
+    /// thumbprint of the key]
+    #[arg(long, global = true, env = "KEYUTIL_KID", value_name = "KID")]
+    pub kid: Option<String>,
+
     /// Time from minting to expiry, between 2s and 24h [default: 5m]
     #[arg(long, global = true, env = "KEYUTIL_TOKEN_LIFETIME", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub token_lifetime: Option<Duration>,
@@ -168,7 +173,11 @@ impl ConnectArgs {
                 namespace: self.namespace.trim().to_owned(),
                 role: Role::Admin,
             };
-            claims.permissions = Some(admin.to_string());
+            let admin = admin.to_string();
+            // A namespace that cannot be in a permission is refused by its own name.
+            if admin.parse::<Permission>().is_ok() {
+                claims.permissions = Some(admin);
+            }
         }
     }
 }

@@ -140,7 +140,7 @@ pub enum Names {
 }
 
 /// Flag, variable and field of each setting.
-const SETTINGS: [(&str, &str, &str); 16] = [
+const SETTINGS: [(&str, &str, &str); 17] = [
     ("address", "TEMPORAL_ADDRESS", "address"),
     ("namespace", "TEMPORAL_NAMESPACE", "namespace"),
     (
@@ -187,6 +187,7 @@ const SETTINGS: [(&str, &str, &str); 16] = [
     ),
     ("audience", "KEYUTIL_AUDIENCE", "token.claims.audience"),
     ("subject", "KEYUTIL_SUBJECT", "token.claims.subject"),
+    ("kid", "KEYUTIL_KID", "token.claims.kid"),
     (
         "token-lifetime",
         "KEYUTIL_TOKEN_LIFETIME",

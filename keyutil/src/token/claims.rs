@@ -22,6 +22,8 @@ pub const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// The claims of RFC 7519 that the server checks, and the permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claims {
+    /// The `kid` of the header, if it is not that of the signing key. It is not a claim.
+    pub kid: Option<String>,
     /// The subject. The server rejects a token without it.
     pub sub: String,
     /// The time of issue, in seconds since 1970.
@@ -56,6 +58,8 @@ impl Serialize for Claims {
 /// The claims that stay the same when a token is minted again.
 #[derive(Clone, Debug)]
 pub struct ClaimsTemplate {
+    /// The `kid` of the header, if it is not that of the signing key.
+    pub kid: Option<String>,
     /// `sub`.
     pub subject: String,
     /// `aud`, if the server expects one.
@@ -73,6 +77,7 @@ impl ClaimsTemplate {
     pub fn at(&self, now: SystemTime) -> Claims {
         let issued = seconds(now - BACKDATED);
         Claims {
+            kid: self.kid.clone(),
             sub: self.subject.clone(),
             iat: issued,
             nbf: issued,
@@ -113,6 +118,7 @@ mod tests {
     #[test]
     fn claims_are_whole_seconds_and_dated_back() {
         let template = ClaimsTemplate {
+            kid: None,
             subject: "worker".into(),
             audience: None,
             permissions: vec![Permission::write("default")],

@@ -6,7 +6,10 @@ use jsonwebtoken::{
     Algorithm, EncodingKey, Header,
     jwk::{Jwk, PublicKeyUse, ThumbprintHash},
 };
-use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey, LineEnding, PrivateKeyInfoRef};
+use p256::pkcs8::{
+    DecodePrivateKey, EncodePrivateKey, LineEnding, PrivateKeyInfoRef,
+    der::{self, Decode, Header as DerHeader, SliceReader, asn1::UintRef},
+};
 use secrecy::SecretString;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
@@ -75,6 +78,11 @@ impl SigningKey {
     /// Accepts PKCS#1. The PEM and PKCS#8 parsers of the JWT library are not used: they read only
     /// the first block of a file, and the ASN.1 parser recurses as deep as its input is nested.
     fn from_rsa(pkcs1: &[u8]) -> Result<Self, KeyError> {
+        if let Ok(bits) = rsa_bits(pkcs1)
+            && bits < SHORTEST_RSA
+        {
+            return Err(KeyError::ShortRsa { bits });
+        }
         Self::new(EncodingKey::from_rsa_der(pkcs1), Algorithm::RS256)
     }
 
@@ -93,7 +101,7 @@ impl SigningKey {
             kid,
         };
         // A key of an unsupported size parses and then fails to sign, so it is tested here.
-        key.encode(&serde_json::json!({}))
+        key.encode(&serde_json::json!({}), &key.kid)
             .map_err(KeyError::Unusable)?;
         Ok(key)
     }
@@ -121,16 +129,32 @@ impl SigningKey {
     /// # Errors
     /// [`KeyError::Unusable`], if the crypto library fails to sign.
     pub fn mint(&self, claims: &Claims) -> Result<SecretString, KeyError> {
-        self.encode(claims)
+        self.encode(claims, claims.kid.as_deref().unwrap_or(&self.kid))
             .map(SecretString::from)
             .map_err(KeyError::Unusable)
     }
 
-    fn encode(&self, claims: &impl serde::Serialize) -> jsonwebtoken::errors::Result<String> {
+    fn encode(
+        &self,
+        claims: &impl serde::Serialize,
+        kid: &str,
+    ) -> jsonwebtoken::errors::Result<String> {
         let mut header = Header::new(self.algorithm);
-        header.kid = Some(self.kid.clone());
+        header.kid = Some(kid.to_owned());
         jsonwebtoken::encode(&header, claims, &self.encoding)
     }
+}
+
+/// The smallest RSA key that the crypto library signs with, in bits.
+const SHORTEST_RSA: usize = 2048;
+
+/// The size of the modulus, which is the second number (RFC 8017, appendix A.1.2).
+fn rsa_bits(pkcs1: &[u8]) -> der::Result<usize> {
+    let mut reader = SliceReader::new(pkcs1)?;
+    DerHeader::decode(&mut reader)?;
+    UintRef::decode(&mut reader)?;
+    let modulus = UintRef::decode(&mut reader)?;
+    Ok(modulus.as_bytes().len() * 8)
 }
 
 impl fmt::Debug for SigningKey {
@@ -177,8 +201,13 @@ pub enum KeyError {
         "the key ({found}) is malformed, or not one of P-256 (ES256) and RSA (RS256), which the server accepts: generate one with `keyutil key generate`"
     )]
     NotP256 { found: KeyKind },
+    /// The crypto library does not sign with it.
+    #[error(
+        "the RSA key has {bits} bits and is too short: 2048 are needed; `keyutil key generate` makes a P-256 key"
+    )]
+    ShortRsa { bits: usize },
     /// The crypto library fails to sign with it.
-    #[error("the key cannot sign: it is malformed, or an RSA key of less than 2048 bits")]
+    #[error("the key cannot sign: it is malformed")]
     Unusable(#[source] jsonwebtoken::errors::Error),
     /// There are no random bytes.
     #[error("failed to generate a P-256 key: the operating system provides no random bytes")]

@@ -256,7 +256,7 @@ fn object(part: &str, name: &'static str) -> Result<Value, MalformedToken> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedToken {
     /// The number of parts is not three.
-    #[error("not a JWT: it has {0} part(s), and a signed token has three, separated by dots")]
+    #[error("not a JWT: a signed token has three parts, separated by dots, and this one has {0}")]
     Parts(usize),
     /// A part is not what RFC 7515 requires.
     #[error("not a JWT: its {0} cannot be decoded")]

@@ -154,6 +154,7 @@ impl OldTrust {
 /// [`ConnectError::Refused`], if the server does not accept it; any other, if it was not asked.
 pub async fn accepts_token_of(stack: &Stack, key: &SigningKey) -> Result<(), ConnectError> {
     let claims = ClaimsTemplate {
+        kid: None,
         subject: "sandbox".to_owned(),
         permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),

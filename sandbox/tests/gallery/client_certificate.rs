@@ -74,8 +74,9 @@ pub const ROWS: &[Row] = &[
     Row {
         message: "rejected the client certificate … BadCertificate",
         exit_code: 79,
-        cause: "it is a server certificate: the extended key usage `clientAuth` is missing",
-        advice: "reissue it with `clientAuth`",
+        cause: "it is a server certificate: the extended key usage `clientAuth` is missing; or an \
+                issuer breaks a rule",
+        advice: "reissue it with `clientAuth`; `openssl verify -purpose sslclient` says which rule",
         cases: &[Case {
             name: "a client certificate with `serverAuth` only",
             step: Some("client_tls"),

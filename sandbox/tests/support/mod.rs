@@ -190,6 +190,7 @@ pub fn stderr(output: &Output) -> String {
 /// A token that worker and starter can use, for as long as this.
 pub fn token(stack: &Stack, lifetime: Duration) -> SecretString {
     let claims = ClaimsTemplate {
+        kid: None,
         subject: "somebody".to_owned(),
         permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),

@@ -13,6 +13,7 @@ const LIFETIME: Duration = Duration::from_secs(300);
 
 fn template() -> ClaimsTemplate {
     ClaimsTemplate {
+        kid: None,
         subject: "worker".into(),
         permissions_claim: Default::default(),
         audience: None,

@@ -9,7 +9,7 @@ use std::{
 use clap::{Args, Subcommand};
 use humantime::{format_rfc3339_seconds, parse_duration};
 use keyutil::{
-    diagnosis::{Diagnosed, ResultExt},
+    diagnosis::{Class, Diagnosed, ResultExt},
     program,
 };
 use keyutil_cli::pki::{
@@ -303,7 +303,7 @@ const STEPS: &str = "\
 trust: creates the new CA; every verifier trusts the old and the new one. `reissue` then waits: a party \
 that has not read the new CA yet would refuse the new certificates.
 
-reissue: renews all certificates of the CA under the new one, and destroys the private key of the old \
+reissue: renews all certificates of the CA under the new one, and removes the private key of the old \
 one. `retire` then waits: a party that has not read its new certificate yet still presents the old one.
 
 retire: only the new CA is trusted. Old certificates are refused from then on.
@@ -527,13 +527,18 @@ fn list(args: ListArgs) -> anyhow::Result<()> {
     program::print_line(authorities(&listing))?;
     program::print_line("")?;
     program::print_line(leaves(&listing))?;
-    if !listing.problems.is_empty() {
-        program::print_line("\nPROBLEMS")?;
+    if listing.problems.is_empty() {
+        return Ok(());
     }
-    for problem in listing.problems {
+    program::print_line("\nPROBLEMS")?;
+    for problem in &listing.problems {
         program::print_line(problem)?;
     }
-    Ok(())
+    Err(program::Failed {
+        what: format!("problems found: {}", listing.problems.len()),
+        exit_code: Class::Other.exit_code(),
+    }
+    .into())
 }
 
 fn authorities(listing: &Listing) -> Table<8> {

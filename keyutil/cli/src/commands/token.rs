@@ -19,10 +19,7 @@ use keyutil::{
     health::{Health, ListenError},
     program::{self, UsageError},
     settings::{ClaimsArgs, SettingsErrors},
-    token::{
-        ClaimsTemplate, Permission, PermissionsClaim, SigningKey, UnverifiedToken, claims,
-        permission,
-    },
+    token::{ClaimsTemplate, PermissionsClaim, SigningKey, UnverifiedToken, claims, permission},
 };
 use keyutil_cli::{
     agent::{self, Renewal, RenewalError, SHORTEST_LIFETIME},
@@ -127,14 +124,10 @@ impl Minting {
     /// Returns the claims of the tokens. Mistakes are added to `problems`.
     fn template(&self, problems: &mut SettingsErrors) -> ClaimsTemplate {
         let namespace = self.namespace.trim();
-        let template = self.claims.template(namespace, "keyutil", problems);
-        // The default permissions are made from the namespace.
-        if self.claims.permissions.is_none()
-            && let Err(error) = format!("{namespace}:write").parse::<Permission>()
-        {
-            problems.add(format!("`--namespace`: {error}"));
+        if namespace.is_empty() {
+            problems.add("`--namespace` is empty");
         }
-        template
+        self.claims.template(namespace, "keyutil", problems)
     }
 
     fn read_key(&self) -> anyhow::Result<SigningKey> {
@@ -351,7 +344,9 @@ async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
 
 fn classified(error: RenewalError) -> anyhow::Error {
     if error.is_usage() {
-        UsageError(error.to_string()).into()
+        let hint = matches!(error, RenewalError::Read { .. })
+            .then_some("`--output` must name a file, such as `/run/token/worker`");
+        unusable(chain(&error), hint).into()
     } else {
         error.into()
     }

@@ -335,8 +335,12 @@ pub(super) async fn check_key_set(
         .as_ref()
         .and_then(Token::content)
         .and_then(|content| content.kid());
-    if let (Some(text), Some(document), Some(_)) = (text, set.document(), kid) {
-        let wrong = verify::verify(text, document, None).err();
+    if let Some(document) = set.document() {
+        // A set that the server refuses is reported without a token, too.
+        let wrong = match (text, kid) {
+            (Some(text), Some(_)) => verify::verify(text, document, None).err(),
+            _ => verify::server_keys(document).err(),
+        };
         if let Some(cause) = wrong.and_then(|error| error.key_set_diagnosis()) {
             fail(
                 report,
@@ -347,6 +351,14 @@ pub(super) async fn check_key_set(
         }
     }
     report_key_set(report, &name, &kids, kid, &set);
+    let twice = set.document().and_then(verify::kid_of_two_keys);
+    if let Some(kid) = twice {
+        report.warn(
+            Step::Jwks,
+            format!("two keys have the kid `{kid}`: the server uses the last one"),
+            "give each key a `kid` of its own",
+        );
+    }
     if verdict == TokenVerdict::Rejected {
         set.key_is_new = report_key_age(report, examination, kid);
     }
@@ -371,7 +383,10 @@ fn report_key_set(
     };
     report.ok(
         Step::Jwks,
-        format!("`{name}` has {} key(s){type_}{verifies}", kids.len()),
+        match kids.len() {
+            1 => format!("`{name}` has 1 key{type_}{verifies}"),
+            count => format!("`{name}` has {count} keys{type_}{verifies}"),
+        },
     );
     report.detail(kids.iter().map(|kid| format!("kid {kid}")));
     if !set.named_by_flag {
@@ -532,6 +547,7 @@ fn permitting_nothing(minter: &Minter, seconds_ahead: i64) -> Option<Token> {
     let now = SystemTime::now();
     let begin = seconds(now).checked_add_signed(seconds_ahead)?;
     let claims = Claims {
+        kid: minter.template().kid.clone(),
         sub: "keyutil-doctor".to_owned(),
         permissions_claim: minter.template().permissions_claim.clone(),
         iat: begin,

@@ -96,6 +96,12 @@ pub(super) fn find(text: &[u8], kid: &str) -> Result<Option<Jwk>, JwksError> {
         .transpose()
 }
 
+/// Returns the keys of a foreign document, which may also hold keys of unknown kinds.
+pub(super) fn values(text: &[u8]) -> Result<Vec<Value>, JwksError> {
+    let document: Value = serde_json::from_slice(text).map_err(JwksError::Json)?;
+    keys_of(&document).map(<[Value]>::to_vec)
+}
+
 /// Returns the `kid`s of a foreign document.
 pub(crate) fn kids(text: &[u8]) -> Result<Vec<String>, JwksError> {
     let document: Value = serde_json::from_slice(text).map_err(JwksError::Json)?;

@@ -3,7 +3,7 @@
 //! | step | effect | why the step waits |
 //! |---|---|---|
 //! | `trust` | creates a new CA; all parties that verify certificates of this CA trust both | |
-//! | `reissue` | renews all certificates of this CA under the new one, and destroys the old key | a party that has not read the new CA yet would refuse them |
+//! | `reissue` | renews all certificates of this CA under the new one, and removes the old key | a party that has not read the new CA yet would refuse them |
 //! | `retire` | only the new CA is trusted | a party that still presents an old certificate would be refused |
 //!
 //! `ca/<name>.crt` and `.key` are the issuing CA. `<name>-next.*` exists from `trust` to the end of

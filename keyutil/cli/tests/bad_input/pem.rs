@@ -26,6 +26,7 @@ proptest! {
         // One that is taken can sign.
         if let Ok(key) = parsed {
             let template = ClaimsTemplate {
+                kid: None,
                 subject: "worker".into(),
                 permissions_claim: Default::default(),
                 audience: None,

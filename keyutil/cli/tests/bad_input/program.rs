@@ -10,11 +10,12 @@ use super::{
     samples::{KEY_SETS, PEM, PEM_SECRETS, TOKEN_SECRETS, TOKENS},
 };
 
-const VARIABLES: [&str; 6] = [
+const VARIABLES: [&str; 7] = [
     "TEMPORAL_NAMESPACE",
     "KEYUTIL_PERMISSIONS",
     "KEYUTIL_AUDIENCE",
     "KEYUTIL_SUBJECT",
+    "KEYUTIL_KID",
     "KEYUTIL_TOKEN_LIFETIME",
     "RUST_LOG",
 ];

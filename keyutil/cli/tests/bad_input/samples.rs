@@ -96,6 +96,7 @@ pub static PEM_SECRETS: LazyLock<Secrets> = LazyLock::new(|| {
 /// A token, and others that differ from it.
 pub static TOKENS: LazyLock<Vec<Sample>> = LazyLock::new(|| {
     let template = |audience: Option<&str>, permissions: &[&str]| ClaimsTemplate {
+        kid: None,
         subject: "worker".into(),
         permissions_claim: Default::default(),
         audience: audience.map(str::to_owned),
