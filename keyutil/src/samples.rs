@@ -1,5 +1,8 @@
 //! Keys and certificates for unit tests.
 
+#[cfg(target_os = "linux")]
+pub(crate) mod hanging;
+
 use std::{
     fs,
     path::Path,

@@ -121,6 +121,8 @@ pub struct CredentialStatus {
     pub failed_reloads: u64,
     /// The error, while the files contain something unusable.
     pub last_failure: Option<Failure>,
+    /// The file that is being read, while its file system does not answer.
+    pub stalled: Option<StalledRead>,
 }
 
 impl CredentialStatus {
@@ -135,7 +137,34 @@ impl CredentialStatus {
             reloads: 0,
             failed_reloads: 0,
             last_failure: None,
+            stalled: None,
         }
+    }
+}
+
+/// A read of a file that has not returned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StalledRead {
+    /// The file.
+    pub path: String,
+    /// The time at which the read began.
+    #[serde(with = "time")]
+    pub since: SystemTime,
+}
+
+impl StalledRead {
+    /// How long it has lasted; zero if the clock was set back.
+    pub fn lasts(&self, now: SystemTime) -> Duration {
+        age(self.since, now)
+    }
+
+    /// The reason why the content is unknown.
+    pub fn reason(&self, now: SystemTime) -> String {
+        format!(
+            "`{}` could not be read for {}: its file system does not answer",
+            self.path,
+            whole_seconds(self.lasts(now))
+        )
     }
 }
 
@@ -271,6 +300,10 @@ pub const POLL_LIMIT: Duration = Duration::from_secs(100);
 /// The longest time that connections may fail for a ready worker. A server that restarts is usually
 /// back sooner.
 pub const FAILURE_LIMIT: Duration = Duration::from_secs(5);
+
+/// The longest time that the read of a credential's file may take for a ready process. Calls go on
+/// with the credential in use until it expires.
+pub const STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Judges whether a worker with this status can do its work at `now`.
 ///

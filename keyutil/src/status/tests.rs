@@ -52,6 +52,7 @@ fn token(in_use: Option<&str>, valid_until: u64) -> Option<CredentialStatus> {
         reloads: 0,
         failed_reloads: 0,
         last_failure: None,
+        stalled: None,
     })
 }
 

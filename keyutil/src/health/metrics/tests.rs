@@ -22,6 +22,7 @@ fn status() -> Status {
         reloads: 2,
         failed_reloads: 1,
         last_failure: None,
+        stalled: None,
     };
     Status {
         target: "temporal:7233".into(),
