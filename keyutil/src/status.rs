@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    base::time::{self, rfc3339, whole_seconds},
+    base::time::{self, rfc3339, rfc3339_seconds, whole_seconds},
     diagnosis::Diagnosis,
     x509::certificate::CertificateSummary,
 };
@@ -97,6 +97,21 @@ impl CredentialsStatus {
         .into_iter()
         .filter_map(|(name, credential)| Some((name, credential.as_ref()?)))
     }
+
+    /// The files that could not be read for [`STALL_LIMIT`], as reasons why a process is not ready.
+    pub fn stalled(&self, now: SystemTime) -> Vec<String> {
+        let stalled = self
+            .named()
+            .filter_map(|(_, credential)| credential.stalled.as_ref());
+        stalled
+            .map(|read| (&read.path, read.lasts(now)))
+            .filter(|(_, lasts)| *lasts >= STALL_LIMIT)
+            .map(|(path, lasts)| {
+                let lasts = whole_seconds(lasts);
+                format!("`{path}` could not be read for {lasts}: its file system does not answer")
+            })
+            .collect()
+    }
 }
 
 /// The status of one credential.
@@ -140,6 +155,18 @@ impl CredentialStatus {
             stalled: None,
         }
     }
+
+    /// The reason why the files contain nothing newer than the credential in use.
+    pub fn nothing_newer(&self) -> String {
+        match (&self.stalled, &self.last_failure) {
+            (Some(stalled), _) => stalled.reason(),
+            (None, Some(failure)) => format!("the newer content is unusable: {}", failure.reason),
+            (None, None) => format!(
+                "`{}` contains no newer one: check the process that renews it",
+                self.from.join(", ")
+            ),
+        }
+    }
 }
 
 /// A read of a file that has not returned.
@@ -158,12 +185,13 @@ impl StalledRead {
         age(self.since, now)
     }
 
-    /// The reason why the content is unknown.
-    pub fn reason(&self, now: SystemTime) -> String {
+    /// The reason why the content is unknown. The same for as long as the read lasts, because a
+    /// changed reason is logged again.
+    pub fn reason(&self) -> String {
         format!(
-            "`{}` could not be read for {}: its file system does not answer",
+            "`{}` could not be read since {}: its file system does not answer",
             self.path,
-            whole_seconds(self.lasts(now))
+            rfc3339_seconds(self.since)
         )
     }
 }
@@ -316,7 +344,8 @@ pub fn readiness(status: &Status, now: SystemTime) -> Result<(), Vec<String>> {
         token(status, now),
         refusals(status, now),
     ];
-    let reasons: Vec<_> = reasons.into_iter().flatten().collect();
+    let mut reasons: Vec<_> = reasons.into_iter().flatten().collect();
+    reasons.extend(status.credentials.stalled(now));
     if reasons.is_empty() {
         Ok(())
     } else {
@@ -369,11 +398,9 @@ fn token(status: &Status, now: SystemTime) -> Option<String> {
     let expired = token.valid_until.filter(|until| *until <= now);
     match &credentials.minting {
         None => expired.map(|at| {
-            let from = token.from.join(", ");
-            let why = match (&token.last_failure, token.since) {
-                (Some(failure), _) => format!("the newer content is unusable: {}", failure.reason),
-                (None, Some(_)) => format!("`{from}` contains no newer one"),
-                (None, None) => format!("{from} is never renewed"),
+            let why = match token.since {
+                Some(_) => token.nothing_newer(),
+                None => format!("{} is never renewed", token.from.join(", ")),
             };
             format!("the token expired at {}, and {why}", rfc3339(at))
         }),

@@ -323,7 +323,7 @@ impl<T: Credential> Reloading<T> {
                 kept = kept.identify(),
                 expires_in = expires_in(&**kept).flatten().map(whole_seconds),
                 "{}: kept the credential in use",
-                stalled.reason(now)
+                stalled.reason()
             );
         }
     }
