@@ -138,6 +138,8 @@ pub struct CredentialStatus {
     pub last_failure: Option<Failure>,
     /// The file that is being read, while its file system does not answer.
     pub stalled: Option<StalledRead>,
+    /// The parts of the credential that are not used, such as an expired CA, with the reason.
+    pub warnings: Vec<String>,
 }
 
 impl CredentialStatus {
@@ -153,6 +155,7 @@ impl CredentialStatus {
             failed_reloads: 0,
             last_failure: None,
             stalled: None,
+            warnings: Vec::new(),
         }
     }
 

@@ -52,6 +52,11 @@ pub trait Credential: Send + Sync + 'static {
 
     /// The end of its validity, if there is one.
     fn expires_at(&self) -> Option<SystemTime>;
+
+    /// The parts of it that are not used at `now`, each with the reason.
+    fn warnings(&self, _now: SystemTime) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The current value of type `T`, read from files. Clones share the value.
@@ -89,6 +94,8 @@ struct State {
     /// The file that is being read.
     reading: Option<StalledRead>,
     stall_reported: bool,
+    /// The warnings that were logged.
+    warned: Vec<String>,
 }
 
 impl State {
@@ -106,6 +113,7 @@ impl State {
             expiry_reported: false,
             reading: None,
             stall_reported: false,
+            warned: Vec::new(),
         }
     }
 }
@@ -147,14 +155,16 @@ impl<T: Credential> Reloading<T> {
             loaded = first.identify(),
             "credential loaded"
         );
-        Ok(Self {
+        let loaded = Self {
             shared: Arc::new(Shared {
                 files,
                 parse: Box::new(parse),
                 current: ArcSwap::from_pointee(first),
                 state: Mutex::new(State::new(fingerprint(&contents))),
             }),
-        })
+        };
+        loaded.report_warnings();
+        Ok(loaded)
     }
 
     /// The value in use.
@@ -308,6 +318,14 @@ impl<T: Credential> Reloading<T> {
         }
     }
 
+    fn report_warnings(&self) {
+        let warnings = self.peek().warnings(SystemTime::now());
+        let warned = std::mem::replace(&mut self.shared.state.lock().warned, warnings.clone());
+        for warning in warnings.iter().filter(|warning| !warned.contains(warning)) {
+            warn!(credential = T::KIND, files = ?self.files(), "{warning}");
+        }
+    }
+
     fn report_stall_at(&self, now: SystemTime) {
         let stalled = {
             let mut state = self.shared.state.lock();
@@ -376,6 +394,7 @@ impl CredentialStatus {
             id: credential.id(),
             from: Vec::new(),
             valid_until: credential.expires_at(),
+            warnings: credential.warnings(SystemTime::now()),
             ..Self::fixed("")
         }
     }
@@ -389,6 +408,7 @@ impl<T: Credential> Refresh for Reloading<T> {
             Err((print, failure)) => self.reject(known, print, &failure),
         }
         self.report_expiry();
+        self.report_warnings();
     }
 
     fn report_stall(&self) {

@@ -53,6 +53,7 @@ fn token(in_use: Option<&str>, valid_until: u64) -> Option<CredentialStatus> {
         failed_reloads: 0,
         last_failure: None,
         stalled: None,
+        warnings: Vec::new(),
     })
 }
 

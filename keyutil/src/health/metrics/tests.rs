@@ -26,6 +26,7 @@ fn status() -> Status {
             path: "tls.key".into(),
             since: at(1_700_000_050),
         }),
+        warnings: Vec::new(),
     };
     Status {
         target: "temporal:7233".into(),
