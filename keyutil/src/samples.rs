@@ -1,6 +1,7 @@
 //! Keys and certificates for unit tests.
 
 #[cfg(target_os = "linux")]
+#[path = "../tests/support/hanging.rs"]
 pub(crate) mod hanging;
 
 use std::{

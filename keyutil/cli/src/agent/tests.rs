@@ -1,7 +1,7 @@
 //! A token file, checked at any time.
 
 #[cfg(target_os = "linux")]
-#[path = "../../../src/samples/hanging.rs"]
+#[path = "../../../tests/support/hanging.rs"]
 mod hanging;
 
 use std::{fs, path::Path, thread};
