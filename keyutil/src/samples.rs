@@ -1,5 +1,9 @@
 //! Keys and certificates for unit tests.
 
+#[cfg(target_os = "linux")]
+#[path = "../tests/support/hanging.rs"]
+pub(crate) mod hanging;
+
 use std::{
     fs,
     path::Path,

@@ -11,7 +11,7 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    base::time::{self, rfc3339, whole_seconds},
+    base::time::{self, rfc3339, rfc3339_seconds, whole_seconds},
     diagnosis::Diagnosis,
     x509::certificate::CertificateSummary,
 };
@@ -97,6 +97,21 @@ impl CredentialsStatus {
         .into_iter()
         .filter_map(|(name, credential)| Some((name, credential.as_ref()?)))
     }
+
+    /// The files that could not be read for [`STALL_LIMIT`], as reasons why a process is not ready.
+    pub fn stalled(&self, now: SystemTime) -> Vec<String> {
+        let stalled = self
+            .named()
+            .filter_map(|(_, credential)| credential.stalled.as_ref());
+        stalled
+            .map(|read| (&read.path, read.lasts(now)))
+            .filter(|(_, lasts)| *lasts >= STALL_LIMIT)
+            .map(|(path, lasts)| {
+                let lasts = whole_seconds(lasts);
+                format!("`{path}` could not be read for {lasts}: its file system does not answer")
+            })
+            .collect()
+    }
 }
 
 /// The status of one credential.
@@ -121,6 +136,10 @@ pub struct CredentialStatus {
     pub failed_reloads: u64,
     /// The error, while the files contain something unusable.
     pub last_failure: Option<Failure>,
+    /// The file that is being read, while its file system does not answer.
+    pub stalled: Option<StalledRead>,
+    /// The parts of the credential that are not used, such as an expired CA, with the reason.
+    pub warnings: Vec<String>,
 }
 
 impl CredentialStatus {
@@ -135,7 +154,48 @@ impl CredentialStatus {
             reloads: 0,
             failed_reloads: 0,
             last_failure: None,
+            stalled: None,
+            warnings: Vec::new(),
         }
+    }
+
+    /// The reason why the files contain nothing newer than the credential in use.
+    pub fn nothing_newer(&self) -> String {
+        match (&self.stalled, &self.last_failure) {
+            (Some(stalled), _) => stalled.reason(),
+            (None, Some(failure)) => format!("the newer content is unusable: {}", failure.reason),
+            (None, None) => format!(
+                "`{}` contains no newer one: check the process that renews it",
+                self.from.join(", ")
+            ),
+        }
+    }
+}
+
+/// A read of a file that has not returned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StalledRead {
+    /// The file.
+    pub path: String,
+    /// The time at which the read began.
+    #[serde(with = "time")]
+    pub since: SystemTime,
+}
+
+impl StalledRead {
+    /// How long it has lasted; zero if the clock was set back.
+    pub fn lasts(&self, now: SystemTime) -> Duration {
+        age(self.since, now)
+    }
+
+    /// The reason why the content is unknown. The same for as long as the read lasts, because a
+    /// changed reason is logged again.
+    pub fn reason(&self) -> String {
+        format!(
+            "`{}` could not be read since {}: its file system does not answer",
+            self.path,
+            rfc3339_seconds(self.since)
+        )
     }
 }
 
@@ -272,6 +332,10 @@ pub const POLL_LIMIT: Duration = Duration::from_secs(100);
 /// back sooner.
 pub const FAILURE_LIMIT: Duration = Duration::from_secs(5);
 
+/// The longest time that the read of a credential's file may take for a ready process. Calls go on
+/// with the credential in use until it expires.
+pub const STALL_LIMIT: Duration = Duration::from_secs(30);
+
 /// Judges whether a worker with this status can do its work at `now`.
 ///
 /// # Errors
@@ -283,7 +347,8 @@ pub fn readiness(status: &Status, now: SystemTime) -> Result<(), Vec<String>> {
         token(status, now),
         refusals(status, now),
     ];
-    let reasons: Vec<_> = reasons.into_iter().flatten().collect();
+    let mut reasons: Vec<_> = reasons.into_iter().flatten().collect();
+    reasons.extend(status.credentials.stalled(now));
     if reasons.is_empty() {
         Ok(())
     } else {
@@ -336,11 +401,9 @@ fn token(status: &Status, now: SystemTime) -> Option<String> {
     let expired = token.valid_until.filter(|until| *until <= now);
     match &credentials.minting {
         None => expired.map(|at| {
-            let from = token.from.join(", ");
-            let why = match (&token.last_failure, token.since) {
-                (Some(failure), _) => format!("the newer content is unusable: {}", failure.reason),
-                (None, Some(_)) => format!("`{from}` contains no newer one"),
-                (None, None) => format!("{from} is never renewed"),
+            let why = match token.since {
+                Some(_) => token.nothing_newer(),
+                None => format!("{} is never renewed", token.from.join(", ")),
             };
             format!("the token expired at {}, and {why}", rfc3339(at))
         }),

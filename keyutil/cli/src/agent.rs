@@ -37,16 +37,13 @@ use keyutil::{
         alive, answer, broken,
         metrics::{self, Numbers},
     },
-    status::{CredentialsStatus, Failure},
+    status::{CredentialsStatus, Failure, STALL_LIMIT},
     token::ClaimsTemplate,
 };
 
 /// The shortest token lifetime accepted for a file. A token is renewed when a third of it is left:
 /// in that time the new token must be written, and found by readers that check once a second.
 pub const SHORTEST_LIFETIME: Duration = Duration::from_secs(15);
-
-/// The longest accepted time since the last check. More than that means that the file system hangs.
-const CHECK_LIMIT: Duration = Duration::from_secs(30);
 
 /// How often a persistent failure is logged again. `/readyz` reports it at once.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
@@ -90,8 +87,8 @@ impl Renewal {
     /// Mints a token with the key in `signing_key` and writes it to `output`, readable by the owner
     /// alone. Readers see either the old token or the new one.
     ///
-    /// [`Refresh::refresh`] then renews the token at two thirds of its lifetime, when the key
-    /// changes, and when the file no longer holds it.
+    /// Refreshing what [`watched`](Self::watched) returns then renews the token at two thirds of its
+    /// lifetime, when the key changes, and when the file no longer holds it.
     ///
     /// # Errors
     /// [`RenewalError`]. `output` is left unchanged.
@@ -129,11 +126,9 @@ impl Renewal {
 
     /// Returns the state of the token and of the signing key.
     pub fn credentials(&self) -> CredentialsStatus {
-        {
-            let mut status = CredentialsStatus::default();
-            self.shared.source.add_status(&mut status);
-            status
-        }
+        let mut status = CredentialsStatus::default();
+        self.shared.source.add_status(&mut status);
+        status
     }
 
     /// Checks that the file holds a current token and that renewal works.
@@ -141,10 +136,16 @@ impl Renewal {
     /// # Errors
     /// Returns every reason why it is not ready.
     pub fn readiness(&self) -> Result<(), Vec<String>> {
-        self.readiness_at(Instant::now())
+        let mut reasons = self.reasons_at(Instant::now());
+        reasons.extend(self.credentials().stalled(SystemTime::now()));
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(reasons)
+        }
     }
 
-    fn readiness_at(&self, now: Instant) -> Result<(), Vec<String>> {
+    fn reasons_at(&self, now: Instant) -> Vec<String> {
         let state = self.shared.state.lock();
         let mut reasons = Vec::new();
         if let Some(failure) = &state.status.last_failure {
@@ -158,35 +159,42 @@ impl Renewal {
             ));
         }
         let silent = now.saturating_duration_since(state.checked_at);
-        if silent > CHECK_LIMIT {
+        if silent > STALL_LIMIT {
             reasons.push(format!(
                 "the token file has not been checked for {} s: its file system hangs",
                 silent.as_secs()
             ));
         }
-        if reasons.is_empty() {
-            Ok(())
-        } else {
-            Err(reasons)
+        reasons
+    }
+
+    /// What must be refreshed to keep the file current: the key and the file, each on its own,
+    /// because tokens are still renewed while the file of the key cannot be read.
+    pub fn watched(&self) -> Vec<Box<dyn Refresh>> {
+        let mut watched: Vec<Box<dyn Refresh>> = vec![Box::new(self.clone())];
+        if let TokenSource::Minted(minter) = &self.shared.source {
+            watched.push(Box::new(minter.key().clone()));
         }
+        watched
     }
 
     /// Checks the file once: writes the token that is current at `now`, unless the file already
     /// holds it.
     fn check_at(&self, now: SystemTime) {
-        if let TokenSource::Minted(minter) = &self.shared.source {
-            minter.key().refresh();
-        }
         if let Err(failure) = self.renew(now) {
             let reason = chain(&failure);
             let mut state = self.shared.state.lock();
-            let logged = state.logged_at.is_some_and(|at| at.elapsed() < LOG_AGAIN);
-            if !logged || state.status.last_failure.is_none() {
-                error!(error = reason, "failed to renew the token, retrying");
+            let logged = state.logged_at.is_some_and(|at| at.elapsed() < LOG_AGAIN)
+                && state.status.last_failure.is_some();
+            if !logged {
                 state.logged_at = Some(Instant::now());
             }
             state.status.failures += 1;
-            Failure::note(&mut state.status.last_failure, reason, now);
+            Failure::note(&mut state.status.last_failure, reason.clone(), now);
+            drop(state);
+            if !logged {
+                error!(error = reason, "failed to renew the token, retrying");
+            }
         }
         self.shared.state.lock().checked_at = Instant::now();
     }
@@ -435,7 +443,7 @@ async fn numbers(State(renewal): State<Renewal>) -> Response {
 fn render(renewal: &Renewal, ready: bool) -> prometheus::Result<String> {
     let (status, numbers) = (renewal.status(), Numbers::default());
     numbers.ready(ready)?;
-    numbers.credentials(&renewal.credentials())?;
+    numbers.credentials(&renewal.credentials(), SystemTime::now())?;
     numbers.count(
         "token_writes_total",
         "Number of times the token file was written",

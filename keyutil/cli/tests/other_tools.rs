@@ -117,7 +117,7 @@ fn what_is_no_key_and_no_certificate_is_named() {
                 "contains a `CERTIFICATE`, and a private key",
                 "contains a `CERTIFICATE`, and a private key",
                 "taken",
-                "taken",
+                "is not the certificate of a CA",
             ],
         ),
         (

@@ -157,8 +157,7 @@ impl Diagnose for ConnectError {
                 Step::Token,
                 Class::Token,
                 Some(
-                    "check the process that renews the token file, or the signing key; calls \
-                     continue as soon as there is a valid token"
+                    "check what the reason names; calls continue as soon as there is a valid token"
                         .to_owned(),
                 ),
             ),

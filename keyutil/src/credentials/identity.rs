@@ -1,6 +1,12 @@
 //! The client certificate and its key, checked as a pair.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
 
 use tokio_rustls::rustls::{
     self,
@@ -9,9 +15,9 @@ use tokio_rustls::rustls::{
     sign::CertifiedKey,
 };
 
-use super::reload::{Credential, LoadError, Reloading};
+use super::reload::{Credential, INTERVAL, LoadError, Reloading};
 use crate::{
-    base::{chain, time::rfc3339_seconds},
+    base::{causes, chain, time::rfc3339_seconds},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
     x509::{
         certificate::{self, CertificateError, CertificateSummary},
@@ -29,12 +35,23 @@ impl Identity {
     /// Loads the pair, and reloads it when the files change.
     ///
     /// # Errors
-    /// [`LoadError`], if a file is missing or malformed, if the two do not belong together, or if
-    /// the certificate is not valid now.
+    /// [`LoadError`], if a file is missing or malformed, if the two do not belong together for a
+    /// second, or if the certificate is not valid now.
     pub fn follow(certificate: PathBuf, key: PathBuf) -> Result<Reloading<Self>, LoadError> {
-        Reloading::load(vec![certificate, key], |contents| {
-            Ok(Self::parse(&contents[0], &contents[1], SystemTime::now())?)
-        })
+        let files = vec![certificate, key];
+        let begun = Instant::now();
+        loop {
+            let loaded = Reloading::load(files.clone(), |contents| {
+                Ok(Self::parse(&contents[0], &contents[1], SystemTime::now())?)
+            });
+            // The files may be replaced at this moment, and one of each version was read.
+            match &loaded {
+                Err(error) if is_of_two_versions(error) && begun.elapsed() < INTERVAL => {
+                    thread::sleep(Duration::from_millis(20));
+                }
+                _ => return loaded,
+            }
+        }
     }
 
     /// Parses a PEM chain and a PEM key: PKCS#8, PKCS#1 or SEC1; RSA, EC or Ed25519. Both may be in
@@ -103,6 +120,17 @@ impl Identity {
     pub fn leaf(&self) -> &CertificateSummary {
         &self.leaf
     }
+}
+
+fn is_of_two_versions(error: &LoadError) -> bool {
+    causes(error).any(|cause| {
+        matches!(
+            cause.downcast_ref(),
+            Some(
+                IdentityError::Mismatch | IdentityError::SeveralKeys { .. } | IdentityError::Order
+            )
+        )
+    })
 }
 
 /// Rejects what the server's TLS cannot parse. Its alert would not give the reason.
@@ -296,6 +324,12 @@ impl Diagnose for IdentityError {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        path::Path,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
     use super::*;
     use crate::{base::chain, credentials::TrustBundle, samples, token::SigningKey};
 
@@ -324,6 +358,41 @@ mod tests {
                 assert!(told.contains("lost its line breaks"), "{told}");
             }
         }
+    }
+
+    /// Programs start while the kubelet swaps a mounted secret again and again.
+    #[cfg(unix)]
+    #[test]
+    fn a_start_during_the_swap_of_a_volume_succeeds() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for version in ["v1", "v2"] {
+            let leaf = samples::client();
+            fs::create_dir(path(version)).unwrap();
+            fs::write(path(version).join("tls.crt"), leaf.leaf_pem).unwrap();
+            fs::write(path(version).join("tls.key"), leaf.key_pem).unwrap();
+        }
+        symlink("v1", path("..data")).unwrap();
+        for name in ["tls.crt", "tls.key"] {
+            symlink(Path::new("..data").join(name), path(name)).unwrap();
+        }
+        let stopped = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for version in ["v2", "v1"].iter().cycle() {
+                    symlink(version, path("..new")).unwrap();
+                    fs::rename(path("..new"), path("..data")).unwrap();
+                    if stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+            });
+            let starts = || Identity::follow(path("tls.crt"), path("tls.key"));
+            let failed = (0..300).find_map(|start| Some((start, starts().err()?)));
+            stopped.store(true, Ordering::Relaxed);
+            assert!(failed.is_none(), "{failed:?}");
+        });
     }
 
     #[test]

@@ -6,19 +6,23 @@
 //! The content is compared, not the modification time, and symbolic links are followed, so the swap
 //! of a mounted Kubernetes secret is detected. The files are read about once a second, which works
 //! on every kind of file system.
+//!
+//! A file system may not answer for minutes. Calls and [`Reloading::status`] never wait for it: no
+//! lock is held while a file is read, and each credential is read on a thread of its own.
 
 use std::{
     error::Error,
     io,
-    path::PathBuf,
-    sync::Arc,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
     time::{Duration, SystemTime},
 };
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use tokio::{task::JoinHandle, time::MissedTickBehavior};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -29,7 +33,7 @@ use crate::{
         time::{rfc3339_seconds, whole_seconds},
     },
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
-    status::{CredentialStatus, Failure},
+    status::{CredentialStatus, Failure, STALL_LIMIT, StalledRead},
 };
 
 /// A value that is loaded from files and can be identified in a log.
@@ -48,6 +52,11 @@ pub trait Credential: Send + Sync + 'static {
 
     /// The end of its validity, if there is one.
     fn expires_at(&self) -> Option<SystemTime>;
+
+    /// The parts of it that are not used at `now`, each with the reason.
+    fn warnings(&self, _now: SystemTime) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 /// The current value of type `T`, read from files. Clones share the value.
@@ -59,6 +68,7 @@ struct Shared<T> {
     files: Vec<PathBuf>,
     parse: Box<Parse<T>>,
     current: ArcSwap<T>,
+    /// Never held while a file is read or a line is logged.
     state: Mutex<State>,
 }
 
@@ -81,6 +91,11 @@ struct State {
     failures: u64,
     last_failure: Option<Failure>,
     expiry_reported: bool,
+    /// The file that is being read.
+    reading: Option<StalledRead>,
+    stall_reported: bool,
+    /// The warnings that were logged.
+    warned: Vec<String>,
 }
 
 impl State {
@@ -96,6 +111,9 @@ impl State {
             failures: 0,
             last_failure: None,
             expiry_reported: false,
+            reading: None,
+            stall_reported: false,
+            warned: Vec::new(),
         }
     }
 }
@@ -113,6 +131,8 @@ pub struct ReloadStatus {
     pub failures: u64,
     /// The error, while the files contain something unusable.
     pub last_failure: Option<Failure>,
+    /// The file whose file system does not answer, after a second.
+    pub stalled: Option<StalledRead>,
 }
 
 impl<T: Credential> Reloading<T> {
@@ -127,7 +147,7 @@ impl<T: Credential> Reloading<T> {
         if files.iter().any(|path| is_content(path)) {
             return Err(LoadError::NotAPath { kind: T::KIND });
         }
-        let contents = read_all(&files)?;
+        let contents = read_all(&files, |_| ())?;
         let first =
             parse(&contents).map_err(|unusable| LoadError::content(T::KIND, &files, unusable))?;
         debug!(
@@ -135,14 +155,16 @@ impl<T: Credential> Reloading<T> {
             loaded = first.identify(),
             "credential loaded"
         );
-        Ok(Self {
+        let loaded = Self {
             shared: Arc::new(Shared {
                 files,
                 parse: Box::new(parse),
                 current: ArcSwap::from_pointee(first),
                 state: Mutex::new(State::new(fingerprint(&contents))),
             }),
-        })
+        };
+        loaded.report_warnings();
+        Ok(loaded)
     }
 
     /// The value in use.
@@ -162,12 +184,16 @@ impl<T: Credential> Reloading<T> {
 
     /// The history of the reloads.
     pub fn status(&self) -> ReloadStatus {
+        let now = SystemTime::now();
         let state = self.shared.state.lock();
+        let stalled = state.reading.as_ref();
         ReloadStatus {
             since: state.since,
             generation: state.generation,
             failures: state.failures,
             last_failure: state.last_failure.clone(),
+            // A read on a busy machine takes a moment, too.
+            stalled: stalled.filter(|read| read.lasts(now) > INTERVAL).cloned(),
         }
     }
 
@@ -176,7 +202,14 @@ impl<T: Credential> Reloading<T> {
         &self,
         known: Fingerprint,
     ) -> Result<Option<(Fingerprint, T)>, (Fingerprint, LoadError)> {
-        let contents = read_all(&self.shared.files).map_err(|failure| {
+        let contents = read_all(&self.shared.files, |path| {
+            self.shared.state.lock().reading = Some(StalledRead {
+                path: path.display().to_string(),
+                since: SystemTime::now(),
+            });
+        });
+        self.report_end_of_stall();
+        let contents = contents.map_err(|failure| {
             let print = fingerprint(&[chain(&failure).into_bytes()]);
             (print, failure)
         })?;
@@ -193,19 +226,31 @@ impl<T: Credential> Reloading<T> {
         }
     }
 
-    /// Replaces the value.
-    fn accept(&self, state: &mut State, found: Fingerprint, value: T) {
-        let before = self.peek().identify();
-        let now = value.identify();
-        let expires = value.expires_at().map(rfc3339_seconds);
-        self.shared.current.store(Arc::new(value));
+    /// Replaces the value, if there is a new one.
+    fn accept(&self, known: Fingerprint, found: Option<(Fingerprint, T)>) {
+        let mut state = self.shared.state.lock();
+        // Another caller has read newer content in the meantime.
+        if state.good != known {
+            return;
+        }
+        let recovered = state.reported.take().is_some();
+        state.broken_looks = 0;
+        state.last_failure = None;
+        let Some((print, value)) = found else {
+            return;
+        };
+        let new = Arc::new(value);
+        let old = self.shared.current.swap(new.clone());
         state.since = SystemTime::now();
-        state.good = found;
+        state.good = print;
         state.expiry_reported = false;
         state.generation += 1;
+        drop(state);
+        let (before, now) = (old.identify(), new.identify());
+        let expires = new.expires_at().map(rfc3339_seconds);
         // A renewed token is logged at DEBUG, because an agent renews a token file about once a
         // minute. Recovery from unusable content is logged at INFO.
-        if before == now && state.reported.is_none() {
+        if before == now && !recovered {
             debug!(credential = T::KIND, now, expires, "credential renewed");
         } else {
             let before = (before != now).then_some(before);
@@ -216,7 +261,11 @@ impl<T: Credential> Reloading<T> {
         }
     }
 
-    fn reject(&self, state: &mut State, found: Fingerprint, failure: &LoadError) {
+    fn reject(&self, known: Fingerprint, found: Fingerprint, failure: &LoadError) {
+        let mut state = self.shared.state.lock();
+        if state.good != known {
+            return;
+        }
         if state.broken_looks == 0 {
             state.broken_since = SystemTime::now();
         }
@@ -226,14 +275,16 @@ impl<T: Credential> Reloading<T> {
         if state.broken_looks < 2 || state.reported == Some(found) {
             return;
         }
+        let failure = chain(failure);
         state.reported = Some(found);
         state.failures += 1;
-        let failure = chain(failure);
+        state.last_failure = Some(Failure {
+            reason: failure.clone(),
+            since: state.broken_since,
+        });
+        drop(state);
         let kept = self.peek();
-        let expires_in = kept
-            .expires_at()
-            .map(|at| at.duration_since(SystemTime::now()).ok());
-        match expires_in {
+        match expires_in(&**kept) {
             Some(None) => error!(
                 credential = T::KIND,
                 kept = kept.identify(),
@@ -249,19 +300,15 @@ impl<T: Credential> Reloading<T> {
                 "the new credential is unusable: kept the one in use"
             ),
         }
-        state.last_failure = Some(Failure {
-            reason: failure,
-            since: state.broken_since,
-        });
     }
 
-    fn report_expiry(&self, state: &mut State) {
+    fn report_expiry(&self) {
         let current = self.peek();
-        let Some(expires_at) = current.expires_at() else {
+        if expires_in(&**current) != Some(None) {
             return;
-        };
-        if expires_at <= SystemTime::now() && !state.expiry_reported {
-            state.expiry_reported = true;
+        }
+        let reported = std::mem::replace(&mut self.shared.state.lock().expiry_reported, true);
+        if !reported {
             error!(
                 credential = T::KIND,
                 expired = current.identify(),
@@ -270,6 +317,57 @@ impl<T: Credential> Reloading<T> {
             );
         }
     }
+
+    fn report_warnings(&self) {
+        let warnings = self.peek().warnings(SystemTime::now());
+        let warned = std::mem::replace(&mut self.shared.state.lock().warned, warnings.clone());
+        for warning in warnings.iter().filter(|warning| !warned.contains(warning)) {
+            warn!(credential = T::KIND, files = ?self.files(), "{warning}");
+        }
+    }
+
+    fn report_stall_at(&self, now: SystemTime) {
+        let stalled = {
+            let mut state = self.shared.state.lock();
+            let stalled = state.reading.clone();
+            let stalled = stalled.filter(|read| read.lasts(now) >= STALL_LIMIT);
+            let known = std::mem::replace(&mut state.stall_reported, stalled.is_some());
+            stalled.filter(|_| !known)
+        };
+        if let Some(stalled) = stalled {
+            let kept = self.peek();
+            warn!(
+                credential = T::KIND,
+                kept = kept.identify(),
+                expires_in = expires_in(&**kept).flatten().map(whole_seconds),
+                "{}: kept the credential in use",
+                stalled.reason()
+            );
+        }
+    }
+
+    fn report_end_of_stall(&self) {
+        let ended = {
+            let mut state = self.shared.state.lock();
+            let ended = state.reading.take();
+            let reported = std::mem::replace(&mut state.stall_reported, false);
+            ended.filter(|_| reported)
+        };
+        if let Some(StalledRead { path, since }) = ended {
+            let since = rfc3339_seconds(since);
+            info!(
+                credential = T::KIND,
+                path, since, "the file system answers again"
+            );
+        }
+    }
+}
+
+/// The remaining time, `Some(None)` after the end, and `None` if there is no end.
+fn expires_in(credential: &impl Credential) -> Option<Option<Duration>> {
+    let at = credential.expires_at()?;
+    let left = at.duration_since(SystemTime::now()).ok();
+    Some(left.filter(|left| !left.is_zero()))
 }
 
 impl<T: Credential> From<&Reloading<T>> for CredentialStatus {
@@ -282,6 +380,7 @@ impl<T: Credential> From<&Reloading<T>> for CredentialStatus {
             reloads: status.generation,
             failed_reloads: status.failures,
             last_failure: status.last_failure,
+            stalled: status.stalled,
             ..Self::of(&*current)
         }
     }
@@ -295,6 +394,7 @@ impl CredentialStatus {
             id: credential.id(),
             from: Vec::new(),
             valid_until: credential.expires_at(),
+            warnings: credential.warnings(SystemTime::now()),
             ..Self::fixed("")
         }
     }
@@ -302,19 +402,17 @@ impl CredentialStatus {
 
 impl<T: Credential> Refresh for Reloading<T> {
     fn refresh(&self) {
-        let mut state = self.shared.state.lock();
-        match self.find(state.good) {
-            Ok(found) => {
-                if let Some((print, value)) = found {
-                    self.accept(&mut state, print, value);
-                }
-                state.broken_looks = 0;
-                state.reported = None;
-                state.last_failure = None;
-            }
-            Err((print, failure)) => self.reject(&mut state, print, &failure),
+        let known = self.shared.state.lock().good;
+        match self.find(known) {
+            Ok(found) => self.accept(known, found),
+            Err((print, failure)) => self.reject(known, print, &failure),
         }
-        self.report_expiry(&mut state);
+        self.report_expiry();
+        self.report_warnings();
+    }
+
+    fn report_stall(&self) {
+        self.report_stall_at(SystemTime::now());
     }
 }
 
@@ -336,10 +434,11 @@ impl<T: Credential> std::fmt::Debug for Reloading<T> {
     }
 }
 
-fn read_all(files: &[PathBuf]) -> Result<Vec<Vec<u8>>, LoadError> {
+fn read_all(files: &[PathBuf], mut next: impl FnMut(&Path)) -> Result<Vec<Vec<u8>>, LoadError> {
     files
         .iter()
         .map(|path| {
+            next(path);
             read_regular(path, MAX_FILE_SIZE).map_err(|source| LoadError::Read {
                 path: path.clone(),
                 source,
@@ -449,50 +548,56 @@ pub const INTERVAL: Duration = Duration::from_secs(1);
 pub trait Refresh: Send + Sync + 'static {
     /// Reads the files now, and takes over new content that is usable.
     fn refresh(&self);
+
+    /// Logs that a [`refresh`](Self::refresh) on another thread does not return.
+    fn report_stall(&self) {}
 }
 
-/// A task that reloads values about once a second, until it is dropped.
+/// Threads that reload values about once a second, one for each, until it is dropped.
+///
+/// A value whose file system hangs does not delay the others.
 #[derive(Debug)]
 pub struct FileWatcher {
-    task: JoinHandle<()>,
+    _running: Vec<mpsc::Sender<()>>,
 }
 
 impl FileWatcher {
-    /// Starts the task. Needs a tokio runtime.
+    /// Starts the threads.
     pub fn start(watched: Vec<Box<dyn Refresh>>) -> Self {
         Self::every(INTERVAL, watched)
     }
 
     fn every(interval: Duration, watched: Vec<Box<dyn Refresh>>) -> Self {
         let watched: Arc<[Box<dyn Refresh>]> = watched.into();
-        let task = tokio::spawn(async move {
-            let mut ticks = tokio::time::interval(interval);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                ticks.tick().await;
-                let watched = watched.clone();
-                // A file system that hangs must not block the runtime.
-                let looked = tokio::task::spawn_blocking(move || {
-                    for one in watched.iter() {
-                        one.refresh();
-                    }
-                });
-                match looked.await {
-                    // The runtime is shutting down.
-                    Err(failure) if failure.is_cancelled() => return,
-                    Err(failure) => error!(%failure, "failed to reload the credential files"),
-                    Ok(()) => {}
-                }
-            }
-        });
-        Self { task }
+        let refresh = |index: usize| {
+            let watched = watched.clone();
+            repeat(interval, move || watched[index].refresh())
+        };
+        let mut running: Vec<_> = (0..watched.len()).map(refresh).collect();
+        running.push(repeat(interval, move || {
+            watched.iter().for_each(|one| one.report_stall());
+        }));
+        Self { _running: running }
     }
 }
 
-impl Drop for FileWatcher {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+/// Repeats the action on a thread of its own until the sender is dropped.
+///
+/// Not a blocking task of tokio: the end of a runtime waits for those, and a process whose file
+/// system hangs could not be stopped.
+fn repeat(interval: Duration, action: impl Fn() + Send + 'static) -> mpsc::Sender<()> {
+    let (running, stopped) = mpsc::channel();
+    thread::spawn(move || {
+        loop {
+            if catch_unwind(AssertUnwindSafe(&action)).is_err() {
+                error!("failed to reload a credential, retrying");
+            }
+            if stopped.recv_timeout(interval) != Err(mpsc::RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    });
+    running
 }
 
 #[cfg(test)]

@@ -67,11 +67,14 @@ impl TokenSource {
     pub fn token(&self, now: SystemTime) -> Result<Token, TokenError> {
         match self {
             Self::Minted(minter) => minter.token(now),
-            Self::File(token) => {
-                let token = token.peek();
+            Self::File(file) => {
+                let token = file.peek();
                 match token.expired(now) {
                     None => Ok(Token::clone(&token)),
-                    Some(at) => Err(TokenError::FileExpired { at }),
+                    Some(at) => Err(TokenError::FileExpired {
+                        at,
+                        why: CredentialStatus::from(file).nothing_newer(),
+                    }),
                 }
             }
             Self::Fixed(token) => match token.expired(now) {

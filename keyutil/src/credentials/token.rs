@@ -224,12 +224,14 @@ pub enum TokenError {
     },
     /// The token in the file expired while it was in use.
     #[error(
-        "the token in the file expired at {}, and the file contains no newer one: check the process that renews it",
+        "the token in the file expired at {}, and {why}",
         humantime::format_rfc3339_seconds(*at)
     )]
     FileExpired {
         /// `exp`.
         at: SystemTime,
+        /// The reason why there is no newer one.
+        why: String,
     },
     /// The fixed token expired while it was in use.
     #[error(

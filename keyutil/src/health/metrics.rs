@@ -22,7 +22,7 @@ pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
 pub fn render(status: &Status, now: SystemTime) -> prometheus::Result<String> {
     let numbers = Numbers::default();
     numbers.ready(readiness(status, now).is_ok())?;
-    numbers.credentials(&status.credentials)?;
+    numbers.credentials(&status.credentials, now)?;
     numbers.connection(status)?;
     numbers.calls(status)?;
     numbers.text()
@@ -51,7 +51,11 @@ impl Numbers {
     ///
     /// # Errors
     /// An error for a duplicate name.
-    pub fn credentials(&self, status: &CredentialsStatus) -> prometheus::Result<()> {
+    pub fn credentials(
+        &self,
+        status: &CredentialsStatus,
+        now: SystemTime,
+    ) -> prometheus::Result<()> {
         const LABELS: &[&str] = &["credential"];
         let info = self.gauge(
             "credential_info",
@@ -78,6 +82,11 @@ impl Numbers {
             "1 while the files contain something unusable and the previous credential is kept",
             LABELS,
         )?;
+        let stalled = self.time(
+            "credential_read_stalled_seconds",
+            "Time for which the file system has not answered the read of a credential's file, or 0",
+            LABELS,
+        )?;
         for (name, credential) in status.named() {
             if let Some(id) = &credential.in_use {
                 info.with_label_values(&[name, id]).set(1);
@@ -97,6 +106,10 @@ impl Numbers {
             broken
                 .with_label_values(&[name])
                 .set(i64::from(credential.last_failure.is_some()));
+            let read = credential.stalled.as_ref();
+            stalled
+                .with_label_values(&[name])
+                .set(read.map_or(0.0, |read| read.lasts(now).as_secs_f64()));
         }
         if let Some(minting) = &status.minting {
             self.count("tokens_minted_total", "Tokens minted", minting.minted)?;

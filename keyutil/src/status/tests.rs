@@ -7,7 +7,7 @@ use crate::{
     diagnosis::{Class, Diagnosis, Step},
     status::{
         CallsStatus, ConnectionStatus, CredentialStatus, CredentialsStatus, Failure, MintingStatus,
-        Outcomes, RefusalStatus,
+        Outcomes, RefusalStatus, StalledRead,
     },
 };
 
@@ -52,6 +52,15 @@ fn token(in_use: Option<&str>, valid_until: u64) -> Option<CredentialStatus> {
         reloads: 0,
         failed_reloads: 0,
         last_failure: None,
+        stalled: None,
+        warnings: Vec::new(),
+    })
+}
+
+fn stalled(since: u64) -> Option<StalledRead> {
+    Some(StalledRead {
+        path: "TOKEN".into(),
+        since: at(since),
     })
 }
 
@@ -157,6 +166,34 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         },
         20,
         &["Z, and the newer content is unusable: nobody listens"],
+    ),
+    (
+        "the same from a file that hangs",
+        |status| {
+            status.credentials.token = token(Some("kid"), 20);
+            let token = status.credentials.token.as_mut().unwrap();
+            (token.since, token.stalled) = (Some(at(0)), stalled(15));
+        },
+        20,
+        &["Z, and `TOKEN` could not be read since 1970-01-12T13:46:55Z: its file system"],
+    ),
+    (
+        "a file that hangs for less than the limit",
+        |status| {
+            status.credentials.server_ca = token(Some("CN=ca"), 100);
+            status.credentials.server_ca.as_mut().unwrap().stalled = stalled(10);
+        },
+        39,
+        &[],
+    ),
+    (
+        "the same a second later",
+        |status| {
+            status.credentials.server_ca = token(Some("CN=ca"), 100);
+            status.credentials.server_ca.as_mut().unwrap().stalled = stalled(10);
+        },
+        40,
+        &["`TOKEN` could not be read for 30s: its file system does not answer"],
     ),
     (
         "a minted token that expired while nothing was called",

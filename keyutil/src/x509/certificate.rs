@@ -14,7 +14,7 @@ use x509_parser::{
     extensions::{ExtendedKeyUsage, GeneralName, ParsedExtension},
     prelude::FromDer,
     time::ASN1Time,
-    x509::X509Name,
+    x509::{X509Name, X509Version},
 };
 
 use crate::base::{text::printable, time::LAST_SECOND};
@@ -75,10 +75,21 @@ impl CertificateSummary {
             .map_err(extension("extendedKeyUsage"))?
             .map(|extension| read_usages(extension.value))
             .unwrap_or_default();
-        let is_ca = certificate
+        let may_sign = certificate
+            .key_usage()
+            .map_err(extension("keyUsage"))?
+            .is_none_or(|extension| extension.value.key_cert_sign());
+        let constraints = certificate
             .basic_constraints()
-            .map_err(extension("basicConstraints"))?
-            .is_some_and(|extension| extension.value.ca);
+            .map_err(extension("basicConstraints"))?;
+        let is_ca = match constraints {
+            Some(extension) => extension.value.ca && may_sign,
+            // A root of version 1 cannot say that it is one. OpenSSL and Go take it for a CA, too.
+            None => {
+                certificate.version() == X509Version::V1
+                    && certificate.subject().as_raw() == certificate.issuer().as_raw()
+            }
+        };
 
         Ok(Self {
             subject: printable(&certificate.subject().to_string()),

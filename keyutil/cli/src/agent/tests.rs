@@ -1,10 +1,16 @@
 //! A token file, checked at any time.
 
-use std::{fs, path::Path};
+#[cfg(target_os = "linux")]
+#[path = "../../../tests/support/hanging.rs"]
+mod hanging;
+
+use std::{fs, path::Path, thread};
 
 use super::*;
+#[cfg(target_os = "linux")]
+use hanging::Hanging;
 use keyutil::{
-    credentials::Token,
+    credentials::{FileWatcher, Token},
     token::{Permission, signing_key::generate_pem},
 };
 use secrecy::ExposeSecret;
@@ -45,6 +51,15 @@ impl World {
         self.renewal.shared.output.path()
     }
 
+    /// Reads the key and checks the file, as at `now`.
+    fn check_at(&self, now: SystemTime) {
+        let TokenSource::Minted(minter) = &self.renewal.shared.source else {
+            unreachable!()
+        };
+        minter.key().refresh();
+        self.renewal.check_at(now);
+    }
+
     /// Returns what readers get at `now`.
     fn read(&self, now: SystemTime) -> String {
         let content = fs::read(self.output()).unwrap();
@@ -79,14 +94,14 @@ fn a_new_key_signs_the_next_moment() {
     let now = SystemTime::now();
     let first = world.read(now);
     write_key(&world.folder.path().join("current.pem"));
-    world.renewal.check_at(now);
+    world.check_at(now);
     assert_ne!(world.read(now), first);
     // An unusable key is rejected: the key before is kept.
     let second = world.read(now);
     for content in ["", "garbage"] {
         fs::write(world.folder.path().join("current.pem"), content).unwrap();
-        world.renewal.check_at(now);
-        world.renewal.check_at(now);
+        world.check_at(now);
+        world.check_at(now);
         assert_eq!(world.read(now), second);
     }
     assert!(world.renewal.readiness().is_ok());
@@ -137,9 +152,43 @@ fn a_file_that_cannot_be_written_is_told_until_it_can() {
 #[test]
 fn a_file_system_that_hangs_is_told() {
     let world = World::new();
-    let now = Instant::now() + CHECK_LIMIT + Duration::from_secs(1);
-    let reasons = world.renewal.readiness_at(now).unwrap_err();
+    let now = Instant::now() + STALL_LIMIT + Duration::from_secs(1);
+    let reasons = world.renewal.reasons_at(now);
     assert!(reasons[0].contains("hangs"), "{reasons:?}");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_key_that_hangs_delays_neither_tokens_nor_answers() {
+    let world = World::new();
+    let output = world.output();
+    let hanging = Hanging::new(&world.folder.path().join("current.pem"));
+    let _watch = FileWatcher::start(world.renewal.watched());
+    let begun = Instant::now();
+    let until = |reached: &dyn Fn() -> bool| {
+        while !reached() {
+            // Less long than the file hangs.
+            assert!(begun.elapsed() < Duration::from_secs(25));
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let stalled = || {
+        let status = world.renewal.credentials();
+        render(&world.renewal, world.renewal.readiness().is_ok()).unwrap();
+        status.signing_key.unwrap().stalled.is_some()
+    };
+    until(&stalled);
+    for _ in 0..2 {
+        fs::remove_file(output).unwrap();
+        until(&|| output.exists());
+    }
+    assert!(stalled());
+    assert_eq!(world.renewal.status().failures, 0);
+
+    drop(hanging);
+    let before = world.read(SystemTime::now());
+    write_key(&world.folder.path().join("current.pem"));
+    until(&|| world.read(SystemTime::now()) != before);
 }
 
 #[test]

@@ -332,7 +332,7 @@ async fn run_renew(arguments: Renew) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let watch = FileWatcher::start(vec![Box::new(renewal)]);
+    let watch = FileWatcher::start(renewal.watched());
     let reason = interrupted.await;
     info!(reason, "stopping; the token file is left in place");
     drop(watch);

@@ -16,7 +16,7 @@ use keyutil::{
         redact::{self, is_content, without_user},
         time::when,
     },
-    credentials::{Identity, TrustBundle},
+    credentials::{Credential, Identity, TrustBundle},
     diagnosis::Step,
     probe::{Connector, Security, TrustSource},
     settings::{ConnectArgs, SettingsErrors, non_empty},
@@ -231,6 +231,10 @@ fn look_at_identity(report: &mut Report, identity: &Identity, now: SystemTime) {
 
 fn look_at_trust(report: &mut Report, trust: &TrustBundle, now: SystemTime) {
     report.ok(Step::Files, format!("the server is verified with {trust}"));
+    for warning in trust.warnings(now) {
+        let hint = "replace it by the certificate of the CA that issued the server's certificate, or remove it";
+        report.warn(Step::Files, warning, hint);
+    }
     for authority in trust.authorities() {
         let what = format!("the CA certificate `{}`", authority.subject);
         warn_of_expiry(report, Step::Files, &what, authority, now);

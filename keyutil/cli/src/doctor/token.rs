@@ -67,9 +67,8 @@ pub(super) fn check_token(
                 step: Step::Token,
                 class: Class::Token,
                 cause: format!("no token can be sent: {}", chain(&error)),
-                hint: Some(
-                    "check the process that renews the token, or the signing key".to_owned(),
-                ),
+                // The cause says what to check.
+                hint: None,
             });
             return;
         }

@@ -4,9 +4,16 @@ use std::{
     fs,
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
+    time::Instant,
 };
 
 use super::*;
+#[cfg(target_os = "linux")]
+use crate::{
+    credentials::TokenSource,
+    samples::{hanging::Hanging, template, write_key},
+    status::CredentialsStatus,
+};
 
 #[derive(Debug)]
 struct Number(u32);
@@ -152,19 +159,19 @@ impl Refresh for Counter {
     }
 }
 
-#[tokio::test]
-async fn the_watcher_runs_until_it_is_dropped() {
+#[test]
+fn the_watcher_runs_until_it_is_dropped() {
     let looks = Arc::new(AtomicU32::new(0));
     let watched: Vec<Box<dyn Refresh>> = vec![Box::new(Counter(looks.clone()))];
     let watch = FileWatcher::every(Duration::from_millis(1), watched);
     while looks.load(Ordering::Relaxed) < 3 {
-        tokio::task::yield_now().await;
+        thread::yield_now();
     }
 
-    let task = watch.task.abort_handle();
     drop(watch);
-    while !task.is_finished() {
-        tokio::task::yield_now().await;
+    // Each thread drops its share of the value when it ends.
+    while Arc::strong_count(&looks) > 1 {
+        thread::yield_now();
     }
 }
 
@@ -198,3 +205,75 @@ fn a_renewal_of_the_same_credential_is_logged_at_debug() {
     assert!(recovered.contains("INFO"), "{recovered}");
     assert!(!recovered.contains("before"), "{recovered}");
 }
+
+/// With the token of each call minted by a key whose file hangs.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_hangs_delays_neither_status_nor_calls() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("current.pem");
+    write_key(&path);
+    let source = TokenSource::minted(path.clone(), template()).unwrap();
+    let TokenSource::Minted(minter) = &source else {
+        unreachable!()
+    };
+    let hanging = Hanging::new(&path);
+    let watch = FileWatcher::every(TICK, vec![Box::new(minter.key().clone())]);
+    let mut calls = 0;
+    let mut ask = || {
+        let asked = Instant::now();
+        source.token(SystemTime::now()).unwrap();
+        calls += 1;
+        let mut status = CredentialsStatus::default();
+        source.add_status(&mut status);
+        let answered = asked.elapsed();
+        assert!(answered < AT_ONCE, "after {calls} calls: {answered:?}");
+        status.signing_key.unwrap()
+    };
+    until(|| ask().stalled.is_some()).await;
+    let stalled = ask().stalled.unwrap();
+    assert_eq!(stalled.path, path.display().to_string());
+
+    drop(hanging);
+    until(|| ask().stalled.is_none()).await;
+    drop(watch);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_hangs_does_not_stop_the_following_of_others() {
+    let [hangs, changes] = [0; 2].map(|_| tempfile::tempdir().unwrap());
+    for folder in [&hangs, &changes] {
+        write(folder.path(), "1", "1");
+    }
+    let [first, second] = [&hangs, &changes].map(|folder| load(folder.path()).unwrap());
+    let hanging = Hanging::new(&hangs.path().join("a"));
+    let watched: Vec<Box<dyn Refresh>> = vec![Box::new(first.clone()), Box::new(second.clone())];
+    let _watch = FileWatcher::every(TICK, watched);
+    until(|| CredentialStatus::from(&first).stalled.is_some()).await;
+
+    write(changes.path(), "2", "2");
+    until(|| second.current().0 == 2).await;
+
+    // What was written meanwhile is used when the file system answers.
+    drop(hanging);
+    write(hangs.path(), "3", "3");
+    until(|| first.current().0 == 3).await;
+}
+
+/// Waits for a state, less long than the lease of a file that hangs.
+#[cfg(target_os = "linux")]
+async fn until(mut reached: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+#[cfg(target_os = "linux")]
+const TICK: Duration = Duration::from_millis(10);
+
+/// Less long than the lease of a file that hangs. The rest is for a busy machine.
+#[cfg(target_os = "linux")]
+const AT_ONCE: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::*;
 use crate::status::{
     CallsStatus, ConnectionStatus, CredentialStatus, CredentialsStatus, MintingStatus, Outcomes,
-    Phase, RefusalStatus,
+    Phase, RefusalStatus, StalledRead,
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -22,6 +22,11 @@ fn status() -> Status {
         reloads: 2,
         failed_reloads: 1,
         last_failure: None,
+        stalled: Some(StalledRead {
+            path: "tls.key".into(),
+            since: at(1_700_000_050),
+        }),
+        warnings: Vec::new(),
     };
     Status {
         target: "temporal:7233".into(),
@@ -105,6 +110,10 @@ fn known_values_are_exported_in_base_units() {
         (
             "keyutil_credential_reloads_total{credential=\"client_certificate\",result=\"ok\"}",
             2.0,
+        ),
+        (
+            "keyutil_credential_read_stalled_seconds{credential=\"client_certificate\"}",
+            10.0,
         ),
         (
             "keyutil_credential_files_broken{credential=\"client_certificate\"}",
