@@ -20,7 +20,7 @@ use clap::{
 use tonic::{Code, Status};
 
 use crate::{
-    base::{chain, text::printable_lines, time::rfc3339},
+    base::{chain, descriptors, text::printable_lines, time::rfc3339},
     connect::ConnectError,
     credentials::reload::LoadError,
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
@@ -58,6 +58,7 @@ pub async fn main<A: Parser>(
     name: &str,
     work: impl AsyncFnOnce(A) -> anyhow::Result<()>,
 ) -> ExitCode {
+    descriptors::raise_limit();
     match arguments() {
         Ok(arguments) => run(name, with_traces(name, work(arguments))).await,
         Err(code) => code,
