@@ -151,7 +151,7 @@ async fn every_answer_during_rotations_and_faults_is_a_whole_key_set() {
         r#"{"error":"down"}"#,
         r#"{"keys":[{"kty""#,
     ] {
-        ring.rotate_in_emergency(SystemTime::now).unwrap();
+        ring.rotate_in_emergency(None, SystemTime::now).unwrap();
         let published = fs::read(&path).unwrap();
         served(&endpoint, &published).await;
         // As by a program that writes into the file instead of replacing it.
@@ -209,7 +209,7 @@ async fn the_key_set_is_answered_whatever_other_clients_do() {
             }
         });
     }
-    while opened.load(Ordering::Relaxed) < 1200 {
+    while opened.load(Ordering::Relaxed) < 1000 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 
@@ -259,6 +259,22 @@ async fn a_connection_is_for_one_request_and_has_time_for_it() {
         assert!(ended.is_ok(), "after {sent:?} the connection stays open");
         assert_eq!(answer.ends_with("ok\n"), sent.ends_with("\n"), "{answer}");
     }
+}
+
+#[tokio::test]
+async fn an_emergency_that_was_interrupted_is_finished_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    let ring = Keyring::at(folder.path().join("certs/signing"));
+    let stolen = ring.look(SystemTime::now()).unwrap().current.unwrap().kid;
+    // The first operation of an emergency rotation, and no more.
+    let record = fs::read_to_string(ring.ring_path()).unwrap();
+    let marked = record.replacen(r#""current""#, r#""compromised""#, 1);
+    fs::write(ring.ring_path(), marked).unwrap();
+
+    endpoint.logged("signing key rotated");
+    assert!(!ring.jwks().unwrap().kids().contains(&stolen));
+    served(&endpoint, &fs::read(ring.jwks_path()).unwrap()).await;
 }
 
 #[test]

@@ -136,6 +136,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
     tokio::select! {
         () = serve::serve(listener, document, interrupted) => Ok(()),
         never = rotating => match never {},
+        never = ring.finish_emergencies() => match never {},
     }
 }
 
