@@ -40,7 +40,7 @@ use tracing::info;
 use crate::{base::chain, connect::Observer, status::readiness};
 
 pub use metrics::render;
-pub use serve::serve;
+pub use serve::{plain, serve};
 
 /// The running endpoint. Dropping it stops the endpoint.
 #[derive(Debug)]
@@ -205,9 +205,4 @@ pub fn broken(error: &(dyn std::error::Error + 'static)) -> Response {
 /// The answer of `/healthz`.
 pub async fn alive() -> &'static str {
     "ok\n"
-}
-
-/// A plain-text answer.
-pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
-    (status, text.into()).into_response()
 }

@@ -2,7 +2,7 @@
 
 mod commands;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use keyutil::program::{self, LogArgs};
@@ -45,8 +45,24 @@ enum Command {
     Completions(commands::Completions),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            program::print_warning(format_args!("failed to start the runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(run());
+    // A file system that hangs, or a lock that another process holds, must not delay the end.
+    runtime.shutdown_timeout(END_LIMIT);
+    code
+}
+
+/// Time limit for file operations in progress at the end.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
+async fn run() -> ExitCode {
     program::main("keyutil", async |arguments: Arguments| {
         match &arguments.command {
             // The report has everything; warnings of the library would repeat it.

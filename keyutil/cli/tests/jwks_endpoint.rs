@@ -285,6 +285,22 @@ fn a_terminated_endpoint_is_done() {
 }
 
 #[test]
+fn a_lock_that_another_process_holds_does_not_delay_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = Keyring::at(folder.path().join("certs/signing"));
+    ring.generate(false, SystemTime::now).unwrap();
+    let path = folder.path().join("certs/signing/.lock");
+    let lock = fs::File::options().append(true).open(path).unwrap();
+    lock.lock().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--rotate-every", "1h"]);
+    endpoint.logged("waiting for the lock");
+
+    let asked = Instant::now();
+    assert_eq!(endpoint.terminate().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{asked:?}");
+}
+
+#[test]
 fn keys_that_are_there_are_kept_by_generate() {
     let folder = tempfile::tempdir().unwrap();
     drop(Endpoint::start(folder.path(), &["--generate"]));

@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use axum::{Router, http::StatusCode};
+use axum::{
+    Router,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -25,7 +29,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::plain;
 use crate::base::{chain, descriptors};
 
 /// Time limit for the head of a request.
@@ -148,4 +151,9 @@ impl Connections {
             oldest.abort();
         }
     }
+}
+
+/// A plain-text answer.
+pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, text.into()).into_response()
 }
