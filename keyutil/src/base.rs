@@ -1,5 +1,7 @@
-//! Foundations of all other modules: error chains, text, times, bounded reads, redaction.
+//! Foundations of all other modules: error chains, text, times, bounded reads, redaction, file
+//! descriptors.
 
+pub mod descriptors;
 pub mod read;
 pub mod redact;
 pub mod text;

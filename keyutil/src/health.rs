@@ -11,9 +11,9 @@
 //! names and key ids: bind it to an address that only trusted clients can reach.
 
 pub mod metrics;
+mod serve;
 
 use std::{
-    future::Future,
     io,
     net::SocketAddr,
     time::{Duration, SystemTime},
@@ -45,13 +45,14 @@ use crate::{
 };
 
 pub use metrics::render;
+pub use serve::{plain, serve};
 
 /// The running endpoint. Dropping it stops the endpoint.
 #[derive(Debug)]
 pub struct Health {
     address: SocketAddr,
     stopping: CancellationToken,
-    task: JoinHandle<io::Result<()>>,
+    task: JoinHandle<()>,
 }
 
 /// The endpoint could not be opened.
@@ -123,7 +124,7 @@ impl Health {
     /// Stops the endpoint after the answers in progress.
     pub async fn stop(mut self) {
         self.stopping.cancel();
-        // An error of the listener no longer matters.
+        // It ends by itself, or has panicked, which the log says.
         let _ = (&mut self.task).await;
     }
 }
@@ -223,44 +224,7 @@ pub fn broken(error: &(dyn std::error::Error + 'static)) -> Response {
     plain(StatusCode::INTERNAL_SERVER_ERROR, chain(error) + "\n")
 }
 
-/// Time limit for answers in progress at the end. A client that sends half a request must not delay
-/// the shutdown.
-const DRAIN_LIMIT: Duration = Duration::from_secs(2);
-
-/// Serves the routes on `listener` until `shutdown` completes. Errors are plain text.
-///
-/// # Errors
-/// Those of the listener.
-pub async fn serve(
-    listener: TcpListener,
-    routes: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let routes = routes
-        .fallback(|| async { plain(StatusCode::NOT_FOUND, "not found\n") })
-        .method_not_allowed_fallback(|| async {
-            plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n")
-        });
-    let stopping = CancellationToken::new();
-    let stopped = stopping.clone().cancelled_owned();
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(stopped);
-    let limit = async {
-        shutdown.await;
-        stopping.cancel();
-        tokio::time::sleep(DRAIN_LIMIT).await;
-    };
-    tokio::select! {
-        ended = serving => ended,
-        () = limit => Ok(()),
-    }
-}
-
 /// The answer of `/healthz`.
 pub async fn alive() -> &'static str {
     "ok\n"
-}
-
-/// A plain-text answer.
-pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
-    (status, text.into()).into_response()
 }

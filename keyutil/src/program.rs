@@ -10,7 +10,7 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use clap::{
@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use tonic::{Code, Status};
 
 use crate::{
-    base::{chain, redact::is_content, text::printable_lines, time::rfc3339},
+    base::{chain, descriptors, redact::is_content, text::printable_lines, time::rfc3339},
     connect::ConnectError,
     credentials::reload::LoadError,
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
@@ -53,6 +53,9 @@ pub fn examples_and_exit_codes(examples: &str) -> String {
     format!("{examples}\n\n{EXIT_CODES}")
 }
 
+/// Time limit for file operations in progress at the end.
+const END_LIMIT: Duration = Duration::from_secs(2);
+
 /// Runs a program: parses the arguments, runs `work` on a tokio runtime of its own, and prints its
 /// error.
 ///
@@ -62,8 +65,14 @@ pub fn main<A: Parser>(name: &str, work: impl AsyncFnOnce(A) -> anyhow::Result<(
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
+    descriptors::raise_limit();
     match runtime() {
-        Ok(runtime) => runtime.block_on(run(name, with_traces(name, work(arguments)))),
+        Ok(runtime) => {
+            let code = runtime.block_on(run(name, with_traces(name, work(arguments))));
+            // A file system that hangs, or a lock that another process holds, must not delay the end.
+            runtime.shutdown_timeout(END_LIMIT);
+            code
+        }
         Err(error) => report(name, &anyhow::Error::new(RuntimeError(error))),
     }
 }

@@ -73,7 +73,7 @@ async fn in_an_emergency_the_dropped_key_is_refused_within_a_refresh() {
     let worker = support::worker(&stack).await;
     support::assert_greeted(&support::starter(&stack, &[]).await);
 
-    let rotated = ring.rotate_in_emergency(SystemTime::now).unwrap();
+    let rotated = ring.rotate_in_emergency(None, SystemTime::now).unwrap();
 
     assert_eq!(rotated.removed, [stolen.kid()]);
     until_refused(&stack, &stolen).await;

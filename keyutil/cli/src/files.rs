@@ -2,9 +2,10 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Write},
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use secrecy::{ExposeSecret, SecretString};
@@ -113,22 +114,47 @@ impl Change {
 pub struct Lock(#[expect(dead_code, reason = "held, not used")] File);
 
 impl Lock {
-    /// Waits for the lock of this folder, which is created if it is missing.
+    /// Waits for the lock of this folder, which is created if it is missing, for up to 30 s.
     ///
     /// Unfinished files that an interrupted [`replace`] left in the folder are removed.
     ///
     /// # Errors
     /// [`LockError`].
     pub fn wait(folder: &Path) -> Result<Self, LockError> {
+        Self::wait_for(folder, LOCK_LIMIT)
+    }
+
+    fn wait_for(folder: &Path, limit: Duration) -> Result<Self, LockError> {
         let path = folder.join(".lock");
         let locked = || -> io::Result<File> {
             create_folder(folder)?;
             // The lock file is never replaced: all callers must lock the same file.
-            let file = File::options().append(true).create(true).open(&path)?;
-            if let Err(TryLockError::WouldBlock) = file.try_lock() {
-                info!(path = %path.display(), "waiting for the lock that another process holds");
-                file.lock()?;
+            let mut file = open_private(&path)?;
+            let begun = Instant::now();
+            let mut logged = false;
+            while let Err(error) = file.try_lock() {
+                match error {
+                    TryLockError::WouldBlock => {}
+                    TryLockError::Error(error) => return Err(error),
+                }
+                let holder = holder(&path);
+                if begun.elapsed() >= limit {
+                    let waited = limit.as_secs();
+                    return Err(io::Error::other(format!(
+                        "{holder} holds the lock, and did not release it within {waited} s: end it \
+                         if it hangs"
+                    )));
+                }
+                if !logged {
+                    info!(path = %path.display(), holder, "waiting for the lock");
+                    logged = true;
+                }
+                thread::sleep(POLL);
             }
+            // For messages alone, which work without it: the disk may be full.
+            let _ = file
+                .set_len(0)
+                .and_then(|()| write!(file, "{}", std::process::id()));
             sweep(folder, Duration::ZERO)?;
             Ok(file)
         };
@@ -136,6 +162,38 @@ impl Lock {
             path: path.clone(),
             source,
         })
+    }
+}
+
+/// The longest wait for a lock. A change of files takes milliseconds.
+const LOCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// The pause between two attempts to take a lock: no lock of the standard library has a time limit.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Opens a lock file. It is private: whoever can open it can hold the lock, and block all changes.
+fn open_private(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+        let file = options.mode(0o600).open(path)?;
+        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        }
+        Ok(file)
+    }
+    #[cfg(not(unix))]
+    options.open(path)
+}
+
+/// Returns the name of the process that holds the lock, as it recorded it.
+fn holder(path: &Path) -> String {
+    let recorded = fs::read_to_string(path).unwrap_or_default();
+    match recorded.parse::<u32>() {
+        Ok(id) => format!("process {id}"),
+        Err(_) => "another process".to_owned(),
     }
 }
 
@@ -208,8 +266,6 @@ pub fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), WriteError
 }
 
 fn write_and_rename(folder: &Path, path: &Path, content: &[u8], mode: Mode) -> io::Result<()> {
-    use io::Write;
-
     // tempfile creates the file with mode 0600, so a private key is never readable by other users.
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
@@ -339,6 +395,24 @@ mod tests {
 
         assert!(!unfinished.exists());
         assert!(folder.path().join("current.pem").exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_is_private_and_a_wait_for_it_ends_with_the_name_of_its_holder() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(".lock");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let _held = Lock::wait(folder.path()).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        let error = Lock::wait_for(folder.path(), Duration::from_millis(50)).unwrap_err();
+
+        let words = format!("process {} holds the lock", std::process::id());
+        assert!(error.source.to_string().contains(&words), "{error:?}");
     }
 
     #[cfg(unix)]

@@ -3,6 +3,11 @@
 use std::{
     fs,
     net::TcpListener,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -11,6 +16,11 @@ use crate::common::program::{keyutil, run};
 use keyutil_cli::keys::{Jwks, keyring::Keyring};
 use reqwest::{Client, Method, Response, StatusCode, header};
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+};
 
 #[tokio::test]
 async fn the_key_set_is_answered_with_all_that_a_cache_needs() {
@@ -141,7 +151,7 @@ async fn every_answer_during_rotations_and_faults_is_a_whole_key_set() {
         r#"{"error":"down"}"#,
         r#"{"keys":[{"kty""#,
     ] {
-        ring.rotate_in_emergency(SystemTime::now).unwrap();
+        ring.rotate_in_emergency(None, SystemTime::now).unwrap();
         let published = fs::read(&path).unwrap();
         served(&endpoint, &published).await;
         // As by a program that writes into the file instead of replacing it.
@@ -166,11 +176,128 @@ async fn served(endpoint: &Endpoint, document: &[u8]) {
     }
 }
 
+/// 1,000 idle connections, 100 that send a byte now and then, 100 that do not read: each comes back
+/// a second after it was closed. The endpoint has 256 descriptors.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_set_is_answered_whatever_other_clients_do() {
+    keyutil::base::descriptors::raise_limit();
+    let folder = tempfile::tempdir().unwrap();
+    let mut limited = Command::new("sh");
+    let script = r#"ulimit -n 256 && exec "$0" "$@""#;
+    limited.args(["-c", script, env!("CARGO_BIN_EXE_keyutil")]);
+    limited.current_dir(folder.path()).stderr(Stdio::piped());
+    let endpoint = Endpoint::start_as(limited, &["--generate"]);
+    let url = reqwest::Url::parse(&endpoint.url).unwrap();
+    let address = url.socket_addrs(|| None).unwrap()[0];
+
+    let opened = Arc::new(AtomicUsize::new(0));
+    let mut attack = JoinSet::new();
+    for number in 0..1200 {
+        let opened = opened.clone();
+        attack.spawn(async move {
+            loop {
+                let Ok(mut stream) = TcpStream::connect(address).await else {
+                    continue;
+                };
+                opened.fetch_add(1, Ordering::Relaxed);
+                match number % 12 {
+                    0 => drip(&mut stream).await,
+                    1 => ask_without_reading(&mut stream).await,
+                    _ => _ = stream.read(&mut [0; 8]).await,
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        });
+    }
+    while opened.load(Ordering::Relaxed) < 1000 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    for _ in 0..20 {
+        let asked = Instant::now();
+        let answer = client().get(&endpoint.url).timeout(Duration::from_secs(1));
+        let answer = answer.send().await.and_then(Response::error_for_status);
+        let body = answer.unwrap().bytes().await.unwrap();
+        assert!(Jwks::parse(&body).is_ok(), "{body:?}");
+        assert!(asked.elapsed() < Duration::from_secs(1), "{asked:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(endpoint.terminate().code(), Some(0));
+}
+
+/// Sends the head of a request byte by byte, until the connection is closed.
+async fn drip(stream: &mut TcpStream) {
+    let head = b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: a\r\nX: ";
+    for byte in head.iter().chain(std::iter::repeat(&b'x')) {
+        if stream.write_all(&[*byte]).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Sends requests until the connection is closed, and reads no answer.
+async fn ask_without_reading(stream: &mut TcpStream) {
+    let request = b"GET /.well-known/jwks.json HTTP/1.1\r\nHost: a\r\n\r\n";
+    while stream.write_all(request).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connection_is_for_one_request_and_has_time_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    let url = reqwest::Url::parse(&endpoint.url).unwrap();
+    let address = url.socket_addrs(|| None).unwrap()[0];
+    for sent in ["", "GET / HT", "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let ended = stream.read_to_string(&mut answer);
+        let ended = tokio::time::timeout(Duration::from_secs(15), ended).await;
+        assert!(ended.is_ok(), "after {sent:?} the connection stays open");
+        assert_eq!(answer.ends_with("ok\n"), sent.ends_with("\n"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_emergency_that_was_interrupted_is_finished_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    let ring = Keyring::at(folder.path().join("certs/signing"));
+    let stolen = ring.look(SystemTime::now()).unwrap().current.unwrap().kid;
+    // The first operation of an emergency rotation, and no more.
+    let record = fs::read_to_string(ring.ring_path()).unwrap();
+    let marked = record.replacen(r#""current""#, r#""compromised""#, 1);
+    fs::write(ring.ring_path(), marked).unwrap();
+
+    endpoint.logged("signing key rotated");
+    assert!(!ring.jwks().unwrap().kids().contains(&stolen));
+    served(&endpoint, &fs::read(ring.jwks_path()).unwrap()).await;
+}
+
 #[test]
 fn a_terminated_endpoint_is_done() {
     let folder = tempfile::tempdir().unwrap();
     let endpoint = Endpoint::start(folder.path(), &["--generate"]);
     assert_eq!(endpoint.terminate().code(), Some(0));
+}
+
+#[test]
+fn a_lock_that_another_process_holds_does_not_delay_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = Keyring::at(folder.path().join("certs/signing"));
+    ring.generate(false, SystemTime::now).unwrap();
+    let path = folder.path().join("certs/signing/.lock");
+    let lock = fs::File::options().append(true).open(path).unwrap();
+    lock.lock().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--rotate-every", "1h"]);
+    endpoint.logged("waiting for the lock");
+
+    let asked = Instant::now();
+    assert_eq!(endpoint.terminate().code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{asked:?}");
 }
 
 #[test]

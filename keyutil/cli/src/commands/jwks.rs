@@ -7,7 +7,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use anyhow::Context;
 use clap::{Args, Subcommand};
 use keyutil::{base::chain, credentials::FileWatcher, diagnosis::ResultExt, program};
 use keyutil_cli::keys::{
@@ -135,10 +134,9 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        served = serve::serve(listener, document, interrupted) => {
-            served.context("failed to serve the key set")
-        }
+        () = serve::serve(listener, document, interrupted) => Ok(()),
         never = rotating => match never {},
+        never = ring.finish_emergencies() => match never {},
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use humantime::{format_duration, parse_duration};
+use humantime::{format_duration, format_rfc3339_seconds, parse_duration};
 use keyutil::{
     diagnosis::ResultExt,
     program::{self, UsageError},
@@ -113,7 +113,8 @@ Examples:
   keyutil key rotate
   keyutil key rotate --wait
   keyutil key rotate --refresh-interval 5m --propagation 3m
-  keyutil key rotate --emergency")]
+  keyutil key rotate --emergency
+  keyutil key rotate --emergency --kid 1b0q2…")]
 pub struct Rotate {
     #[command(flatten)]
     folder: Folder,
@@ -122,17 +123,22 @@ pub struct Rotate {
     #[arg(long)]
     wait: bool,
 
-    /// For a compromised current key: the next key signs at once, and the current one is removed
+    /// For a compromised key: the next key signs at once, and all keys that have signed are removed
     ///
     /// This has a cost:
     ///
-    /// - Tokens of the dropped key in token files and caches are refused as soon as a server
+    /// - Tokens of the dropped keys in token files and caches are refused as soon as a server
     ///   fetches the key set. Until then the compromised key still works.
     ///
     /// - If the next key was published less than a refresh interval ago, each server refuses its
     ///   tokens until it fetches the key set.
     #[arg(long, conflicts_with = "wait")]
     emergency: bool,
+
+    /// The only key that `--emergency` removes; if it is a previous key, the current one goes on
+    /// signing
+    #[arg(long, requires = "emergency", value_name = "KID")]
+    kid: Option<String>,
 
     #[command(flatten)]
     times: Times,
@@ -204,8 +210,12 @@ async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let ring = arguments.folder.ring();
     if arguments.emergency {
-        let rotated = ring.rotate_in_emergency(SystemTime::now).diagnosed()?;
+        let rotated = ring
+            .rotate_in_emergency(arguments.kid.as_deref(), SystemTime::now)
+            .diagnosed()?;
         print(&rotated)?;
+        let now = SystemTime::now();
+        print_accepted(&rotated, &ring.look(now).diagnosed()?, &policy, now)?;
         return print_cost(&rotated, arguments.times.refresh_interval);
     }
     let rotated = match ring.rotate(&policy, SystemTime::now) {
@@ -259,13 +269,37 @@ fn print(rotated: &Rotated) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints every key that a server may accept, and until when.
+fn print_accepted(
+    rotated: &Rotated,
+    ring: &Ring,
+    policy: &RotationPolicy,
+    now: SystemTime,
+) -> anyhow::Result<()> {
+    let fetched = format_rfc3339_seconds(now + policy.publish_before());
+    program::print_line("")?;
+    for kid in &rotated.removed {
+        program::print_line(format_args!(
+            "accepted       {kid}  until each server has fetched the key set, {fetched} at the latest"
+        ))?;
+    }
+    for key in ring.keys() {
+        let until = match key.state {
+            KeyState::Previous => {
+                let removable = format_rfc3339_seconds(key.removable(policy));
+                format!("until the first run after {removable} removes it")
+            }
+            _ => "until it is rotated out".to_owned(),
+        };
+        program::print_line(format_args!("accepted       {}  {until}", key.kid))?;
+    }
+    Ok(())
+}
+
+/// Prints what an emergency rotation costs.
 fn print_cost(rotated: &Rotated, refresh_interval: Duration) -> anyhow::Result<()> {
     let refresh = format_duration(refresh_interval);
     program::print_line("")?;
-    program::print_line(format_args!(
-        "tokens of the dropped key are accepted until each server has fetched the key set, for up to \
-         {refresh}"
-    ))?;
     program::print_line(
         "token files need a new token now; programs that mint their tokens have one",
     )?;

@@ -124,17 +124,47 @@ impl Keyring {
         self.rotate_by(Rotation::InTurn(policy), clock)
     }
 
-    /// Makes the next key sign at once, even if it was published only recently, and drops the
-    /// current key: servers refuse its tokens as soon as they fetch the key set.
+    /// Makes the next key sign at once, even if it was published only recently, and drops all keys
+    /// that have signed: servers refuse their tokens as soon as they fetch the key set. With a
+    /// `kid`, that key alone is dropped, and a current key with another `kid` goes on signing.
     ///
     /// # Errors
-    /// [`KeyringError::NoNext`], and [`KeyringError::FinishedFirst`] when a regular rotation had
-    /// been interrupted.
+    /// [`KeyringError::NoNext`], [`KeyringError::NotSigned`], and [`KeyringError::FinishedFirst`]
+    /// when a regular rotation had been interrupted.
     pub fn rotate_in_emergency(
         &self,
+        kid: Option<&str>,
         clock: impl FnOnce() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
-        self.rotate_by(Rotation::Emergency, clock)
+        self.rotate_by(Rotation::Emergency(kid), clock)
+    }
+
+    /// Finishes an emergency rotation that was interrupted, if there is one.
+    ///
+    /// # Errors
+    /// [`KeyringError`], when the ring cannot be read or written.
+    pub fn finish_emergency(
+        &self,
+        clock: impl FnOnce() -> SystemTime,
+    ) -> Result<Option<Rotated>, KeyringError> {
+        // Reads the record alone: a process that only serves the key set may not read the keys. A
+        // record that cannot be read is reported by what needs it.
+        let is_marked = |text: Vec<u8>| {
+            let record = serde_json::from_slice::<Record>(&text);
+            record.is_ok_and(|record| record.compromised().next().is_some())
+        };
+        let marked = || read_regular(&self.ring_path(), MAX_FILE_SIZE).is_ok_and(is_marked);
+        if !marked() {
+            return Ok(None);
+        }
+        let _lock = self.lock()?;
+        // Another process may have been at work, and is done now.
+        let now = clock();
+        if !marked() || !Ring::of(&self.find(Broken::Missing)?, now)?.interrupted {
+            return Ok(None);
+        }
+        self.rotate_locked(Rotation::Emergency(None), || now)
+            .map(Some)
     }
 
     fn rotate_by(
@@ -143,10 +173,18 @@ impl Keyring {
         clock: impl FnOnce() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
         let _lock = self.lock()?;
+        self.rotate_locked(rotation, clock)
+    }
+
+    fn rotate_locked(
+        &self,
+        rotation: Rotation<'_>,
+        clock: impl FnOnce() -> SystemTime,
+    ) -> Result<Rotated, KeyringError> {
         let found = self.find(match rotation {
             Rotation::InTurn(_) => Broken::Refused,
             // A key that cannot sign is replaced.
-            Rotation::Emergency => Broken::Missing,
+            Rotation::Emergency(_) => Broken::Missing,
         })?;
         let rotated = rotate::rotate(self, &found, rotation, clock())?.apply()?;
         info!(
@@ -324,6 +362,8 @@ pub enum KeyringError {
     NothingSigns { path: PathBuf },
     #[error("there is no next key")]
     NoNext,
+    #[error("no key with the kid `{kid}` has signed")]
+    NotSigned { kid: String },
     #[error(transparent)]
     Lock(#[from] LockError),
     #[error("failed to read `{}`", path.display())]
@@ -366,6 +406,10 @@ impl KeyringError {
                 "`keyutil key rotate` publishes one, which then waits; if no key signs either, create a \
                  new ring with `keyutil key generate`",
             ),
+            Self::NotSigned { .. } => Some(
+                "`keyutil key list` lists the current and the previous keys; if the next key is \
+                 compromised, replace all keys with `keyutil key generate --force`",
+            ),
             Self::BrokenKey { .. } => Some(
                 "restore the file; if it is lost, remove `next.pem`, and a new next key is published, \
                  or replace `current.pem` with `keyutil key rotate --emergency`",
@@ -386,6 +430,7 @@ impl KeyringError {
         match self {
             Self::Lock(LockError { source, .. }) => folder_hint(source).is_some(),
             Self::Read { .. }
+            | Self::NotSigned { .. }
             | Self::NothingSigns { .. }
             | Self::BrokenKey { .. }
             | Self::BrokenRecord { .. }

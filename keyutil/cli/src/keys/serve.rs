@@ -5,7 +5,7 @@
 //! with status 500, and so does an empty set. This endpoint therefore answers either with a
 //! checked, complete document or with plain text, which the server refuses while it keeps its keys.
 
-use std::{future::Future, io, path::PathBuf};
+use std::{future::Future, path::PathBuf};
 
 use axum::{
     Router,
@@ -42,18 +42,18 @@ pub fn follow(path: PathBuf) -> Result<Reloading<Jwks>, LoadError> {
 /// Serves `GET` and `HEAD` of [`WELL_KNOWN_PATH`] with the last good document, and `/healthz`,
 /// until `shutdown` completes.
 ///
-/// # Errors
-/// Those of the listener.
+/// It answers whatever other clients do: the server's fetch has no timeout, so that a fetch that
+/// hangs would freeze the keys that the server knows.
 pub async fn serve(
     listener: TcpListener,
     document: Reloading<Jwks>,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+    shutdown: impl Future<Output = ()>,
+) {
     let routes = Router::new()
         .route(WELL_KNOWN_PATH, get(jwks))
         .route("/healthz", get(alive))
         .with_state(document);
-    health::serve(listener, routes, shutdown).await
+    health::serve(listener, routes, shutdown).await;
 }
 
 async fn jwks(State(document): State<Reloading<Jwks>>, headers: HeaderMap) -> Response {

@@ -97,7 +97,7 @@ impl Action {
         match self {
             Self::Refresh => both(ring.look(now)),
             Self::Rotate => both(ring.rotate(&policy(), clock)),
-            Self::Emergency => both(ring.rotate_in_emergency(clock)),
+            Self::Emergency => both(ring.rotate_in_emergency(None, clock)),
             Self::Retire => both(ring.retire(&policy(), clock)),
             Self::Generate(replace) => both(ring.generate(replace, clock)),
             Self::Turn => both(

@@ -22,7 +22,11 @@ pub struct Endpoint {
 impl Endpoint {
     /// Comes back when it listens.
     pub fn start(folder: &Path, args: &[&str]) -> Self {
-        let mut command = keyutil(folder);
+        Self::start_as(keyutil(folder), args)
+    }
+
+    /// The same, of a command that passes its arguments on.
+    pub fn start_as(mut command: Command, args: &[&str]) -> Self {
         command.args(["jwks", "serve", "--listen=127.0.0.1:0"]);
         let running = Running::start(command.args(args));
         let line = running.logged("serving the key set");

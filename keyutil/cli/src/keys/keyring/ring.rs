@@ -119,11 +119,13 @@ impl Ring {
             let times = record.keys.iter().flat_map(Entry::times);
             ClockRegression::at(now, times, record.clock_set_back.as_ref())
         });
+        let is_compromised = |key: &RingKey| key.state == KeyState::Compromised;
+        let marked = !compromised.is_empty() || current.as_ref().is_some_and(is_compromised);
         Ok(Self {
             current,
             next,
             previous,
-            interrupted: in_both || !compromised.is_empty(),
+            interrupted: in_both || marked,
             clock_regression,
         })
     }
@@ -287,6 +289,14 @@ pub(super) struct Record {
     pub(super) keys: Vec<Entry>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) clock_set_back: Option<ClockRegression>,
+}
+
+impl Record {
+    /// Returns the `kid`s that an emergency rotation is removing.
+    pub(super) fn compromised(&self) -> impl Iterator<Item = &String> {
+        let compromised = |entry: &&Entry| entry.state == KeyState::Compromised;
+        self.keys.iter().filter(compromised).map(|entry| &entry.kid)
+    }
 }
 
 /// A recorded key. Times are RFC 3339 in UTC, in whole seconds.

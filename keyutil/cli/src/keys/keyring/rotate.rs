@@ -9,7 +9,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     Keyring, KeyringError, RotationPolicy,
-    ring::{KeyState, KeyringFiles, Ring, RingKey, whole_second},
+    ring::{KeyState, KeyringFiles, Record, Ring, RingKey, whole_second},
 };
 use crate::files::{Change, Operation};
 use keyutil::token::{SigningKey, signing_key};
@@ -19,8 +19,8 @@ use keyutil::token::{SigningKey, signing_key};
 pub(super) enum Rotation<'a> {
     /// Once it has been published long enough.
     InTurn(&'a RotationPolicy),
-    /// At once; the current key is dropped.
-    Emergency,
+    /// At once; all keys that have signed are dropped, or the one with this `kid`.
+    Emergency(Option<&'a str>),
 }
 
 /// The two keys of a new ring.
@@ -80,17 +80,16 @@ pub(super) fn rotate(
     let planner = Planner::new(keyring, found, now);
     let compromised = |key: &RingKey| key.state == KeyState::Compromised;
     if ring.current.as_ref().is_some_and(compromised) {
-        return planner.emergency(ring, true);
+        return planner.finish_emergency(ring);
     }
     // An emergency rotation may have been interrupted after the next key began to sign.
-    let was_emergency = found
-        .recorded()
-        .any(|entry| entry.state == KeyState::Compromised);
+    let record = found.record.as_ref();
+    let was_emergency = record.is_some_and(|record| record.compromised().next().is_some());
     match rotation {
         Rotation::InTurn(_) if ring.current.is_none() => Err(KeyringError::NothingSigns {
             path: keyring.current_path(),
         }),
-        Rotation::Emergency if ring.interrupted && !was_emergency => {
+        Rotation::Emergency(_) if ring.interrupted && !was_emergency => {
             let plan = planner.finish(ring)?;
             let result = plan.result.and_then(|rotated| {
                 Err(KeyringError::FinishedFirst {
@@ -101,7 +100,7 @@ pub(super) fn rotate(
             Ok(Plan { result, ..plan })
         }
         _ if ring.interrupted => planner.finish(ring),
-        Rotation::Emergency => planner.emergency(ring, false),
+        Rotation::Emergency(kid) => planner.emergency(ring, kid),
         Rotation::InTurn(policy) => planner.in_turn(ring, policy),
     }
 }
@@ -270,47 +269,101 @@ impl<'a> Planner<'a> {
         Ok((ring, operations))
     }
 
-    fn emergency(&self, mut ring: Ring, finished: bool) -> Result<Plan<Rotated>, KeyringError> {
-        let (next, next_pem) = self.take_next(&mut ring)?;
-        let (key, pem) = new_key()?;
-        let mut operations = Vec::new();
-        if let Some(current) = &mut ring.current {
-            // The first operation, so that after an interruption the next run knows the compromised
-            // key.
-            current.state = KeyState::Compromised;
-            let mut marked = ring.clone();
-            marked.next = Some(next.clone());
-            operations.push(self.keyring.record(&marked)?);
+    /// Drops all keys that have signed, or the one that is named.
+    fn emergency(&self, mut ring: Ring, kid: Option<&str>) -> Result<Plan<Rotated>, KeyringError> {
+        let named = |key: &RingKey| kid.is_none_or(|kid| kid == key.kid);
+        if let Some(kid) = kid
+            && !ring.current.iter().chain(&ring.previous).any(named)
+        {
+            let kid = kid.to_owned();
+            return Err(KeyringError::NotSigned { kid });
         }
-        ring.previous.push(next.clone());
-        ring.next = Some(RingKey::new(&key, KeyState::Next, self.now));
-        operations.push(self.keyring.publish(&ring)?);
-        operations.push(Operation::keep(self.keyring.current_path(), next_pem));
-
-        ring.previous.pop();
-        let current = ring.current.replace(next.clone().signing(self.now));
-        let dropped = current.or_else(|| self.take_lost(&mut ring));
-        operations.push(self.keyring.publish(&ring)?);
-        operations.push(self.keyring.record(&ring)?);
-        operations.push(Operation::keep(self.keyring.next_path(), pem));
-        let dropped = dropped.map(|key| key.kid);
+        // The first operation, so that after an interruption the next run knows the compromised
+        // keys.
+        let mut marked = ring.clone();
+        let have_signed = marked.current.iter_mut().chain(&mut marked.previous);
+        for key in have_signed.filter(|key| named(key)) {
+            key.state = KeyState::Compromised;
+        }
+        let mark = self.keyring.record(&marked)?;
+        let dropped: Vec<_> = ring.previous.extract_if(.., |key| named(key)).collect();
+        let mut removed: Vec<_> = dropped.into_iter().map(|key| key.kid).collect();
+        if let Some(current) = ring.current.as_ref().filter(|key| !named(key)) {
+            let (signs, published) = (current.kid.clone(), current.published);
+            let (ring, mut operations) = self.completed(ring)?;
+            operations.insert(0, mark);
+            let rotated = Rotated {
+                before: Some(signs.clone()),
+                now: signs,
+                published,
+                next: ring.next.ok_or(KeyringError::NoNext)?.kid,
+                removed,
+                finished: false,
+            };
+            return Ok(Plan::new(operations, Ok(rotated)));
+        }
+        let before = ring.current.as_ref().map(|key| key.kid.clone());
+        let before = before.or_else(|| self.lost());
+        removed.splice(0..0, ring.current.iter().map(|key| key.kid.clone()));
+        let (mut operations, now, next) = self.replace_current(ring)?;
+        operations.insert(0, mark);
         let rotated = Rotated {
-            before: dropped.clone(),
-            now: next.kid,
-            published: next.published,
-            next: key.kid().to_owned(),
-            removed: dropped.into_iter().collect(),
-            finished,
+            before,
+            published: now.published,
+            now: now.kid,
+            next,
+            removed,
+            finished: false,
         };
         Ok(Plan::new(operations, Ok(rotated)))
     }
 
-    /// Removes the key that signed, if its private key is lost.
-    fn take_lost(&self, ring: &mut Ring) -> Option<RingKey> {
+    /// Completes an emergency rotation that was interrupted while the compromised key signs.
+    fn finish_emergency(&self, ring: Ring) -> Result<Plan<Rotated>, KeyringError> {
+        let before = ring.current.as_ref().map(|key| key.kid.clone());
+        // The record already has the marks.
+        let (operations, now, next) = self.replace_current(ring)?;
+        let record = self.found.record.iter();
+        let rotated = Rotated {
+            before,
+            published: now.published,
+            now: now.kid,
+            next,
+            removed: record.flat_map(Record::compromised).cloned().collect(),
+            finished: true,
+        };
+        Ok(Plan::new(operations, Ok(rotated)))
+    }
+
+    /// Makes the next key sign in place of the current one, which is dropped. Returns the key that
+    /// signs then, and the `kid` of the new next key.
+    fn replace_current(
+        &self,
+        mut ring: Ring,
+    ) -> Result<(Vec<Operation>, RingKey, String), KeyringError> {
+        let (next, next_pem) = self.take_next(&mut ring)?;
+        let (key, pem) = new_key()?;
+        ring.previous.push(next.clone());
+        ring.next = Some(RingKey::new(&key, KeyState::Next, self.now));
+        let both = self.keyring.publish(&ring)?;
+
+        ring.previous.pop();
+        ring.current = Some(next.clone().signing(self.now));
+        let operations = vec![
+            both,
+            Operation::keep(self.keyring.current_path(), next_pem),
+            self.keyring.publish(&ring)?,
+            self.keyring.record(&ring)?,
+            Operation::keep(self.keyring.next_path(), pem),
+        ];
+        Ok((operations, next, key.kid().to_owned()))
+    }
+
+    /// Returns the key that signed, if its private key is lost.
+    fn lost(&self) -> Option<String> {
         let mut entries = self.found.recorded();
         let signed = entries.find(|entry| entry.state == KeyState::Current)?;
-        let index = ring.previous.iter().position(|key| key.kid == signed.kid)?;
-        Some(ring.previous.remove(index))
+        Some(signed.kid.clone())
     }
 
     fn take_next(&self, ring: &mut Ring) -> Result<(RingKey, SecretString), KeyringError> {

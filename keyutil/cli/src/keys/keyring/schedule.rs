@@ -155,6 +155,33 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The pause after a failure such as a full disk.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
 
+impl Keyring {
+    /// Finishes emergency rotations that were interrupted, within about a second, until the future
+    /// is dropped. Until then the compromised keys are published.
+    pub async fn finish_emergencies(self) -> Infallible {
+        loop {
+            let ring = self.clone();
+            let finished =
+                tokio::task::spawn_blocking(move || ring.finish_emergency(SystemTime::now)).await;
+            let pause = match finished {
+                Ok(Ok(_)) => Duration::from_secs(1),
+                Ok(Err(failure)) => {
+                    error!(
+                        error = chain(&failure),
+                        "failed to finish an emergency rotation, retrying"
+                    );
+                    PAUSE_AFTER_FAILURE
+                }
+                Err(failure) => {
+                    error!(%failure, "failed to finish an emergency rotation, retrying");
+                    PAUSE_AFTER_FAILURE
+                }
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
 impl Schedule {
     /// Creates a schedule for this ring and interval.
     ///

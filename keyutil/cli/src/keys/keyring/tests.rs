@@ -178,7 +178,7 @@ fn an_emergency_does_not_wait_and_drops_the_key() {
     let world = World::new();
     let compromised = world.signs();
 
-    let rotated = world.ring.rotate_in_emergency(|| world.now).unwrap();
+    let rotated = world.ring.rotate_in_emergency(None, || world.now).unwrap();
 
     assert_eq!(rotated.removed, std::slice::from_ref(&compromised));
     assert_eq!(world.signs(), rotated.now);
@@ -188,6 +188,69 @@ fn an_emergency_does_not_wait_and_drops_the_key() {
     );
     let record = fs::read_to_string(world.ring.ring_path()).unwrap();
     assert!(!record.contains(&compromised), "{record}");
+}
+
+#[test]
+fn an_emergency_drops_all_keys_that_have_signed_or_the_one_that_is_named() {
+    let rotated_once = || {
+        let mut world = World::new();
+        world.pass(100);
+        let rotated = world.rotate().unwrap();
+        (world, rotated.before.unwrap(), rotated.now, rotated.next)
+    };
+    let (world, stolen, current, next) = rotated_once();
+    let all = world.ring.rotate_in_emergency(None, || world.now).unwrap();
+    assert_eq!(all.removed, [current, stolen]);
+    assert_eq!(world.published(), BTreeSet::from([next, all.next]));
+
+    let (world, stolen, current, next) = rotated_once();
+    let named = Some(&*stolen);
+    let one = world.ring.rotate_in_emergency(named, || world.now).unwrap();
+    assert_eq!(
+        (one.removed, world.signs()),
+        (vec![stolen], current.clone())
+    );
+    assert_eq!(world.published(), BTreeSet::from([current, next]));
+
+    let (world, kept, stolen, _) = rotated_once();
+    let named = Some(&*stolen);
+    let one = world.ring.rotate_in_emergency(named, || world.now).unwrap();
+    assert_eq!(one.removed, [stolen]);
+    assert_eq!(world.published(), BTreeSet::from([kept, one.now, one.next]));
+
+    let (world, _, _, next) = rotated_once();
+    let (named, files) = (Some(&*next), world.files());
+    let error = world.ring.rotate_in_emergency(named, || world.now);
+    assert!(matches!(error, Err(KeyringError::NotSigned { .. })));
+    assert_eq!(world.files(), files);
+}
+
+#[test]
+fn an_emergency_interrupted_anywhere_is_finished_with_all_its_keys() {
+    for named in [false, true] {
+        for operations in 1..=6 {
+            let mut world = World::new();
+            world.pass(100);
+            let stolen = world.rotate().unwrap().before.unwrap();
+            let kid = named.then_some(&*stolen);
+            let found = world.ring.find(Broken::Missing).unwrap();
+            let rotation = Rotation::Emergency(kid);
+            let plan = rotate::rotate(&world.ring, &found, rotation, world.now).unwrap();
+            plan.change.apply_first(operations).unwrap();
+            // Interrupted once more.
+            let found = world.ring.find(Broken::Missing).unwrap();
+            let again = rotate::rotate(&world.ring, &found, Rotation::Emergency(None), world.now);
+            if found.record.unwrap().compromised().next().is_some() {
+                again.unwrap().change.apply_first(1).unwrap();
+            }
+
+            world.ring.finish_emergency(|| world.now).unwrap();
+
+            assert!(!world.published().contains(&stolen), "{named} {operations}");
+            assert_eq!(world.ring.finish_emergency(|| world.now).unwrap(), None);
+            completes(&mut world);
+        }
+    }
 }
 
 #[test]
@@ -201,7 +264,7 @@ fn an_emergency_replaces_a_key_that_is_broken_or_gone() {
         }
         assert!(world.rotate().is_err());
 
-        let rotated = world.ring.rotate_in_emergency(|| world.now).unwrap();
+        let rotated = world.ring.rotate_in_emergency(None, || world.now).unwrap();
 
         assert_eq!(world.signs(), rotated.now);
         assert_eq!(rotated.before.as_ref(), Some(&lost));
@@ -457,7 +520,7 @@ fn change(world: &World, act: Act) -> Result<Change, KeyringError> {
         }
         Act::Emergency => {
             let found = ring.find(Broken::Missing)?;
-            Ok(rotate::rotate(ring, &found, Rotation::Emergency, now)?.change)
+            Ok(rotate::rotate(ring, &found, Rotation::Emergency(None), now)?.change)
         }
         Act::Retire => {
             Ok(rotate::retire(ring, &ring.find(Broken::Refused)?, &policy(), now)?.change)
@@ -634,7 +697,10 @@ fn an_emergency_after_an_interrupted_rotation_hits_no_other_key() {
     change(&world, Act::Rotate).unwrap().apply_first(2).unwrap();
     let signs = world.signs();
 
-    let error = world.ring.rotate_in_emergency(|| world.now).unwrap_err();
+    let error = world
+        .ring
+        .rotate_in_emergency(None, || world.now)
+        .unwrap_err();
 
     assert!(
         matches!(error, KeyringError::FinishedFirst { .. }),
@@ -643,8 +709,9 @@ fn an_emergency_after_an_interrupted_rotation_hits_no_other_key() {
     assert_eq!(world.signs(), signs);
     let dropped = world
         .ring
-        .rotate_in_emergency(|| world.now)
+        .rotate_in_emergency(None, || world.now)
         .unwrap()
         .removed;
-    assert_eq!(dropped, [signs]);
+    assert_eq!(dropped[0], signs);
+    assert!(!world.published().contains(&signs));
 }
