@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use backon::{BackoffBuilder, ConstantBuilder};
 use http::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -35,10 +36,12 @@ use crate::{
     transport::LocalCause,
 };
 
-/// The SDK's own intervals (`ClientKeepAliveOptions`), which the server's
-/// `frontend.keepAliveMinTime` allows.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A dead connection is found after 20 s, before the calls on it reach their deadline of 30 s, so
+/// that they are repeated on another one. The SDK's own intervals (`ClientKeepAliveOptions`), 30 s
+/// and 15 s, are too long for that. Pings closer together than the server's
+/// `frontend.keepAliveMinTime`, 10 s, are answered with GOAWAY.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(12);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A channel whose connection uses the newest TLS credentials that the server has accepted.
 ///
@@ -162,7 +165,7 @@ impl Shared {
     #[cold]
     async fn newer(&self) -> Channel {
         let security = self.connector.security();
-        if let Some(_alone) = self.trials.begin(security) {
+        if let Some(_alone) = self.trials.begin(&self.connector) {
             if let Some(channel) = self.up_to_date() {
                 return channel;
             }
@@ -291,10 +294,14 @@ impl fmt::Debug for RotatingChannel {
 /// a trial.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Pause between two trials of the same credentials, doubled after each rejection. It stays short:
-/// when a server starts to accept the new credentials, it may soon reject the previous ones.
+/// Pause between two trials of the same credentials, doubled after each rejection. A random part of
+/// up to the same length is added, so that many workers do not try at the same time.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Limit for the pause while the connection in use fails: the server may have started to accept the
+/// new credentials and to reject the previous ones.
+const PAUSE_WHILE_FAILING: Duration = Duration::from_secs(5);
 
 /// Makes a connection with these credentials, and returns it when the server has sent data.
 ///
@@ -361,18 +368,35 @@ pub struct Rejection {
     pub error: ConnectorError,
     /// The time of the first trial.
     pub since: SystemTime,
+    last_trial: SystemTime,
     pause: Duration,
     not_before: Instant,
     reported: bool,
 }
 
+impl Rejection {
+    /// Whether it is too early for another trial. A connection in use that has failed since the
+    /// last one is a reason to try at once.
+    fn is_recent(&self, connector: &Connector) -> bool {
+        let now = Instant::now();
+        match connector.log().ongoing_failure() {
+            Some(failure) if failure.since > self.last_trial => false,
+            Some(_) => {
+                let waited = self.last_trial.elapsed().unwrap_or_default();
+                now < self.not_before && waited < PAUSE_WHILE_FAILING
+            }
+            None => now < self.not_before,
+        }
+    }
+}
+
 impl TrialState {
     /// Permission to make a trial, unless one is running or it is too early to repeat the last one.
-    fn begin(&self, security: &Security) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+    fn begin(&self, connector: &Connector) -> Option<tokio::sync::MutexGuard<'_, ()>> {
         let alone = self.alone.try_lock().ok()?;
         let rejection = self.rejection.lock();
         let too_early = rejection.as_ref().is_some_and(|rejection| {
-            rejection.credentials.is_current(security) && Instant::now() < rejection.not_before
+            rejection.credentials.is_current(connector.security()) && rejection.is_recent(connector)
         });
         (!too_early).then_some(alone)
     }
@@ -408,12 +432,15 @@ impl TrialState {
             ?pause,
             "the trial of the new credentials failed"
         );
+        let jittered = ConstantBuilder::default().with_delay(pause).with_jitter();
+        let jittered = jittered.build().next().unwrap_or(pause);
         *rejection = Some(Rejection {
             credentials,
             error,
             since: before.map_or_else(SystemTime::now, |before| before.since),
+            last_trial: SystemTime::now(),
             pause,
-            not_before: Instant::now() + pause,
+            not_before: Instant::now() + jittered,
             reported,
         });
     }
@@ -436,7 +463,46 @@ fn report(connector: &Connector, credentials: &TlsCredentials, error: &Connector
 
 #[cfg(test)]
 mod tests {
+    use tokio_rustls::rustls::AlertDescription;
+
     use super::*;
+
+    #[test]
+    fn a_rejection_that_lasts_is_tried_again_after_a_minute_or_when_the_connection_in_use_fails() {
+        let security = Security::Plaintext {
+            loopback_only: true,
+        };
+        let connector = Connector::new("127.0.0.1", 7233, security);
+        let rejected = || ConnectorError::Alert {
+            alert: AlertDescription::UnknownCA,
+            peer: None,
+        };
+        let pauses = (0..20).map(|_| {
+            let trials = TrialState::default();
+            for _ in 0..10 {
+                trials.rejected(&connector, TlsCredentials::default(), rejected());
+            }
+            assert!(trials.begin(&connector).is_none());
+            let not_before = trials.rejection().unwrap().not_before;
+            not_before.duration_since(Instant::now()).as_secs()
+        });
+        let pauses: std::collections::BTreeSet<_> = pauses.collect();
+        assert!(
+            pauses.iter().all(|pause| (29..=60).contains(pause)),
+            "{pauses:?}"
+        );
+        assert!(pauses.len() > 3, "{pauses:?}");
+
+        let trials = TrialState::default();
+        trials.rejected(&connector, TlsCredentials::default(), rejected());
+        assert!(trials.begin(&connector).is_none());
+        let log = connector.log();
+        log.failed(log.attempt(), rejected());
+        assert!(trials.begin(&connector).is_some());
+        // The same failure is not a reason to try again at once.
+        trials.rejected(&connector, TlsCredentials::default(), rejected());
+        assert!(trials.begin(&connector).is_none());
+    }
 
     #[test]
     fn the_authority_is_the_name_that_was_asked_for() {

@@ -14,11 +14,15 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes};
 use http::{HeaderMap, uri::PathAndQuery};
+use prost::Message;
 use temporalio_client::callback_based::{
     CallbackBasedGrpcService, GrpcRequest, GrpcSuccessResponse,
 };
+use temporalio_common::protos::temporal::api::workflowservice::v1::{
+    SignalWithStartWorkflowExecutionRequest, StartWorkflowExecutionRequest,
+};
 use tonic::{
-    Request, Status, TimeoutExpired,
+    Code, Request, Status, TimeoutExpired,
     client::Grpc,
     codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::MetadataMap,
@@ -125,21 +129,35 @@ struct Explained {
 struct Failed {
     status: Status,
     namespace: Option<String>,
+    /// Whether the server takes a repetition of the call for the same call.
+    repeatable: bool,
 }
 
 /// Makes the status that the SDK needs for its retry decision, with a message for people.
 ///
 /// A call that is queued on a connection which the server closes by age fails as `Cancelled`. The
 /// SDK retries that only if the sources of the error contain a transport error, and the callback
-/// drops the sources.
+/// drops the sources. It does not retry a call that reached its deadline; a start with a request id
+/// can be repeated, and becomes `Unavailable`.
 fn explained(
-    Failed { status, namespace }: Failed,
+    Failed {
+        status,
+        namespace,
+        repeatable,
+    }: Failed,
     target: &str,
     explain: &impl Fn(&Status, Option<&str>) -> Option<(String, Diagnosis)>,
 ) -> Explained {
     if LocalCause::of(&status) == Some(LocalCause::TokenExpiredOnTheWay) {
         return Explained {
             status,
+            diagnosis: None,
+        };
+    }
+    if repeatable && is_late(&status) {
+        let message = format!("`{target}` did not answer the call before its deadline");
+        return Explained {
+            status: Status::unavailable(message),
             diagnosis: None,
         };
     }
@@ -156,7 +174,7 @@ fn explained(
         let status = Status::with_details_and_metadata(status.code(), message, details, metadata);
         return Explained { status, diagnosis };
     };
-    if causes(source).any(|cause| cause.is::<TimeoutExpired>()) {
+    if is_late(&status) {
         return Explained {
             status: Status::deadline_exceeded("the call took longer than its grpc-timeout"),
             diagnosis: None,
@@ -173,6 +191,27 @@ fn explained(
     Explained { status, diagnosis }
 }
 
+/// Whether a call reached its deadline, here or at the server.
+fn is_late(status: &Status) -> bool {
+    let expired = |source| causes(source).any(|cause| cause.is::<TimeoutExpired>());
+    status.code() == Code::DeadlineExceeded || status.source().is_some_and(expired)
+}
+
+/// Whether this is the start of a workflow with a request id, by which the server recognizes its
+/// repetition.
+fn is_repeatable(rpc: &str, proto: Bytes) -> bool {
+    let request_id = match rpc {
+        "StartWorkflowExecution" => {
+            StartWorkflowExecutionRequest::decode(proto).map(|start| start.request_id)
+        }
+        "SignalWithStartWorkflowExecution" => {
+            SignalWithStartWorkflowExecutionRequest::decode(proto).map(|start| start.request_id)
+        }
+        _ => return false,
+    };
+    request_id.is_ok_and(|request_id| !request_id.is_empty())
+}
+
 /// Sends the bytes of one call unchanged.
 async fn send(
     channel: AuthorizedChannel,
@@ -187,14 +226,18 @@ async fn send(
     let path: Result<PathAndQuery, _> = format!("/{}/{}", request.service, request.rpc).parse();
     let Ok(path) = path else {
         let status = Status::internal("the SDK named a method that does not form a path");
-        return Err(Failed { status, namespace });
+        return Err(Failed {
+            status,
+            namespace,
+            repeatable: false,
+        });
     };
     let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
     if let Some(encoding) = compression {
         grpc = grpc.send_compressed(encoding).accept_compressed(encoding);
     }
     let headers = without(request.headers, &REQUEST_HEADERS_TO_DROP);
-    let mut message = Request::new(request.proto);
+    let mut message = Request::new(request.proto.clone());
     *message.metadata_mut() = MetadataMap::from_headers(headers);
     let expiry = TokenExpiry::default();
     message.extensions_mut().insert(expiry.clone());
@@ -216,7 +259,11 @@ async fn send(
             {
                 status = expired_on_the_way(&status, at);
             }
-            Err(Failed { status, namespace })
+            Err(Failed {
+                repeatable: is_repeatable(&request.rpc, request.proto),
+                status,
+                namespace,
+            })
         }
     }
 }
@@ -298,5 +345,70 @@ impl Decoder for BytesCodec {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use tokio::net::TcpListener;
+    use tonic::service::interceptor::InterceptedService;
+
+    use super::*;
+    use crate::transport::{AuthInterceptor, Connector, Security};
+
+    /// Calls over a connection that carries nothing after it was made, as one through a firewall
+    /// that has forgotten it: no answer, and no RST.
+    async fn call_over_dead_connection(
+        rpc: &str,
+        request_id: &str,
+        deadline: &str,
+    ) -> (Code, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let security = Security::Plaintext {
+            loopback_only: true,
+        };
+        let port = listener.local_addr().unwrap().port();
+        let rotating = RotatingChannel::new(Connector::new("127.0.0.1", port, security)).unwrap();
+        let channel = InterceptedService::new(rotating.clone(), AuthInterceptor::new(None));
+        let service = sdk_service(channel, rotating, None, Arc::default(), |_, _| None);
+        let start = StartWorkflowExecutionRequest {
+            request_id: request_id.to_owned(),
+            ..StartWorkflowExecutionRequest::default()
+        };
+        let call = (service.callback)(GrpcRequest {
+            service: "temporal.api.workflowservice.v1.WorkflowService".to_owned(),
+            rpc: rpc.to_owned(),
+            headers: [("grpc-timeout".parse().unwrap(), deadline.parse().unwrap())]
+                .into_iter()
+                .collect(),
+            proto: start.encode_to_vec().into(),
+        });
+        // The kernel accepts the connection, and nothing reads from it.
+        let status = call.await.err().unwrap();
+        drop(listener);
+        (status.code(), status.message().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_dead_connection_is_found_before_the_deadline_of_its_calls() {
+        let begun = Instant::now();
+        let (code, message) = call_over_dead_connection("GetSystemInfo", "", "30S").await;
+        assert_eq!(code, Code::Unavailable, "{message}");
+        assert!(begun.elapsed() < Duration::from_secs(26), "{message}");
+    }
+
+    #[tokio::test]
+    async fn only_a_start_with_a_request_id_is_repeated_after_its_deadline() {
+        for (rpc, request_id, expected) in [
+            ("StartWorkflowExecution", "id", Code::Unavailable),
+            ("SignalWithStartWorkflowExecution", "id", Code::Unavailable),
+            ("StartWorkflowExecution", "", Code::DeadlineExceeded),
+            ("UpdateWorkflowExecution", "id", Code::DeadlineExceeded),
+        ] {
+            let (code, message) = call_over_dead_connection(rpc, request_id, "100m").await;
+            assert_eq!(code, expected, "{rpc} {request_id}: {message}");
+        }
     }
 }
