@@ -364,7 +364,7 @@ fn server_settings(
 #[derive(Debug)]
 struct JwksEndpoint {
     url: String,
-    task: JoinHandle<io::Result<()>>,
+    task: JoinHandle<()>,
     _watch: FileWatcher,
 }
 
