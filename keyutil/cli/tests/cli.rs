@@ -302,10 +302,12 @@ fn kids(set: &str) -> Vec<String> {
         .collect()
 }
 
+/// Without the lock, which names the process that last held it.
 fn contents(folder: &Path) -> Vec<(PathBuf, String)> {
     let entries = fs::read_dir(folder).unwrap();
     entries
         .map(|entry| entry.unwrap().path())
+        .filter(|path| !path.ends_with(".lock"))
         .map(|path| (path.clone(), read(&path)))
         .collect()
 }

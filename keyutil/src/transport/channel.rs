@@ -463,8 +463,6 @@ fn report(connector: &Connector, credentials: &TlsCredentials, error: &Connector
 
 #[cfg(test)]
 mod tests {
-    use tokio_rustls::rustls::AlertDescription;
-
     use super::*;
 
     #[test]
@@ -473,10 +471,7 @@ mod tests {
             loopback_only: true,
         };
         let connector = Connector::new("127.0.0.1", 7233, security);
-        let rejected = || ConnectorError::Alert {
-            alert: AlertDescription::UnknownCA,
-            peer: None,
-        };
+        let rejected = || ConnectorError::NoHttp2;
         let pauses = (0..20).map(|_| {
             let trials = TrialState::default();
             for _ in 0..10 {
