@@ -22,7 +22,7 @@ use crate::{
     token::{
         ClaimsTemplate, Permission, PermissionsClaim,
         claims::{LONGEST_LIFETIME, SHORTEST_LIFETIME},
-        permission::{self, ReservedClaim},
+        permission::{self, CLUSTER_SCOPE, ReservedClaim},
     },
     transport::{Connector, Security, TrustSource},
 };
@@ -502,6 +502,13 @@ impl ClaimsArgs {
                 // An empty namespace is reported where it is set.
                 if !namespace.is_empty() {
                     problems.note(parsed.map_err(|error| format!("`--namespace`: {error}")));
+                }
+                // As the scope of a permission, the name of this namespace means all namespaces.
+                if namespace == CLUSTER_SCOPE {
+                    problems.add(format!(
+                        "a token for `--namespace {CLUSTER_SCOPE}` would be valid for every \
+                         namespace: name its permissions with `--permissions`"
+                    ));
                 }
                 vec![write]
             }

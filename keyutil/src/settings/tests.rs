@@ -344,6 +344,13 @@ fn contradictory_and_incomplete_settings_are_refused() {
              no effect",
         ),
         (
+            |args, world| {
+                args.namespace = "temporal-system".into();
+                args.token.signing_key = Some(world.signing_key());
+            },
+            "would be valid for every namespace: name its permissions with `--permissions`",
+        ),
+        (
             |args, _| args.tls_server_name = Some("a b".into()),
             "must be a DNS name or an IP address: `a b`",
         ),
