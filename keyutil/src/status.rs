@@ -281,6 +281,9 @@ pub struct CallsStatus {
     pub polls: Outcomes,
     /// All other calls.
     pub others: Outcomes,
+    /// When a poll was last open for seconds and not refused.
+    #[serde(with = "time::option")]
+    pub poll_accepted: Option<SystemTime>,
     /// Calls that the server refused for lack of authentication or permission.
     pub refusals: RefusalStatus,
 }
@@ -323,9 +326,10 @@ pub struct RefusalStatus {
     pub refusing_since: Option<SystemTime>,
 }
 
-/// The longest time without a successful poll for a ready worker. The server answers an idle poll
-/// after 60 s, and the SDK gives up on a poll after 70 s. A worker polls only while it has free
-/// slots, so a worker whose slots are all in use for longer than this counts as not ready.
+/// The longest time without a poll that the server answered or accepted, for a ready worker. The
+/// server answers an idle poll after 60 s, and the SDK gives up on a poll after 70 s. A worker polls
+/// only while it has free slots, so a worker whose slots are all in use for longer than this counts
+/// as not ready.
 pub const POLL_LIMIT: Duration = Duration::from_secs(100);
 
 /// The longest time that connections may fail for a ready worker. A server that restarts is usually
@@ -366,7 +370,11 @@ fn phase(status: &Status, now: SystemTime) -> Option<String> {
         } => Some(format!("connecting to `{}`: {reason}", status.target)),
         Phase::Stopping => Some("stopping: finishing running work".to_owned()),
         Phase::Working { since } => {
-            let last = status.calls.polls.last_success;
+            let last = status
+                .calls
+                .polls
+                .last_success
+                .max(status.calls.poll_accepted);
             let silent = age(last.unwrap_or(*since).max(*since), now);
             (silent > POLL_LIMIT).then(|| {
                 let last = last.map_or("there was none".to_owned(), |last| {

@@ -84,6 +84,12 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         &["for 1m 41s: the last one was at 1970-01-12T13:46:50.000Z"],
     ),
     (
+        "a poll in progress after an outage",
+        |status| status.calls.poll_accepted = Some(at(105)),
+        200,
+        &[],
+    ),
+    (
         "no poll yet",
         |status| status.calls.polls.last_success = None,
         100,

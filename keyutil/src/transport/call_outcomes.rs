@@ -28,6 +28,8 @@ use crate::{
 pub struct CallOutcomes {
     begun: AtomicU64,
     polls: Counts,
+    /// When a poll was last found open and not refused, in microseconds; 0 for never.
+    poll_accepted: AtomicU64,
     others: Counts,
     /// Whether a failure is ongoing. If not, a successful call takes no lock.
     failing: AtomicBool,
@@ -88,20 +90,28 @@ impl CallOutcomes {
     /// Waits for the answer to a call. A refusal comes at once, and an idle poll is answered after
     /// a minute. A poll that is still open after [`AUTHORIZED_AFTER`] was therefore accepted,
     /// unless it waits for a connection, which `connected` tells.
+    // The polls of an idle worker return once a minute, too rarely to show that it works again.
     pub(super) async fn watch<F: Future>(
         &self,
         call: Call,
         connected: impl Fn() -> bool,
         answer: F,
     ) -> F::Output {
-        if call.poll.is_none() || !self.failing.load(Ordering::Acquire) {
+        if call.poll.is_none() {
             return answer.await;
         }
         let mut answer = pin!(answer);
         match tokio::time::timeout(AUTHORIZED_AFTER, &mut answer).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.mark_authorized(call, connected());
+                let connected = connected();
+                if connected {
+                    let now = micros(SystemTime::now());
+                    self.poll_accepted.store(now, Ordering::Relaxed);
+                }
+                if self.failing.load(Ordering::Acquire) {
+                    self.mark_authorized(call, connected);
+                }
                 answer.await
             }
         }
@@ -175,6 +185,7 @@ impl CallOutcomes {
         CallsStatus {
             polls: self.polls.outcomes(),
             others: self.others.outcomes(),
+            poll_accepted: time(&self.poll_accepted),
             refusals: self.failures.lock().refusals.clone(),
         }
     }
@@ -213,14 +224,17 @@ impl Counts {
             let count = counter.load(Ordering::Relaxed);
             (count > 0).then(|| (format!("{:?}", Code::from_i32(code)), count))
         });
-        let last_success = match self.last_success.load(Ordering::Relaxed) {
-            0 => None,
-            micros => Some(UNIX_EPOCH + Duration::from_micros(micros)),
-        };
         Outcomes {
             by_code: counted.collect::<BTreeMap<_, _>>(),
-            last_success,
+            last_success: time(&self.last_success),
         }
+    }
+}
+
+fn time(micros: &AtomicU64) -> Option<SystemTime> {
+    match micros.load(Ordering::Relaxed) {
+        0 => None,
+        micros => Some(UNIX_EPOCH + Duration::from_micros(micros)),
     }
 }
 
@@ -434,6 +448,22 @@ mod tests {
         let refusals = calls.status().refusals;
         assert_eq!((refusals.count, refusals.refusing_since), (2, None));
         assert_eq!(calls.ongoing(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_that_stays_open_shows_that_the_worker_polls() {
+        for connected in [false, true] {
+            let calls = CallOutcomes::default();
+            let answer = tokio::time::sleep(Duration::from_secs(60));
+            let mut poll = pin!(calls.watch(calls.begin(POLL), || connected, answer));
+            tokio::select! {
+                () = &mut poll => unreachable!("it takes a minute"),
+                () = tokio::time::sleep(Duration::from_secs(5)) => {}
+            }
+            let status = calls.status();
+            assert_eq!(status.poll_accepted.is_some(), connected);
+            assert_eq!(status.polls.last_success, None);
+        }
     }
 
     #[tokio::test(start_paused = true)]
