@@ -52,8 +52,8 @@ async fn a_clock_that_is_set_ten_minutes_behind_is_named_and_work_goes_on_when_i
 
 async fn a_clock_that_is_set(seconds: i64, servers_words: &str) {
     let stack = support::stack(StackOptions {
-        // Handshakes go on.
-        dynamic_config: connection_age(Duration::from_secs(2)),
+        // Handshakes go on, and a connection lasts long enough for calls that are refused.
+        dynamic_config: connection_age(Duration::from_secs(8)),
         ..StackOptions::default()
     })
     .await;
