@@ -169,7 +169,7 @@ fn pollers<const MINIMUM: usize>(text: &str) -> Result<Pollers, String> {
     }
 }
 
-/// The server treats zero as "no limit". The SDK panics with rates below one in some 500 years.
+/// The server treats zero as "no limit". The SDK panics with rates below 1e-9.
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (1e-6..=1e9).contains(&rate) => Ok(rate),

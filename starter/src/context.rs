@@ -155,14 +155,12 @@ impl Context<'_> {
     /// Looks up whether a worker polls the task queue, and says so in the failure.
     pub async fn explain_late(&self, mut late: Failure, workflow_id: Option<&str>) -> Failure {
         // The time is up, so what is not known at once stays unknown.
-        let task_queue = self.task_queue_of(workflow_id, GRACE).await;
-        let polled = check::polled(self.connection, &task_queue, GRACE).await;
-        late.diagnosis = match polled.err() {
-            Some(found) => {
+        late.diagnosis = match self.polled_task_queue(workflow_id, GRACE).await {
+            Err(found) => {
                 late.message = format!("{}: {}", late.message, found.cause);
                 found
             }
-            None => Diagnosis {
+            Ok(task_queue) => Diagnosis {
                 hint: Some(format!(
                     "a worker polls `{task_queue}`: read its log, and raise the limit if the \
                      workflow needs more time"
@@ -176,8 +174,7 @@ impl Context<'_> {
     /// Warns if no worker polls the task queue, for a person who waits. Goes on until it is dropped.
     pub async fn warn_if_unpolled(&self, workflow_id: Option<&str>) -> Infallible {
         tokio::time::sleep(PATIENCE).await;
-        let task_queue = self.task_queue_of(workflow_id, PATIENCE).await;
-        if let Err(diagnosis) = check::polled(self.connection, &task_queue, PATIENCE).await {
+        if let Err(diagnosis) = self.polled_task_queue(workflow_id, PATIENCE).await {
             warn!(
                 reason = diagnosis.cause,
                 hint = diagnosis.hint,
@@ -187,8 +184,13 @@ impl Context<'_> {
         std::future::pending().await
     }
 
-    /// The task queue of a running workflow, which can be another one than that of the flag.
-    async fn task_queue_of(&self, workflow_id: Option<&str>, limit: Duration) -> String {
+    /// The task queue of a running workflow, which can be another one than that of the flag, if a
+    /// worker polls it.
+    async fn polled_task_queue(
+        &self,
+        workflow_id: Option<&str>,
+        limit: Duration,
+    ) -> Result<String, Diagnosis> {
         let described = async {
             let client = self.connection.client();
             let handle = client.get_workflow_handle::<UntypedWorkflow>(workflow_id?);
@@ -196,9 +198,9 @@ impl Context<'_> {
             Some(described.ok()?.task_queue().to_owned())
         };
         let described = tokio::time::timeout(limit, described).await;
-        described
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| self.task_queue.to_owned())
+        let task_queue = described.ok().flatten();
+        let task_queue = task_queue.unwrap_or_else(|| self.task_queue.to_owned());
+        check::polled(self.connection, &task_queue, limit).await?;
+        Ok(task_queue)
     }
 }

@@ -377,9 +377,9 @@ fn client_certificate_advice(identity: Option<&Identity>, error: &ConnectorError
     if error.client_certificate_alert() == Some(AlertDescription::BadCertificate) {
         // Every `x509.CertificateInvalidError` of Go but an expired certificate.
         return "the certificate or one of its issuers breaks a rule: an intermediate or CA certificate \
-                without the extended key usage `clientAuth`, without `CA:TRUE`, with a limit of names \
-                or of the length of the chain, or with a critical extension that the server does not \
-                know; `openssl verify -purpose sslclient -CAfile <clientCaFiles> -untrusted <chain> \
+                lacks the extended key usage `clientAuth` or `CA:TRUE`, its constraint on names or on \
+                the length of the chain is violated, or it has a critical extension that the server \
+                does not know; `openssl verify -purpose sslclient -CAfile <clientCaFiles> -untrusted <chain> \
                 <certificate>` says which"
             .to_owned();
     }

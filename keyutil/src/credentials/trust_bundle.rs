@@ -2,7 +2,10 @@
 
 use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
 
-use tokio_rustls::rustls::{self, RootCertStore, pki_types::CertificateDer};
+use tokio_rustls::rustls::{
+    self, RootCertStore,
+    pki_types::{CertificateDer, TrustAnchor},
+};
 
 use super::reload::{Credential, LoadError, Reloading};
 use crate::{
@@ -20,7 +23,7 @@ use crate::{
 /// rustls is a name and a key alone, and would be valid for any purpose and forever.
 pub struct TrustBundle {
     /// Each with the last second of its validity.
-    anchors: Vec<(CertificateDer<'static>, SystemTime)>,
+    anchors: Vec<(TrustAnchor<'static>, SystemTime)>,
     authorities: Vec<CertificateSummary>,
     /// The certificates of the file that were left out when it was read.
     left_out: Vec<String>,
@@ -61,10 +64,9 @@ impl TrustBundle {
                 parsed.left_out.push(reason);
                 continue;
             }
-            RootCertStore::empty()
-                .add(certificate.clone())
+            let anchor = trust_anchor(certificate)
                 .map_err(|source| TrustError::Unusable { number, source })?;
-            parsed.anchors.push((certificate, summary.not_after));
+            parsed.anchors.push((anchor, summary.not_after));
             parsed.authorities.push(summary);
         }
         if parsed.anchors.is_empty() {
@@ -86,14 +88,15 @@ impl TrustBundle {
         let anchors = found.certs.into_iter().filter_map(|certificate| {
             let summary = CertificateSummary::from_der(&certificate).ok()?;
             let usable = no_anchor(&summary, now).is_none();
-            usable.then_some((certificate, summary.not_after))
+            let anchor = trust_anchor(certificate).ok()?;
+            usable.then_some((anchor, summary.not_after))
         });
         let system = Self {
             anchors: anchors.collect(),
             authorities: Vec::new(),
             left_out: Vec::new(),
         };
-        if system.roots_at(now).is_empty() {
+        if system.anchors.is_empty() {
             return Err(TrustError::NoSystemRoots);
         }
         Ok(system)
@@ -106,15 +109,19 @@ impl TrustBundle {
 
     fn roots_at(&self, now: SystemTime) -> RootCertStore {
         let valid = self.anchors.iter().filter(|(_, until)| *until >= now);
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(valid.map(|(certificate, _)| certificate.clone()));
-        roots
+        valid.map(|(anchor, _)| anchor.clone()).collect()
     }
 
     /// The CAs of a file. Empty for those of the operating system.
     pub fn authorities(&self) -> &[CertificateSummary] {
         &self.authorities
     }
+}
+
+fn trust_anchor(certificate: CertificateDer<'_>) -> Result<TrustAnchor<'static>, rustls::Error> {
+    let mut one = RootCertStore::empty();
+    one.add(certificate)?;
+    Ok(one.roots.remove(0))
 }
 
 /// Why the certificate is no trust anchor, if it is none.

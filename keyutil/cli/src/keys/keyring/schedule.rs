@@ -155,29 +155,32 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// The pause after a failure such as a full disk.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
 
+/// Does work that blocks, and sleeps for the pause that it returns. A failure is logged, and the work
+/// is repeated later.
+async fn pause_after(
+    work: impl FnOnce() -> Result<Duration, KeyringError> + Send + 'static,
+    attempted: &str,
+) {
+    let failure = match tokio::task::spawn_blocking(work).await {
+        Ok(Ok(pause)) => return tokio::time::sleep(pause).await,
+        Ok(Err(failure)) => chain(&failure),
+        Err(panicked) => chain(&panicked),
+    };
+    error!(error = failure, "failed to {attempted}, retrying");
+    tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
+}
+
 impl Keyring {
     /// Finishes emergency rotations that were interrupted, within about a second, until the future
     /// is dropped. Until then the compromised keys are published.
     pub async fn finish_emergencies(self) -> Infallible {
         loop {
             let ring = self.clone();
-            let finished =
-                tokio::task::spawn_blocking(move || ring.finish_emergency(SystemTime::now)).await;
-            let pause = match finished {
-                Ok(Ok(_)) => Duration::from_secs(1),
-                Ok(Err(failure)) => {
-                    error!(
-                        error = chain(&failure),
-                        "failed to finish an emergency rotation, retrying"
-                    );
-                    PAUSE_AFTER_FAILURE
-                }
-                Err(failure) => {
-                    error!(%failure, "failed to finish an emergency rotation, retrying");
-                    PAUSE_AFTER_FAILURE
-                }
+            let finish = move || {
+                ring.finish_emergency(SystemTime::now)
+                    .map(|_| Duration::from_secs(1))
             };
-            tokio::time::sleep(pause).await;
+            pause_after(finish, "finish an emergency rotation").await;
         }
     }
 }
@@ -205,22 +208,12 @@ impl Schedule {
     pub async fn run(self) -> Infallible {
         loop {
             let schedule = self.clone();
-            let turn = tokio::task::spawn_blocking(move || schedule.turn(SystemTime::now()));
-            let pause = match turn.await {
-                Ok(Ok(pause)) => pause.min(LONGEST_PAUSE),
-                Ok(Err(failure)) => {
-                    error!(
-                        error = chain(&failure),
-                        "failed to rotate the signing key, retrying"
-                    );
-                    PAUSE_AFTER_FAILURE
-                }
-                Err(failure) => {
-                    error!(%failure, "failed to rotate the signing key, retrying");
-                    PAUSE_AFTER_FAILURE
-                }
+            let turn = move || {
+                schedule
+                    .turn(SystemTime::now())
+                    .map(|pause| pause.min(LONGEST_PAUSE))
             };
-            tokio::time::sleep(pause).await;
+            pause_after(turn, "rotate the signing key").await;
         }
     }
 
