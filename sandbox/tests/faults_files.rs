@@ -301,7 +301,12 @@ impl Fault {
             Self::Locked => {
                 return fs::set_permissions(path, Permissions::from_mode(0o600)).unwrap();
             }
-            Self::Folder => fs::remove_dir(path).unwrap(),
+            Self::Folder => {
+                use rustix::fs::{CWD, RenameFlags, renameat_with};
+                // In one step: a read between two steps would report a missing file.
+                renameat_with(CWD, aside(path), CWD, path, RenameFlags::EXCHANGE).unwrap();
+                return fs::remove_dir(aside(path)).unwrap();
+            }
             Self::Gone | Self::Loop | Self::Empty | Self::Dangling => {}
         }
         fs::rename(aside(path), path).unwrap();
