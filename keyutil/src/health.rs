@@ -30,10 +30,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-};
+use tokio::{net::TcpStream, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -45,7 +42,7 @@ use crate::{
 };
 
 pub use metrics::render;
-pub use serve::{plain, serve};
+pub use serve::{listen, plain, serve};
 
 /// The running endpoint. Dropping it stops the endpoint.
 #[derive(Debug)]
@@ -104,7 +101,7 @@ impl Health {
     /// [`ListenError`], if the address is not available.
     pub async fn serve(address: SocketAddr, routes: Router) -> Result<Self, ListenError> {
         let failed = |source| ListenError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let listener = listen(address).map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         info!(address = %bound, "health endpoint listening");
         let stopping = CancellationToken::new();

@@ -8,6 +8,8 @@
 use std::{
     collections::VecDeque,
     future::Future,
+    io,
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -22,7 +24,7 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::{AbortHandle, JoinSet},
     time::{sleep, timeout},
 };
@@ -56,6 +58,28 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// How often a failure of the listener that lasts is logged.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 
+/// The most connections that the kernel completes before they are accepted; Linux reduces it to
+/// `net.core.somaxconn`. Where a thousand clients connect at once, tokio's 1024 are too few: the
+/// kernel then drops the packets of others, which come again after a second.
+const BACKLOG: u32 = 4096;
+
+/// Listens at an address.
+///
+/// # Errors
+/// Those of the operating system, such as an address that is in use.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    }?;
+    // As `TcpListener::bind` does: a port is free again at once. On Windows the option would share
+    // the port.
+    #[cfg(not(windows))]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Serves the routes on `listener` until `shutdown` completes. Errors are plain text.
 pub async fn serve(listener: TcpListener, routes: Router, shutdown: impl Future<Output = ()>) {
     let routes = routes
@@ -74,7 +98,8 @@ pub async fn serve(listener: TcpListener, routes: Router, shutdown: impl Future<
         };
         match accepted {
             Ok((stream, _)) => {
-                connections.add(answer_one(stream, routes.clone(), stopping.clone()));
+                let connection = answer_one(stream, routes.clone(), stopping.clone());
+                connections.add(connection).await;
             }
             Err(error) => {
                 if logged_at.is_none_or(|at| at.elapsed() > LOG_AGAIN) {
@@ -133,22 +158,33 @@ impl Connections {
         }
     }
 
-    fn add(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
+    /// Closes the oldest connections until there is a place. Their descriptors are free by then.
+    async fn add(&mut self, connection: impl Future<Output = ()> + Send + 'static) {
         while self.tasks.try_join_next().is_some() {}
-        if self.oldest_first.len() >= self.limit {
-            self.oldest_first.retain(|task| !task.is_finished());
-        }
-        if self.oldest_first.len() >= self.limit {
+        while self.tasks.len() >= self.limit {
             self.close_oldest();
+            self.tasks.join_next().await;
         }
+        self.forget_ended();
         let task = self.tasks.spawn(connection);
         self.oldest_first.push_back(task);
     }
 
     fn close_oldest(&mut self) {
-        self.oldest_first.retain(|task| !task.is_finished());
+        self.forget_ended();
         if let Some(oldest) = self.oldest_first.pop_front() {
             oldest.abort();
+        }
+    }
+
+    /// Those behind a connection that lasts stay for as long as it does, which is [`LIFETIME`].
+    fn forget_ended(&mut self) {
+        while self
+            .oldest_first
+            .front()
+            .is_some_and(AbortHandle::is_finished)
+        {
+            self.oldest_first.pop_front();
         }
     }
 }

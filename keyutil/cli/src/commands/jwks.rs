@@ -8,13 +8,12 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use keyutil::{base::chain, credentials::FileWatcher, diagnosis::ResultExt, program};
+use keyutil::{base::chain, credentials::FileWatcher, diagnosis::ResultExt, health, program};
 use keyutil_cli::keys::{
     self,
     keyring::{Schedule, read_signing_key},
     serve,
 };
-use tokio::net::TcpListener;
 use tracing::info;
 
 use super::{
@@ -113,8 +112,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
             Some("create the keys with `keyutil key generate`, or start with `--generate`"),
         )
     })?;
-    let listener = TcpListener::bind(arguments.listen)
-        .await
+    let listener = health::listen(arguments.listen)
         .map_err(|error| cannot_listen(arguments.listen, "--listen", &error))?;
     // A signal is caught from here on, before the log line tells others that the endpoint is up.
     let interrupted = program::interrupted();
