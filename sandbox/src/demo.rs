@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    slice,
     time::{Duration, Instant},
 };
 
@@ -120,7 +121,13 @@ async fn rotate_all(stack: &Stack, worker: &WorkerProcess) -> anyhow::Result<()>
     print_line(format!(
         "workflows run, {CONCURRENCY} at a time, while every credential is replaced"
     ))?;
-    let rotations = Rotations::new(stack, worker, &connection, TOKEN_LIFETIME, begun);
+    let rotations = Rotations::new(
+        stack,
+        slice::from_ref(worker),
+        &connection,
+        TOKEN_LIFETIME,
+        begun,
+    );
     let one = async |credential| print_rotation(&rotations.rotate(credential).await?);
     // The client CA makes client certificates too, so these two go one after the other.
     let clients = async {

@@ -10,6 +10,7 @@
 //! | Each credential replaced under load, and proof that the other side saw it | [`rotations`] |
 //! | The worker as a child process, and its status | [`process`] |
 //! | Load, while every credential rotates again and again | [`soak`] |
+//! | Many workers, through a killed server and a rotation of everything | [`fleet`] |
 //! | A stack to work with by hand | [`up`] |
 //! | Worker, starter and keyutil, as they were just built | [`binaries`] |
 //! | No process or folder survives a sandbox that was dropped, interrupted or killed | [`guard`] |
@@ -19,6 +20,7 @@
 
 pub mod binaries;
 pub mod demo;
+pub mod fleet;
 pub mod guard;
 pub mod ports;
 pub mod process;

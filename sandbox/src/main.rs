@@ -5,7 +5,9 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 use keyutil::program::{self, LogArgs};
 use sandbox::{
-    demo, provision,
+    demo,
+    fleet::{self, FleetOptions},
+    provision,
     soak::{self, SoakOptions},
     up,
 };
@@ -52,6 +54,18 @@ enum Command {
 
         #[command(flatten)]
         soak: SoakOptions,
+    },
+    /// Run many workers, kill the server and start it again, then replace every credential; report
+    /// how long the slowest worker took
+    ///
+    /// Exit code 0 means: no workflow failed, and 10 s after each of these events every worker was
+    /// ready, had an answer from the server, and used the new credential.
+    Fleet {
+        #[command(flatten)]
+        provision: provision::Options,
+
+        #[command(flatten)]
+        fleet: FleetOptions,
     },
     /// Run a server until Ctrl-C, with an environment file for other terminals
     Up {
@@ -122,6 +136,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
             soak::run(&provision, &defaults.options).await
         }
         Command::Soak { provision, soak } => soak::run(&provision, &soak).await,
+        Command::Fleet { provision, fleet } => fleet::run(&provision, &fleet).await,
         Command::Up {
             provision,
             namespace,

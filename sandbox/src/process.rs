@@ -5,7 +5,7 @@ use std::{
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, bail};
@@ -96,6 +96,36 @@ impl WorkerProcess {
             .await
             .with_context(|| format!("no answer from `{url}`"))?;
         Ok(serde_json::from_slice(&answer)?)
+    }
+
+    /// When the server last accepted a call of the worker.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn last_success(&self) -> anyhow::Result<Option<SystemTime>> {
+        let status = self.status().await?;
+        let times = ["polls", "others"].map(|calls| {
+            let time = status.pointer(&format!("/calls/{calls}/last_success"));
+            let time = time.and_then(Value::as_str);
+            time.and_then(|time| humantime::parse_rfc3339(time).ok())
+        });
+        Ok(times.into_iter().flatten().max())
+    }
+
+    /// Why the worker is not ready, or [`None`] if it is.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn unready(&self) -> anyhow::Result<Option<String>> {
+        let url = format!("http://{}/readyz", self.health);
+        let asking = async {
+            let answer = reqwest::get(&url).await?;
+            let ready = answer.status().is_success();
+            answer.text().await.map(|text| (!ready).then_some(text))
+        };
+        asking
+            .await
+            .with_context(|| format!("no answer from `{url}`"))
     }
 
     /// The warnings and errors that the worker has logged.

@@ -1,6 +1,6 @@
 //! Each credential replaced while work is under way, and proof that the other side saw it.
 //!
-//! A replaced file proves nothing. A rotation is complete when worker and starter use the new
+//! A replaced file proves nothing. A rotation is complete when workers and starter use the new
 //! credential and the server has accepted it. For the signing key and the CAs, the server must also
 //! refuse the old one.
 
@@ -80,7 +80,7 @@ pub struct Rotation {
     pub now: String,
     /// What showed that it is in effect.
     pub seen: &'static str,
-    /// How long after it was put in place it was seen in use by worker and starter.
+    /// How long after it was put in place it was seen in use by all workers and the starter.
     #[serde(serialize_with = "seconds")]
     pub seen_after: Duration,
 }
@@ -93,27 +93,27 @@ pub(crate) fn seconds<S: serde::Serializer>(
     serializer.serialize_f64((duration.as_secs_f64() * 1000.0).round() / 1000.0)
 }
 
-/// Replaces credentials of a stack with a worker and a starter at work.
+/// Replaces credentials of a stack with workers and a starter at work.
 pub struct Rotations<'a> {
     stack: &'a Stack,
-    worker: &'a WorkerProcess,
+    workers: &'a [WorkerProcess],
     starter: &'a Connection,
     token_lifetime: Duration,
     begun: Instant,
 }
 
 impl<'a> Rotations<'a> {
-    /// Worker and starter mint tokens of this life; times count from `begun`.
+    /// Workers and starter mint tokens of this life; times count from `begun`.
     pub fn new(
         stack: &'a Stack,
-        worker: &'a WorkerProcess,
+        workers: &'a [WorkerProcess],
         starter: &'a Connection,
         token_lifetime: Duration,
         begun: Instant,
     ) -> Self {
         Self {
             stack,
-            worker,
+            workers,
             starter,
             token_lifetime,
             begun,
@@ -218,7 +218,7 @@ impl<'a> Rotations<'a> {
             .map(|party| pki::rotate_leaf(&layout, party, &options, SystemTime::now));
         let (worker, starter) = (worker?, starter?);
         let replaced = Instant::now();
-        self.until_presented([&worker.new.serial, &starter.new.serial])
+        self.until_presented(&worker.new.serial, &starter.new.serial)
             .await?;
         Ok(Rotation {
             at: replaced - self.begun,
@@ -245,7 +245,7 @@ impl<'a> Rotations<'a> {
                 .with_context(|| format!("no new certificate for {}", Party::name(party)))
         };
         let (worker, starter) = (new(Party::Worker)?, new(Party::Starter)?);
-        self.until_presented([&worker, &starter]).await?;
+        self.until_presented(&worker, &starter).await?;
         let seen_after = replaced.elapsed();
         old.is_accepted(self.stack)
             .await
@@ -275,9 +275,7 @@ impl<'a> Rotations<'a> {
         let replaced = Instant::now();
         let leaf = reissued.leaves.first().context("no new certificate")?;
         self.until("the new certificate of the server", Duration::ZERO, |now| {
-            now.server_serials()
-                .iter()
-                .all(|serial| *serial == leaf.new.serial)
+            now.server_presents(&leaf.new.serial)
         })
         .await?;
         let seen_after = replaced.elapsed();
@@ -317,23 +315,17 @@ impl<'a> Rotations<'a> {
         }
     }
 
-    async fn until_presented(&self, serials: [&String; 2]) -> anyhow::Result<()> {
+    async fn until_presented(&self, worker: &str, starter: &str) -> anyhow::Result<()> {
         self.until(
             "handshakes with the new certificates",
             Duration::ZERO,
-            |now| {
-                now.client_serials()
-                    .iter()
-                    .zip(serials)
-                    .all(|(now, new)| now == new)
-                    && now.accepted_since_handshake()
-            },
+            |now| now.presents(worker, starter) && now.accepted_since_handshake(),
         )
         .await?;
         Ok(())
     }
 
-    /// Looks at worker and starter until both are like this.
+    /// Looks at workers and starter until all are like this.
     async fn until(
         &self,
         what: &str,
@@ -356,7 +348,7 @@ impl<'a> Rotations<'a> {
     }
 
     async fn observe(&self) -> anyhow::Result<Observation> {
-        Observation::of(self.worker, self.starter).await
+        Observation::of(self.workers, self.starter).await
     }
 
     fn layout(&self) -> Layout {

@@ -16,6 +16,7 @@ use std::{
     cell::RefCell,
     fs,
     path::PathBuf,
+    slice,
     time::{Duration, Instant},
 };
 
@@ -126,7 +127,13 @@ async fn soak(
         async move { load.run(concurrency, Duration::ZERO, stop).await }
     });
     let view = View::new(options.duration, load.clone());
-    let rotations = Rotations::new(stack, &worker, &connection, options.token_lifetime, begun);
+    let rotations = Rotations::new(
+        stack,
+        slice::from_ref(&worker),
+        &connection,
+        options.token_lifetime,
+        begun,
+    );
     let again_and_again = async |credentials: &[Credential]| {
         while !stop_rotations.is_cancelled() {
             for credential in credentials {

@@ -37,7 +37,13 @@ async fn both_go_through_trust_reissue_and_retire_and_nothing_fails() {
     let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
     let lifetime = Duration::from_secs(300);
     let begun = Instant::now();
-    let rotations = Rotations::new(&stack, &worker, &load.connection, lifetime, begun);
+    let rotations = Rotations::new(
+        &stack,
+        std::slice::from_ref(&worker),
+        &load.connection,
+        lifetime,
+        begun,
+    );
 
     // With old and new accepted at first, and the old refused at last.
     let clients = rotations.rotate(Credential::ClientCa).await.unwrap();
@@ -151,7 +157,13 @@ async fn a_server_keeps_what_it_has_while_one_of_its_files_is_broken() {
 
     // And it takes what is good afterwards.
     let lifetime = Duration::from_secs(300);
-    let rotations = Rotations::new(&stack, &worker, &load.connection, lifetime, Instant::now());
+    let rotations = Rotations::new(
+        &stack,
+        std::slice::from_ref(&worker),
+        &load.connection,
+        lifetime,
+        Instant::now(),
+    );
     rotations.rotate(Credential::FrontendCa).await.unwrap();
     load.stop().await;
     assert_eq!(worker.complaints(), [""; 0]);

@@ -61,7 +61,13 @@ async fn a_resumed_session_does_not_present_the_new_certificate() {
     until_said(&alone, RESUMED, 3).await;
 
     // The server resumes no session of a certificate whose CA it no longer trusts.
-    let rotations = Rotations::new(&stack, &ours, &load.connection, HOUR, Instant::now());
+    let rotations = Rotations::new(
+        &stack,
+        std::slice::from_ref(&ours),
+        &load.connection,
+        HOUR,
+        Instant::now(),
+    );
     rotations.rotate(Credential::ClientCa).await.unwrap();
     until_said(&alone, PRESENTED, 2).await;
     load.stop().await;

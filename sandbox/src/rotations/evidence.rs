@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, bail};
+use futures::future::try_join_all;
 use keyutil::{
     ConnectArgs, ConnectError, Connection, connect,
     settings::Settings,
@@ -24,72 +25,78 @@ use crate::{
     stack::{AUDIENCE, Stack},
 };
 
-/// What worker and starter say of themselves, in this order.
+/// What the workers and, last, the starter say of themselves.
 #[derive(Debug)]
-pub(super) struct Observation([Value; 2]);
+pub(super) struct Observation(Vec<Value>);
 
 impl Observation {
-    pub(super) async fn of(worker: &WorkerProcess, starter: &Connection) -> anyhow::Result<Self> {
-        let starter = serde_json::to_value(starter.status())?;
-        Ok(Self([worker.status().await?, starter]))
+    pub(super) async fn of(
+        workers: &[WorkerProcess],
+        starter: &Connection,
+    ) -> anyhow::Result<Self> {
+        let mut all = try_join_all(workers.iter().map(WorkerProcess::status)).await?;
+        all.push(serde_json::to_value(starter.status())?);
+        Ok(Self(all))
     }
 
-    fn texts(&self, pointer: &str) -> [&str; 2] {
-        let [worker, starter] = &self.0;
-        [worker, starter].map(|status| {
+    fn texts(&self, pointer: &str) -> impl ExactSizeIterator<Item = &str> {
+        self.0.iter().map(move |status| {
             let text = status.pointer(pointer).and_then(Value::as_str);
             text.unwrap_or_default()
         })
     }
 
-    fn times(&self, pointer: &str) -> [Option<SystemTime>; 2] {
+    fn times(&self, pointer: &str) -> impl ExactSizeIterator<Item = Option<SystemTime>> {
         self.texts(pointer)
             .map(|text| humantime::parse_rfc3339(text).ok())
     }
 
-    pub(super) fn token_expiries(&self) -> [Option<SystemTime>; 2] {
-        self.times("/credentials/token/valid_until")
+    pub(super) fn token_expiries(&self) -> Vec<Option<SystemTime>> {
+        self.times("/credentials/token/valid_until").collect()
     }
 
-    /// Of the worker, for a person: tokens have no name of their own.
+    /// Of the first, for a person: tokens have no name of their own.
     pub(super) fn token_expiry(&self) -> String {
-        format!(
-            "valid until {}",
-            self.texts("/credentials/token/valid_until")[0]
-        )
+        let mut expiries = self.texts("/credentials/token/valid_until");
+        format!("valid until {}", expiries.next().unwrap_or_default())
     }
 
     pub(super) fn signs_with(&self, kid: &str) -> bool {
-        let tokens = self.texts("/credentials/token/in_use");
-        tokens.iter().all(|token| token.contains(kid))
+        self.texts("/credentials/token/in_use")
+            .all(|token| token.contains(kid))
     }
 
-    pub(super) fn client_serials(&self) -> [&str; 2] {
+    /// Whether the last handshake of each worker, and of the starter, was with this serial.
+    pub(super) fn presents(&self, worker: &str, starter: &str) -> bool {
+        let starters = self.0.len() - 1;
         self.texts("/connection/last_handshake/client/serial")
+            .enumerate()
+            .all(|(n, serial)| serial == if n == starters { starter } else { worker })
     }
 
-    pub(super) fn server_serials(&self) -> [&str; 2] {
+    /// Whether the server presented this serial in the last handshake of each.
+    pub(super) fn server_presents(&self, serial: &str) -> bool {
         self.texts("/connection/last_handshake/server/serial")
+            .all(|presented| presented == serial)
     }
 
-    /// Whether both have had an answer to a call after this.
+    /// Whether all have had an answer to a call after this.
     pub(super) fn accepted_since(&self, time: SystemTime) -> bool {
-        let answered = self.last_success();
-        answered
-            .iter()
+        self.last_success()
             .all(|last| last.is_some_and(|last| last > time))
     }
 
     pub(super) fn accepted_since_handshake(&self) -> bool {
-        let handshakes = self.times("/connection/last_handshake/at");
-        let mut pairs = self.last_success().into_iter().zip(handshakes);
-        pairs.all(|(last, handshake)| last > handshake)
+        self.last_success()
+            .zip(self.times("/connection/last_handshake/at"))
+            .all(|(last, handshake)| last > handshake)
     }
 
-    fn last_success(&self) -> [Option<SystemTime>; 2] {
-        let polls = self.times("/calls/polls/last_success");
+    fn last_success(&self) -> impl Iterator<Item = Option<SystemTime>> {
         let others = self.times("/calls/others/last_success");
-        [polls[0].max(others[0]), polls[1].max(others[1])]
+        self.times("/calls/polls/last_success")
+            .zip(others)
+            .map(|(poll, other)| poll.max(other))
     }
 }
 
