@@ -14,6 +14,7 @@ pub mod record;
 
 use std::{
     cell::RefCell,
+    convert::Infallible,
     fs,
     path::PathBuf,
     slice,
@@ -24,14 +25,14 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use humantime::parse_duration;
 use indicatif::{ProgressBar, ProgressStyle};
-use keyutil::program::print_line;
+use keyutil::{Connection, program::print_line};
 use keyutil_cli::pki::Party;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::{
     load::Load,
-    record::{Latency, Sample, Summary, totals},
+    record::{Handshake, Latency, Sample, Summary, Worst, totals},
 };
 use crate::{
     binaries::Binaries,
@@ -148,14 +149,21 @@ async fn soak(
         // A rotation that has begun is finished under load.
         stop_rotations.cancel();
     };
-    tokio::join!(
-        over,
-        again_and_again(&[Credential::Token]),
-        again_and_again(&[Credential::SigningKey]),
-        // The client CA makes client certificates too, so these two go one after the other.
-        again_and_again(&[Credential::ClientCertificate, Credential::ClientCa]),
-        again_and_again(&[Credential::FrontendCa]),
-    );
+    let rotating = async {
+        tokio::join!(
+            over,
+            again_and_again(&[Credential::Token]),
+            again_and_again(&[Credential::SigningKey]),
+            // The client CA makes client certificates too, so these two go one after the other.
+            again_and_again(&[Credential::ClientCertificate, Credential::ClientCa]),
+            again_and_again(&[Credential::FrontendCa]),
+        )
+    };
+    let handshakes = RefCell::default();
+    tokio::select! {
+        never = note_handshakes(&worker, &connection, begun, &handshakes) => match never {},
+        _ = rotating => {}
+    }
     let duration = begun.elapsed();
     stop_load.cancel();
     working.await?;
@@ -179,6 +187,7 @@ async fn soak(
         workflows,
         failed,
         latency_ms: Latency::of(&samples),
+        worst: Worst::of(&samples, &events, &handshakes.take()),
         rotations,
         slowest_effect,
         events,
@@ -187,6 +196,30 @@ async fn soak(
     };
     summary.judge(&samples);
     Ok((summary, samples))
+}
+
+/// Notes each new connection of worker and starter, until it is dropped.
+async fn note_handshakes(
+    worker: &WorkerProcess,
+    starter: &Connection,
+    begun: Instant,
+    seen: &RefCell<Vec<Handshake>>,
+) -> Infallible {
+    let mut before = [None, None];
+    loop {
+        let worker = worker.status().await.ok();
+        let worker = worker.and_then(|status| status.pointer("/connection/handshakes")?.as_u64());
+        let starter = Some(starter.status().connection.handshakes);
+        let sides = ["worker", "starter"].into_iter().zip([worker, starter]);
+        for ((side, now), before) in sides.zip(&mut before) {
+            if before.is_some() && now > *before {
+                let at = begun.elapsed();
+                seen.borrow_mut().push(Handshake { at, side });
+            }
+            *before = now.or(*before);
+        }
+        tokio::time::sleep(Handshake::RESOLUTION).await;
+    }
 }
 
 /// Refuses a soak that cannot pass, before anything is started.

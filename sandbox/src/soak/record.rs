@@ -39,6 +39,8 @@ pub struct Summary {
     pub failed: usize,
     /// From start call to result, in milliseconds.
     pub latency_ms: Latency,
+    /// The workflow that took the longest.
+    pub worst: Option<Worst>,
     /// How often each credential was replaced.
     pub rotations: BTreeMap<Credential, usize>,
     /// The longest time from a replaced file to the new credential seen in use, by credential, in
@@ -112,6 +114,86 @@ impl Latency {
     }
 }
 
+/// A new connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Handshake {
+    /// When it was noticed, since the start of the soak.
+    pub at: Duration,
+    /// Whose it is: `worker` or `starter`.
+    pub side: &'static str,
+}
+
+impl Handshake {
+    /// It was made no earlier than this before it was noticed.
+    pub const RESOLUTION: Duration = Duration::from_millis(100);
+}
+
+/// The workflow that took the longest, and what else happened while it ran.
+#[derive(Clone, Debug, Serialize)]
+pub struct Worst {
+    /// Since the start of the soak, at its end.
+    #[serde(serialize_with = "seconds")]
+    pub ended: Duration,
+    /// From the start call to the result in hand.
+    #[serde(serialize_with = "seconds")]
+    pub latency: Duration,
+    /// New credentials put in place, and new connections. Empty if there were none.
+    pub meanwhile: Vec<String>,
+}
+
+impl Worst {
+    /// Of the workflows that ended well.
+    pub fn of(
+        samples: &[Sample],
+        rotations: &[Rotation],
+        handshakes: &[Handshake],
+    ) -> Option<Self> {
+        let ended_well = samples.iter().filter(|sample| sample.failure.is_none());
+        let sample = ended_well.max_by_key(|sample| sample.latency)?;
+        let start = sample.ended.saturating_sub(sample.latency);
+        let during = start..=sample.ended + Handshake::RESOLUTION;
+        let rotated = rotations
+            .iter()
+            // A file is seen up to a second after it was put in place.
+            .filter(|rotation| {
+                during.contains(&rotation.at)
+                    || during.contains(&(rotation.at + rotation.seen_after))
+            })
+            .map(|rotation| {
+                let from = rotation.at.as_secs_f64();
+                let to = (rotation.at + rotation.seen_after).as_secs_f64();
+                let name = rotation.credential.name();
+                format!("{name} replaced at {from:.1} s, in use at {to:.1} s")
+            });
+        let connected = handshakes
+            .iter()
+            .filter(|handshake| during.contains(&handshake.at))
+            .map(|Handshake { at, side }| {
+                format!("new connection of the {side} at {:.1} s", at.as_secs_f64())
+            });
+        Some(Self {
+            ended: sample.ended,
+            latency: sample.latency,
+            meanwhile: rotated.chain(connected).collect(),
+        })
+    }
+}
+
+impl fmt::Display for Worst {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.ended.as_secs_f64();
+        let start = self.ended.saturating_sub(self.latency).as_secs_f64();
+        write!(
+            f,
+            "the worst ran from {start:.1} s to {end:.1} s; meanwhile: "
+        )?;
+        if self.meanwhile.is_empty() {
+            return f.write_str("no new credential, no new connection");
+        }
+        f.write_str(&self.meanwhile.join("; "))
+    }
+}
+
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.problems {
@@ -133,6 +215,9 @@ impl fmt::Display for Summary {
             f,
             "latency: median {median} ms, p95 {p95} ms, p99 {p99} ms, worst {worst} ms"
         )?;
+        if let Some(worst) = &self.worst {
+            writeln!(f, "{worst}")?;
+        }
         for (credential, count) in &self.rotations {
             let slowest = self.slowest_effect.get(credential);
             writeln!(
@@ -186,6 +271,7 @@ mod tests {
             workflows: 1,
             failed: 0,
             latency_ms: Latency::default(),
+            worst: None,
             rotations: Credential::ALL.map(|credential| (credential, 2)).into(),
             slowest_effect: BTreeMap::new(),
             events: Vec::new(),
@@ -255,6 +341,44 @@ mod tests {
         let mut summary = summary();
         summary.problems.push("not seen".to_owned());
         assert!(judged(summary, &[]).is_err());
+    }
+
+    #[test]
+    fn the_worst_workflow_is_told_with_what_happened_while_it_ran() {
+        let second = Duration::from_secs(1);
+        let mut samples = vec![sample(None); 9];
+        samples.push(Sample {
+            ended: 10 * second,
+            latency: 2 * second,
+            failure: None,
+        });
+        let rotation = |at: Duration| Rotation {
+            at,
+            credential: Credential::ClientCa,
+            before: String::new(),
+            now: String::new(),
+            seen: "",
+            seen_after: second,
+        };
+        let handshake = |at, side| Handshake { at, side };
+        let worst = Worst::of(
+            &samples,
+            &[
+                rotation(6 * second),
+                rotation(7 * second),
+                rotation(11 * second),
+            ],
+            &[
+                handshake(7 * second, "worker"),
+                handshake(9 * second, "starter"),
+            ],
+        );
+        assert_eq!(
+            worst.unwrap().to_string(),
+            "the worst ran from 8.0 s to 10.0 s; meanwhile: client CA replaced at 7.0 s, in use at \
+             8.0 s; new connection of the starter at 9.0 s"
+        );
+        assert!(Worst::of(&[sample(Some("refused"))], &[], &[]).is_none());
     }
 
     #[test]
