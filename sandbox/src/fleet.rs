@@ -5,6 +5,7 @@
 
 use std::{
     cell::RefCell,
+    convert::Infallible,
     fmt, fs,
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
@@ -12,7 +13,7 @@ use std::{
 
 use anyhow::{Context, ensure};
 use clap::Args;
-use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
+use futures::{StreamExt, TryStreamExt, future::join_all, stream};
 use humantime::parse_duration;
 use keyutil::program::print_line;
 use keyutil_cli::pki::Party;
@@ -27,7 +28,7 @@ use crate::{
     provision::{self, Options, Progress, Terminal},
     rotations::{Credential, Rotations, seconds},
     soak::{load::Load, record::Latency},
-    stack::{Stack, StackOptions},
+    stack::{Stack, StackOptions, connection_age},
 };
 
 /// The options of a fleet.
@@ -60,6 +61,9 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// After this time a worker is given up.
 const GIVE_UP: Duration = Duration::from_secs(90);
 
+/// Age at which the server ends a connection.
+const CONNECTION_AGE: Duration = Duration::from_secs(5);
+
 /// How often each worker is asked whether it is ready.
 const TICK: Duration = Duration::from_millis(250);
 
@@ -80,6 +84,8 @@ pub async fn run(provision: &Options, options: &FleetOptions) -> anyhow::Result<
     progress.step("starting temporal-server");
     let stack_options = StackOptions {
         durable: true,
+        // A new certificate of the server is seen only by a new connection.
+        dynamic_config: connection_age(CONNECTION_AGE),
         ..StackOptions::default()
     };
     let mut stack = Stack::start(&server, guard, stack_options).await?;
@@ -131,18 +137,19 @@ async fn events(
     };
     let happening = async {
         let mut events = Vec::new();
+        // A worker has started before its first poll was accepted.
+        while !all_ready(workers).await {
+            ensure!(begun.elapsed() < GIVE_UP, "not every worker became ready");
+            sleep(TICK).await;
+        }
         stack.kill_server().await?;
         sleep(options.outage).await;
         stack.start_server().await?;
         let (at, time) = (Instant::now(), SystemTime::now());
         while at.elapsed() < GIVE_UP {
-            let answered = try_join_all(workers.iter().map(WorkerProcess::last_success)).await?;
-            let unready = try_join_all(workers.iter().map(WorkerProcess::unready)).await?;
-            if answered
-                .iter()
-                .all(|last| last.is_some_and(|last| last > time))
-                && unready.iter().all(Option::is_none)
-            {
+            let answered = join_all(workers.iter().map(WorkerProcess::last_success)).await;
+            let since = |last: &anyhow::Result<_>| matches!(last, Ok(Some(last)) if *last > time);
+            if answered.iter().all(since) && all_ready(workers).await {
                 break;
             }
             sleep(TICK).await;
@@ -166,7 +173,7 @@ async fn events(
         anyhow::Ok(events)
     };
     let events = tokio::select! {
-        watching = outages.watch(workers) => match watching? {},
+        watching = outages.watch(workers) => match watching {},
         events = happening => events?,
     };
     stop.cancel();
@@ -190,6 +197,11 @@ async fn events(
         .filter_map(|sample| sample.failure.as_deref());
     summary.judge(failures);
     Ok(summary)
+}
+
+async fn all_ready(workers: &[WorkerProcess]) -> bool {
+    let unready = join_all(workers.iter().map(WorkerProcess::unready)).await;
+    unready.iter().all(Option::is_none)
 }
 
 /// What happened, and how long the slowest worker took to work again.
@@ -226,9 +238,9 @@ struct Outages {
 }
 
 impl Outages {
-    async fn watch(&self, workers: &[WorkerProcess]) -> anyhow::Result<std::convert::Infallible> {
+    async fn watch(&self, workers: &[WorkerProcess]) -> Infallible {
         loop {
-            let unready = try_join_all(workers.iter().map(WorkerProcess::unready)).await?;
+            let unready = join_all(workers.iter().map(WorkerProcess::unready)).await;
             let now = self.begun.elapsed();
             for (worker, reasons) in unready.into_iter().enumerate() {
                 let mut seen = self.seen.borrow_mut();

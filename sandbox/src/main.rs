@@ -104,7 +104,12 @@ async fn main() -> ExitCode {
         Err(code) => return code,
     };
     // The demo prints its steps itself.
-    let logging = arguments.log.start_at("warn");
+    // Of a fleet's server, which dies, the SDK would warn once for each repeated call.
+    let level = match arguments.command {
+        Command::Fleet { .. } => "error",
+        _ => "warn",
+    };
+    let logging = arguments.log.start_at(level);
     // `sandbox up` runs until Ctrl-C, so that is a success there.
     let when_interrupted = match arguments.command {
         Command::Up { .. } => ExitCode::SUCCESS,

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -23,6 +23,10 @@ use crate::{
 
 /// The limit of each wait for a program. Longer than the worker's own grace and its connect timeout.
 pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// One for all: each client reads the certificates of the system. The health endpoint answers one
+/// request per connection.
+static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
 
 /// A worker of the stack, with its health endpoint. It ends with the stack.
 #[derive(Debug)]
@@ -91,10 +95,20 @@ impl WorkerProcess {
     /// When it does not answer.
     pub async fn status(&self) -> anyhow::Result<Value> {
         let url = format!("http://{}/status", self.health);
-        let asking = async { reqwest::get(&url).await?.error_for_status()?.bytes().await };
-        let answer = asking
-            .await
-            .with_context(|| format!("no answer from `{url}`"))?;
+        let asking = async {
+            CLIENT
+                .get(&url)
+                .send()
+                .await?
+                .error_for_status()?
+                .bytes()
+                .await
+        };
+        let answer = asking.await.with_context(|| {
+            let complaints = self.complaints();
+            let last = complaints.last().map_or("nothing", String::as_str);
+            format!("no answer from `{url}`; the last warning of this worker is: {last}")
+        })?;
         Ok(serde_json::from_slice(&answer)?)
     }
 
@@ -112,20 +126,17 @@ impl WorkerProcess {
         Ok(times.into_iter().flatten().max())
     }
 
-    /// Why the worker is not ready, or [`None`] if it is.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn unready(&self) -> anyhow::Result<Option<String>> {
+    /// Why the worker is not ready, or [`None`] if it is. A worker that does not answer is not.
+    pub async fn unready(&self) -> Option<String> {
         let url = format!("http://{}/readyz", self.health);
         let asking = async {
-            let answer = reqwest::get(&url).await?;
+            let answer = CLIENT.get(&url).send().await?;
             let ready = answer.status().is_success();
             answer.text().await.map(|text| (!ready).then_some(text))
         };
         asking
             .await
-            .with_context(|| format!("no answer from `{url}`"))
+            .unwrap_or_else(|error| Some(format!("no answer: {}", keyutil::chain(&error))))
     }
 
     /// The warnings and errors that the worker has logged.

@@ -22,7 +22,7 @@ use tokio::time::sleep;
 
 pub use evidence::accepts_token_of;
 
-use self::evidence::{Certificate, Observation};
+use self::evidence::{Certificate, Observed};
 use crate::{
     process::WorkerProcess,
     stack::{REFRESH, Stack},
@@ -138,27 +138,24 @@ impl<'a> Rotations<'a> {
     /// Waits: a token is minted anew at two thirds of its life.
     async fn token(&self) -> anyhow::Result<Rotation> {
         let before = self.observe().await?;
-        let expiries = before.token_expiries();
-        self.until("a new token", self.token_lifetime, |now| {
-            let fresh = now.token_expiries();
-            fresh
-                .iter()
-                .zip(&expiries)
-                .all(|(now, before)| now > before)
+        let expiries: Vec<_> = before.iter().map(Observed::token_expiry).collect();
+        self.until("a new token", self.token_lifetime, |number, now| {
+            now.token_expiry() > expiries[number]
         })
         .await?;
         let minted = Instant::now();
         let after = SystemTime::now();
         let now = self
-            .until("a call with the new token", Duration::ZERO, |now| {
+            .until("a call with the new token", Duration::ZERO, |_, now| {
                 now.accepted_since(after)
             })
             .await?;
+        let name = |all: &[Observed]| all.first().map(Observed::token_name).unwrap_or_default();
         Ok(Rotation {
             at: minted - self.begun,
             credential: Credential::Token,
-            before: before.token_expiry(),
-            now: now.token_expiry(),
+            before: name(&before),
+            now: name(&now),
             seen: "calls are accepted with it",
             seen_after: minted.elapsed(),
         })
@@ -182,7 +179,7 @@ impl<'a> Rotations<'a> {
             }
         };
         let (replaced, after) = (Instant::now(), SystemTime::now());
-        self.until("calls with the new kid", Duration::ZERO, |now| {
+        self.until("calls with the new kid", Duration::ZERO, |_, now| {
             now.signs_with(&rotated.now) && now.accepted_since(after)
         })
         .await?;
@@ -274,9 +271,11 @@ impl<'a> Rotations<'a> {
             .await?;
         let replaced = Instant::now();
         let leaf = reissued.leaves.first().context("no new certificate")?;
-        self.until("the new certificate of the server", Duration::ZERO, |now| {
-            now.server_presents(&leaf.new.serial)
-        })
+        self.until(
+            "the new certificate of the server",
+            Duration::ZERO,
+            |_, now| now.server_serial() == leaf.new.serial,
+        )
         .await?;
         let seen_after = replaced.elapsed();
         self.step(AuthorityKind::Frontend, RotationStep::Retire)
@@ -316,39 +315,47 @@ impl<'a> Rotations<'a> {
     }
 
     async fn until_presented(&self, worker: &str, starter: &str) -> anyhow::Result<()> {
-        self.until(
-            "handshakes with the new certificates",
-            Duration::ZERO,
-            |now| now.presents(worker, starter) && now.accepted_since_handshake(),
-        )
+        let what = "handshakes with the new certificates";
+        self.until(what, Duration::ZERO, |_, now| {
+            let expected = match now.party {
+                Party::Starter => starter,
+                _ => worker,
+            };
+            now.client_serial() == expected
+        })
         .await?;
+        let after = SystemTime::now();
+        let what = "a call after the handshake";
+        self.until(what, Duration::ZERO, |_, now| now.accepted_since(after))
+            .await?;
         Ok(())
     }
 
-    /// Looks at workers and starter until all are like this.
+    /// Looks at workers and starter until each of them is like this.
     async fn until(
         &self,
         what: &str,
         expected: Duration,
-        like_this: impl Fn(&Observation) -> bool,
-    ) -> anyhow::Result<Observation> {
+        like_this: impl Fn(usize, &Observed) -> bool,
+    ) -> anyhow::Result<Vec<Observed>> {
         let begun = Instant::now();
         loop {
-            let now = self.observe().await?;
-            if like_this(&now) {
-                return Ok(now);
-            }
+            let all = self.observe().await?;
+            let mut numbered = all.iter().enumerate();
+            let Some((_, late)) = numbered.find(|(number, now)| !like_this(*number, now)) else {
+                return Ok(all);
+            };
             ensure!(
                 begun.elapsed() < expected + EFFECT_LIMIT,
-                "not seen within {:?}: {what}, in {now:?}",
+                "not seen within {:?}: {what}, in {late:?}",
                 expected + EFFECT_LIMIT
             );
             sleep(TICK).await;
         }
     }
 
-    async fn observe(&self) -> anyhow::Result<Observation> {
-        Observation::of(self.workers, self.starter).await
+    async fn observe(&self) -> anyhow::Result<Vec<Observed>> {
+        Observed::all(self.workers, self.starter).await
     }
 
     fn layout(&self) -> Layout {

@@ -25,78 +25,65 @@ use crate::{
     stack::{AUDIENCE, Stack},
 };
 
-/// What the workers and, last, the starter say of themselves.
+/// What a worker or the starter says of itself.
 #[derive(Debug)]
-pub(super) struct Observation(Vec<Value>);
+pub(super) struct Observed {
+    pub(super) party: Party,
+    status: Value,
+}
 
-impl Observation {
-    pub(super) async fn of(
+impl Observed {
+    /// Of the workers and, last, the starter.
+    pub(super) async fn all(
         workers: &[WorkerProcess],
         starter: &Connection,
-    ) -> anyhow::Result<Self> {
-        let mut all = try_join_all(workers.iter().map(WorkerProcess::status)).await?;
-        all.push(serde_json::to_value(starter.status())?);
-        Ok(Self(all))
+    ) -> anyhow::Result<Vec<Self>> {
+        let statuses = try_join_all(workers.iter().map(WorkerProcess::status)).await?;
+        let of = |party, status| Self { party, status };
+        let workers = statuses.into_iter().map(|status| of(Party::Worker, status));
+        let starter = of(Party::Starter, serde_json::to_value(starter.status())?);
+        Ok(workers.chain([starter]).collect())
     }
 
-    fn texts(&self, pointer: &str) -> impl ExactSizeIterator<Item = &str> {
-        self.0.iter().map(move |status| {
-            let text = status.pointer(pointer).and_then(Value::as_str);
-            text.unwrap_or_default()
-        })
+    fn text(&self, pointer: &str) -> &str {
+        let text = self.status.pointer(pointer).and_then(Value::as_str);
+        text.unwrap_or_default()
     }
 
-    fn times(&self, pointer: &str) -> impl ExactSizeIterator<Item = Option<SystemTime>> {
-        self.texts(pointer)
-            .map(|text| humantime::parse_rfc3339(text).ok())
+    fn time(&self, pointer: &str) -> Option<SystemTime> {
+        humantime::parse_rfc3339(self.text(pointer)).ok()
     }
 
-    pub(super) fn token_expiries(&self) -> Vec<Option<SystemTime>> {
-        self.times("/credentials/token/valid_until").collect()
+    pub(super) fn token_expiry(&self) -> Option<SystemTime> {
+        self.time("/credentials/token/valid_until")
     }
 
-    /// Of the first, for a person: tokens have no name of their own.
-    pub(super) fn token_expiry(&self) -> String {
-        let mut expiries = self.texts("/credentials/token/valid_until");
-        format!("valid until {}", expiries.next().unwrap_or_default())
+    /// For a person: tokens have no name of their own.
+    pub(super) fn token_name(&self) -> String {
+        let expiry = self.text("/credentials/token/valid_until");
+        format!("valid until {expiry}")
     }
 
     pub(super) fn signs_with(&self, kid: &str) -> bool {
-        self.texts("/credentials/token/in_use")
-            .all(|token| token.contains(kid))
+        self.text("/credentials/token/in_use").contains(kid)
     }
 
-    /// Whether the last handshake of each worker, and of the starter, was with this serial.
-    pub(super) fn presents(&self, worker: &str, starter: &str) -> bool {
-        let starters = self.0.len() - 1;
-        self.texts("/connection/last_handshake/client/serial")
-            .enumerate()
-            .all(|(n, serial)| serial == if n == starters { starter } else { worker })
+    pub(super) fn client_serial(&self) -> &str {
+        self.text("/connection/last_handshake/client/serial")
     }
 
-    /// Whether the server presented this serial in the last handshake of each.
-    pub(super) fn server_presents(&self, serial: &str) -> bool {
-        self.texts("/connection/last_handshake/server/serial")
-            .all(|presented| presented == serial)
+    pub(super) fn server_serial(&self) -> &str {
+        self.text("/connection/last_handshake/server/serial")
     }
 
-    /// Whether all have had an answer to a call after this.
+    /// Whether there was an answer to a call after this.
     pub(super) fn accepted_since(&self, time: SystemTime) -> bool {
-        self.last_success()
-            .all(|last| last.is_some_and(|last| last > time))
+        self.last_success() > Some(time)
     }
 
-    pub(super) fn accepted_since_handshake(&self) -> bool {
-        self.last_success()
-            .zip(self.times("/connection/last_handshake/at"))
-            .all(|(last, handshake)| last > handshake)
-    }
-
-    fn last_success(&self) -> impl Iterator<Item = Option<SystemTime>> {
-        let others = self.times("/calls/others/last_success");
-        self.times("/calls/polls/last_success")
-            .zip(others)
-            .map(|(poll, other)| poll.max(other))
+    fn last_success(&self) -> Option<SystemTime> {
+        let polls = self.time("/calls/polls/last_success");
+        polls.max(self.time("/calls/others/last_success"))
     }
 }
 
