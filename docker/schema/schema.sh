@@ -1,5 +1,6 @@
 #!/bin/sh
-# Creates the two databases and updates their tables to the version of these tools. It can be repeated.
+# Creates the tables of the two databases, or updates them to the version of these tools. It can be
+# repeated.
 set -eu
 
 SQL_PASSWORD=$(cat /run/database/password)
@@ -21,7 +22,6 @@ done
 
 # setup <database> <folder of its versions>
 setup() {
-    sql --db "$1" create
     sql --db "$1" setup-schema -v 0.0
     sql --db "$1" update-schema -d "/etc/temporal/schema/postgresql/v12/$2/versioned"
 }

@@ -35,6 +35,28 @@ for id in $(docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PR
     user=$(inspect "$id" '{{.Config.User}}')
     [[ $user != '' && $user != root && $user != 0* ]] || fail "$(inspect "$id" '{{.Name}}') starts as root"
 done
+# Of login users.
+for service in "${running[@]}"; do
+    ! docker top "$(container "$service")" -eo pid,uid | awk '$2 >= 1000 && $2 <= 60000' | grep . >"$work/uids" ||
+        fail "$service runs as a user that a host gives to a login: $(cat "$work/uids")"
+done
+for id in $(docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"); do
+    inspect "$id" '{{.HostConfig.PidsLimit}} {{gt .HostConfig.Memory 0}} {{.HostConfig.Ulimits}}' |
+        expect "512 true [core=0:0]" "the limits of $(inspect "$id" '{{.Name}}')"
+done
+# sql <role> <database> <statement>: with the password, over the network, as the server connects
+sql() {
+    # shellcheck disable=SC2016 # the inner shell expands them
+    "${compose[@]}" exec -T postgresql bash -c \
+        'PGPASSWORD=$(cat /run/database/password) psql -h postgresql -U "$0" -d "$1" -AtXc "$2"' "$@" 2>&1 </dev/null
+}
+roles='SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls FROM pg_roles'
+sql temporal temporal "$roles WHERE rolname = 'temporal'" | expect "temporal|f|f|f|f|f" "the role of the server"
+sql temporal temporal "SELECT count(*) > 10 FROM pg_tables WHERE schemaname = 'public'" | expect t "the tables of the server"
+{ sql temporal temporal "COPY namespaces TO PROGRAM 'true'" || true; } | expect "external program" "a program run by SQL"
+{ sql temporal postgres "SELECT 1" || true; } | expect "permission denied" "the database of the superuser"
+{ sql postgres postgres "SELECT 1" || true; } | expect "password authentication failed" "the superuser"
+
 docker ps --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --format '{{.Names}} {{.Ports}}' >"$work/ports"
 ! grep -E '(0\.0\.0\.0|\[?::\]?):[0-9]+->' "$work/ports" || fail "a port is open to others"
 if docker run --rm --entrypoint sh temporal-rotating-credentials -c true >/dev/null 2>&1; then fail "the image has a shell"; fi

@@ -102,6 +102,11 @@ impl ServerPorts {
         self.first + 2
     }
 
+    /// Where the other services learn of the frontend, in the TChannel protocol.
+    pub fn frontend_membership(self) -> u16 {
+        self.first + Self::SERVICES
+    }
+
     fn all(self) -> impl Iterator<Item = u16> {
         self.first..self.first + Self::COUNT
     }

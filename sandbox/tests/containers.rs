@@ -63,6 +63,7 @@ fn the_scripts_are_shell_and_the_dashboard_is_json() {
     let parts = parts.iter().map(|part| ("bash", part.to_str().unwrap()));
     for (shell, script) in parts.chain([
         ("bash", "docker/verify"),
+        ("sh", "docker/postgresql/init.sh"),
         ("sh", "docker/schema/schema.sh"),
         ("sh", "docker/ui/start.sh"),
         ("sh", "docker/ui-proxy/start.sh"),

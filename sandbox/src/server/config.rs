@@ -3,6 +3,7 @@
 //! The server reads YAML, and JSON is YAML. The shape is that of `common/config/config.go` at tag
 //! v1.31.2; what is left out has a default that suits one process on one machine.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -27,8 +28,8 @@ impl Files {
         let folder = &settings.state_dir;
         // Must exist once it is configured. An entry is a list of values with constraints.
         let dynamic_config = folder.join("dynamicconfig.yaml");
-        let entries = settings.dynamic_config.iter();
-        let entries = entries.map(|(key, value)| (key.clone(), json!([{ "value": value }])));
+        let entries = dynamic_entries(settings).into_iter();
+        let entries = entries.map(|(key, value)| (key, json!([{ "value": value }])));
         replace(&dynamic_config, &Value::Object(entries.collect()))?;
         let config = folder.join("server.yaml");
         replace(&config, &server_config(settings, &dynamic_config)?)?;
@@ -59,6 +60,18 @@ fn replace(path: &Path, content: &Value) -> anyhow::Result<()> {
 fn write_failed(path: &Path) -> String {
     let path = path.display();
     format!("failed to write `{path}`; is there room, and is the folder ours?")
+}
+
+/// The dynamic configuration of the settings, which takes precedence, and that of TLS.
+fn dynamic_entries(settings: &ServerSettings) -> BTreeMap<String, Value> {
+    let mut entries = settings.dynamic_config.clone();
+    if settings.tls.is_some() {
+        // Without it the membership ports speak plain text and know no authentication, and a forged
+        // member stops the cluster (`common/membership/ringpop/factory.go`).
+        let key = "system.enableRingpopTLS".to_owned();
+        entries.entry(key).or_insert(json!(true));
+    }
+    entries
 }
 
 fn server_config(settings: &ServerSettings, dynamic_config: &Path) -> anyhow::Result<Value> {
@@ -360,6 +373,17 @@ mod tests {
                 "audience": "temporal",
             })
         );
+    }
+
+    #[test]
+    fn with_tls_the_members_use_it_too() {
+        assert_eq!(dynamic_entries(&plain()), BTreeMap::new());
+        let settings = ServerSettings {
+            tls: Some(tls()),
+            ..plain()
+        };
+        let expected = [("system.enableRingpopTLS".to_owned(), json!(true))];
+        assert_eq!(dynamic_entries(&settings), expected.into());
     }
 
     #[test]
