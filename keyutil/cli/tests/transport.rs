@@ -3,7 +3,7 @@
 
 use std::{fs, sync::Arc, time::SystemTime};
 
-use crate::common::client::{World, authority, issue, look, now, open};
+use crate::common::client::{World, authority, issue, look, now, open, serial};
 use crate::common::peer::{Peer, call, mutual, try_call};
 use http::HeaderMap;
 use keyutil::{
@@ -209,13 +209,6 @@ fn assert_refused(
         matches!(error, ConnectError::ClientCertificate { .. }),
         "round {round}: {error:?}"
     );
-}
-
-fn serial(leaf: &Leaf) -> String {
-    let chain = leaf.certificate_pem.as_bytes();
-    let key = leaf.key_pem.expose_secret().as_bytes();
-    let identity = Identity::parse(chain, key, SystemTime::now()).unwrap();
-    identity.leaf().serial.clone()
 }
 
 fn request() -> GrpcRequest {

@@ -1,6 +1,12 @@
 //! Makes one connection: name resolution, TCP and TLS.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::{self, Future},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{net::TcpStream, time::Instant};
 use tokio_rustls::{
@@ -395,5 +401,30 @@ impl TlsCredentials {
             _ => true,
         };
         same_identity && same_trust
+    }
+    /// Waits until the files hold other credentials than these.
+    pub(super) async fn replaced(&self, security: &Security) {
+        let Security::Tls {
+            identity, trust, ..
+        } = security
+        else {
+            return future::pending().await;
+        };
+        let identity = async {
+            match (identity, &self.identity) {
+                (Some(now), Some(then)) => now.replaced(then).await,
+                _ => future::pending().await,
+            }
+        };
+        let trust = async {
+            match (trust, &self.trust) {
+                (TrustSource::File(now), Some(then)) => now.replaced(then).await,
+                _ => future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = identity => {}
+            () = trust => {}
+        }
     }
 }

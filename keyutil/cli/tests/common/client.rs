@@ -9,7 +9,7 @@ use std::{
 use keyutil::{
     ConnectArgs,
     connect::{self, PendingConnection},
-    credentials::Refresh,
+    credentials::{Identity, Refresh},
     probe::{Security, TrustSource},
     settings::Settings,
 };
@@ -124,4 +124,12 @@ pub fn now() -> Validity {
 pub fn past() -> Validity {
     let now = SystemTime::now();
     Validity::between(now - 2 * HOUR, now - HOUR).unwrap()
+}
+
+/// As the server sees it.
+pub fn serial(leaf: &Leaf) -> String {
+    let chain = leaf.certificate_pem.as_bytes();
+    let key = leaf.key_pem.expose_secret().as_bytes();
+    let identity = Identity::parse(chain, key, SystemTime::now()).unwrap();
+    identity.leaf().serial.clone()
 }
