@@ -10,7 +10,7 @@ use keyutil::{
     ConnectArgs,
     connect::{self, PendingConnection},
     credentials::{Identity, Refresh},
-    probe::{Security, TrustSource},
+    probe::{Connector, Security, TrustSource},
     settings::Settings,
 };
 use keyutil_cli::pki::{Authority, AuthorityRequest, Leaf, LeafRequest, Purpose, Validity};
@@ -80,6 +80,16 @@ impl World {
 
 pub fn open(args: &ConnectArgs) -> PendingConnection {
     connect::open(Settings::new(args, "test").unwrap()).unwrap()
+}
+
+/// The same, with a changed connector.
+pub fn open_with(
+    args: &ConnectArgs,
+    change: impl FnOnce(Connector) -> Connector,
+) -> PendingConnection {
+    let mut settings = Settings::new(args, "test").unwrap();
+    settings.connector = change(settings.connector);
+    connect::open(settings).unwrap()
 }
 
 /// Looks at the files now, as the watch does once a second.

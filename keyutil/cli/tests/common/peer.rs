@@ -206,12 +206,13 @@ async fn serve(
     ]
     .concat();
 
+    // First, as Go does.
+    tls.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
+    tls.flush().await?;
     let mut preface = [0; 24];
     tls.read_exact(&mut preface).await?;
     let serial = serial.unwrap_or_default();
     open.lock().unwrap().insert(connection, serial);
-    tls.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
-    tls.flush().await?;
     loop {
         let (kind, flags, stream, payload) = read_frame(&mut tls).await?;
         let response = match kind {
