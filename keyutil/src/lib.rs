@@ -41,9 +41,11 @@
 //!    used, and invalid content is reported while the previous credential stays in use.
 //! 2. A minted token is renewed after two thirds of its lifetime, and at once when the signing key
 //!    changes.
-//! 3. A new client certificate or CA bundle is first used on a trial connection. Calls move to that
-//!    connection when the server has accepted it.
-//! 4. The previous connection stays open until its last call has ended.
+//! 3. A new client certificate or CA bundle is first used on a trial connection, which is made at
+//!    once, also while there are no calls. Calls move to that connection when the server has
+//!    accepted it.
+//! 4. The previous connection stays open until its last call has ended: on an idle worker for up to
+//!    a minute, the length of a poll.
 //! 5. An expired token is never sent. A call without a valid token fails as `Unavailable`, which
 //!    the SDK retries.
 //!

@@ -26,7 +26,8 @@ pub use crate::{
     },
     transport::{
         AuthInterceptor, AuthorizedChannel, BytesCodec, ConnectStage, Connector, ConnectorError,
-        PeerInfo, RotatingChannel, Secured, Security, TlsCredentials, TrustSource, is_refusal,
+        PeerInfo, Proxy, RotatingChannel, Secured, Security, TlsCredentials, TrustSource,
+        is_refusal,
     },
 };
 

@@ -7,6 +7,7 @@ mod args;
 mod errors;
 
 use std::{
+    ffi::OsString,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -24,7 +25,7 @@ use crate::{
         claims::{LONGEST_LIFETIME, SHORTEST_LIFETIME},
         permission::{self, CLUSTER_SCOPE, ReservedClaim},
     },
-    transport::{Connector, Security, TrustSource},
+    transport::{Connector, Proxy, Security, TrustSource},
 };
 
 pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, id, non_empty, non_empty_text};
@@ -110,9 +111,16 @@ impl Settings {
             problems.add("`--connect-timeout` is zero: set a duration such as `30s`");
         }
         warnings.extend(security.as_ref().and_then(unfit_identity));
+        let proxy = match &address {
+            Some(address) if args.no_proxy != Some(true) => {
+                problems.note(proxy(address, |name| std::env::var_os(name)))
+            }
+            _ => None,
+        };
         let connector = |security| {
             let address = address.as_ref()?;
             let connector = Connector::new(address.host.clone(), address.port, security);
+            let connector = connector.through(proxy.clone().flatten());
             Some(connector.within(args.connect_timeout))
         };
         Checked {
@@ -338,6 +346,13 @@ impl Address {
         }
     }
 
+    fn authority(&self) -> String {
+        match self.host.contains(':') {
+            true => format!("[{}]:{}", self.host, self.port),
+            false => format!("{}:{}", self.host, self.port),
+        }
+    }
+
     /// Judges by the name alone. The connector checks the resolved address again.
     fn looks_like_loopback(&self) -> bool {
         match self.host.parse::<std::net::IpAddr>() {
@@ -348,6 +363,36 @@ impl Address {
             }
         }
     }
+}
+
+/// The proxy of the environment for this address. As with Go's `net/http`, the upper-case variable
+/// has precedence, and the loopback addresses and `localhost` are never reached through a proxy.
+fn proxy(
+    address: &Address,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<Proxy>, String> {
+    let first = |names: [&'static str; 2]| {
+        let set = |name| variable(name).map(|value| (name, value));
+        let mut set = names.into_iter().filter_map(set);
+        let (name, value) = set.find(|(_, value)| !value.is_empty())?;
+        Some((name, value.into_string()))
+    };
+    let Some((name, proxy)) = first(["HTTPS_PROXY", "https_proxy"]) else {
+        return Ok(None);
+    };
+    if address.looks_like_loopback() {
+        return Ok(None);
+    }
+    let no_proxy = match first(["NO_PROXY", "no_proxy"]) {
+        Some((_, Ok(list))) => list,
+        Some((name, Err(_))) => return Err(format!("`{name}` is not UTF-8")),
+        None => String::new(),
+    };
+    let refused = |reason: String| {
+        format!("`{name}` is not usable: {reason}; correct it, or set `--no-proxy`")
+    };
+    let proxy = proxy.map_err(|_| refused("it is not UTF-8".to_owned()))?;
+    Proxy::of(&address.authority(), &proxy, &no_proxy).map_err(refused)
 }
 
 impl TokenArgs {

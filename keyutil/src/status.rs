@@ -213,6 +213,8 @@ pub struct MintingStatus {
 /// TLS handshakes and connection failures.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct ConnectionStatus {
+    /// `host:port` of the HTTP proxy, if connections go through one.
+    pub proxy: Option<String>,
     /// The number of TLS handshakes after which the server has sent data. Zero in plaintext.
     pub handshakes: u64,
     /// The last of these handshakes.

@@ -9,14 +9,18 @@
 //! | the tonic `Interceptor` that adds the token | `auth_interceptor.rs` |
 //! | the tonic channel that rotates with the TLS credentials | `channel.rs` |
 //! | name resolution, TCP and TLS | `connector.rs` |
+//! | several addresses of a name | `addresses.rs` |
+//! | HTTP proxies | `proxy.rs` |
 //! | the stream, the connection log and the TLS alert | `stream.rs` |
 
+mod addresses;
 mod auth_interceptor;
 mod call_outcomes;
 mod channel;
 mod connector;
 mod error;
 mod peer;
+mod proxy;
 mod sdk_service;
 mod stream;
 
@@ -28,6 +32,7 @@ pub use channel::RotatingChannel;
 pub use connector::{Connector, Security, TlsCredentials, TrustSource};
 pub use error::{ConnectStage, ConnectorError, LocalCause, alert_in};
 pub use peer::{PeerInfo, Secured};
+pub use proxy::Proxy;
 pub use sdk_service::{BytesCodec, sdk_service};
 
 /// The channel of all calls, with a token for each.

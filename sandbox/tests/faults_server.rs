@@ -1,9 +1,9 @@
 //! The server dies, again and again, or stands still, while work is under way.
 //!
 //! A server that is dead refuses connections, and the worker says so after the five seconds that a
-//! restart may take. One that stands still is known by its silence alone: up to 30 s pass before a
-//! ping, 15 s before its connection is given up (`transport/channel.rs`), 10 s before the next one
-//! is, and the five seconds. Until then, a minute in all, the worker is ready, and nothing in its
+//! restart may take. One that stands still is known by its silence alone: up to 12 s pass before a
+//! ping, 8 s before its connection is given up (`transport/channel.rs`), 10 s before the next one
+//! is, and the five seconds. Until then, 35 s in all, the worker is ready, and nothing in its
 //! status tells of it but the times of the last calls that went well.
 
 use std::time::{Duration, Instant};

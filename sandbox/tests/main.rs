@@ -13,6 +13,7 @@ mod examples;
 mod faults_clock;
 mod faults_files;
 mod faults_jwks;
+mod faults_network;
 mod faults_reported;
 mod faults_rotation;
 mod faults_server;

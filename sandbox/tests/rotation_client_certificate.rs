@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::support::{
@@ -47,6 +47,22 @@ async fn a_new_certificate_is_presented_in_a_full_handshake_and_nothing_fails() 
     // The old one is as good as before; only its end, or that of its CA, changes that.
     probe(&old).await.unwrap();
     load.stop().await;
+    assert_eq!(worker.complaints(), [""; 0]);
+    worker.stop().await.unwrap();
+}
+
+/// There is no work, and so no call for up to a minute: that is how long a poll lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_worker_uses_a_new_certificate_within_seconds() {
+    let stack = support::stack(StackOptions::default()).await;
+    let worker = observed_worker(&stack).await;
+    let options = LeafOptions::default();
+    let layout = Layout::new(&stack.certs());
+    let rotated = pki::rotate_leaf(&layout, Party::Worker, &options, SystemTime::now).unwrap();
+    let begun = Instant::now();
+    let status = until_presented(&worker, &rotated.new.serial).await;
+    assert!(begun.elapsed() < Duration::from_secs(15), "{status:#}");
+    assert_eq!(status["connection"]["failures"], 0, "{status:#}");
     assert_eq!(worker.complaints(), [""; 0]);
     worker.stop().await.unwrap();
 }

@@ -88,7 +88,7 @@ async fn a_connection_that_lasts_keeps_the_sdk_from_using_a_new_certificate() {
     })
     .await;
 
-    // From here on both have calls to make: an idle worker makes the next when a poll returns.
+    // From here on both have calls to make.
     support::assert_greeted(&support::starter(&stack, &[]).await);
     let status = until_presented(&ours, &rotated.unwrap().new.serial).await;
     assert_eq!(status["connection"]["failures"], 0, "{status:#}");

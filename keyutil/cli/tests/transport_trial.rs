@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::client::{World, authority, issue, look, now};
+use crate::common::client::{World, authority, issue, look, now, serial};
 use crate::common::peer::{Peer, Seen, call, mutual, try_call};
 use keyutil::{connect::PendingConnection, status::Failure};
 use keyutil_cli::pki::Purpose;
@@ -99,6 +99,47 @@ async fn a_certificate_that_is_refused_does_not_keep_a_new_bundle_from_use() {
     assert_eq!(seen.serial, before.serial);
     let reason = rejected(&opened).unwrap().reason;
     assert!(reason.contains("UnknownCA"), "{reason}");
+}
+
+/// There is no call, and no look at the files but that of the watcher: the server sees the new
+/// certificate, and the end of the connection with the old one.
+#[tokio::test]
+async fn an_idle_channel_uses_a_new_certificate_by_itself() {
+    let (world, peer, opened, before) = connected().await;
+    peer.until_serials(&[&before.serial]).await;
+
+    let new = issue(&world.clients, Purpose::Client, now());
+    world.present(&new);
+    peer.until_serials(&[&serial(&new)]).await;
+    assert_eq!(call(opened.session().channel()).await.connection, "2");
+
+    // Whatever waits for the next change ends with the channel.
+    drop(opened);
+    peer.until_serials(&[]).await;
+}
+
+#[tokio::test]
+async fn an_idle_channel_repeats_the_trial_of_a_rejected_certificate() {
+    let (world, peer, opened, before) = connected().await;
+    let others = authority("others");
+    let new = issue(&others, Purpose::Client, now());
+    world.present(&new);
+    wait_until(|| rejected(&opened).is_some()).await;
+    assert_eq!(peer.serials(), [&*before.serial]);
+
+    // The server now trusts the CA; the files stay as they are.
+    let both = [world.clients.certificate_pem(), others.certificate_pem()].concat();
+    peer.present(mutual(&world.server(), &both));
+    peer.until_serials(&[&serial(&new)]).await;
+    assert_eq!(rejected(&opened), None);
+}
+
+async fn wait_until(reached: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !reached() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// A peer that listens and says nothing is given up, and only one call waits for that.

@@ -222,14 +222,29 @@ impl fmt::Display for Waited {
 }
 
 fn unreachable(error: &ConnectorError) -> (Step, Class, Option<String>) {
-    let (step, class, hint) = match error {
+    let (step, class, hint) = match error.decisive() {
+        ConnectorError::Proxy { source, .. } => {
+            let (step, class, _) = unreachable(source);
+            let hint = match **source {
+                ConnectorError::ProxyAnswer { code: 407, .. } => {
+                    "set user and password in the URL: `http://user:password@proxy:port`"
+                }
+                _ => {
+                    "check the proxy of `HTTPS_PROXY`, and whether it permits this address; connect \
+                     directly with `NO_PROXY` or `--no-proxy` (KEYUTIL_NO_PROXY)"
+                }
+            };
+            return (step, class, Some(hint.to_owned()));
+        }
         ConnectorError::Resolve { .. } => (
             Step::Name,
             Class::Unreachable,
             "check the host name in `--address` (TEMPORAL_ADDRESS), and that this machine or \
              container can resolve it: `getent hosts <name>`",
         ),
-        ConnectorError::Connect { .. } => (
+        ConnectorError::Connect { .. }
+        | ConnectorError::ProxyAnswer { .. }
+        | ConnectorError::Addresses(_) => (
             Step::Tcp,
             Class::Unreachable,
             "check that the server is running and that `--address` (TEMPORAL_ADDRESS) is correct",
@@ -237,7 +252,7 @@ fn unreachable(error: &ConnectorError) -> (Step, Class, Option<String>) {
         ConnectorError::TimedOut { stage, .. } => {
             let step = match stage {
                 ConnectStage::Name => Step::Name,
-                ConnectStage::Tcp => Step::Tcp,
+                ConnectStage::Tcp | ConnectStage::Proxy => Step::Tcp,
                 ConnectStage::Handshake => Step::ServerTls,
                 ConnectStage::Answer => Step::Grpc,
             };
@@ -248,7 +263,7 @@ fn unreachable(error: &ConnectorError) -> (Step, Class, Option<String>) {
                 ConnectStage::Tcp => {
                     "a firewall may drop the packets: check the port and the firewalls in between"
                 }
-                ConnectStage::Handshake | ConnectStage::Answer => {
+                ConnectStage::Proxy | ConnectStage::Handshake | ConnectStage::Answer => {
                     "the connection is accepted but not answered: check that the port is that of \
                      the server's frontend (default 7233), the proxies in between, and whether the \
                      server hangs"

@@ -44,6 +44,7 @@ impl Observer {
             phase: self.phase.lock().clone(),
             credentials,
             connection: ConnectionStatus {
+                proxy: connector.proxy().map(ToString::to_string),
                 handshakes: log.handshakes(),
                 last_handshake: log.last_handshake(),
                 failures: log.failures(),

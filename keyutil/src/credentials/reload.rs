@@ -23,6 +23,7 @@ use std::{
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
+use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -68,6 +69,8 @@ struct Shared<T> {
     files: Vec<PathBuf>,
     parse: Box<Parse<T>>,
     current: ArcSwap<T>,
+    /// Sends after each replacement of `current`.
+    replaced: watch::Sender<()>,
     /// Never held while a file is read or a line is logged.
     state: Mutex<State>,
 }
@@ -160,6 +163,7 @@ impl<T: Credential> Reloading<T> {
                 files,
                 parse: Box::new(parse),
                 current: ArcSwap::from_pointee(first),
+                replaced: watch::Sender::new(()),
                 state: Mutex::new(State::new(fingerprint(&contents))),
             }),
         };
@@ -175,6 +179,16 @@ impl<T: Credential> Reloading<T> {
     /// The value in use, without a change of its reference count: for the path of every call.
     pub fn peek(&self) -> Guard<Arc<T>> {
         self.shared.current.load()
+    }
+
+    /// Waits until the value is not `known` any more.
+    pub async fn replaced(&self, known: &Arc<T>) {
+        // Before the comparison, so that no replacement is missed.
+        let mut replaced = self.shared.replaced.subscribe();
+        while Arc::ptr_eq(&self.peek(), known) {
+            // The sender lives as long as this value.
+            let _ = replaced.changed().await;
+        }
     }
 
     /// The files that are read.
@@ -241,6 +255,7 @@ impl<T: Credential> Reloading<T> {
         };
         let new = Arc::new(value);
         let old = self.shared.current.swap(new.clone());
+        self.shared.replaced.send_replace(());
         state.since = SystemTime::now();
         state.good = print;
         state.expiry_reported = false;

@@ -88,6 +88,20 @@ pub struct ConnectArgs {
     )]
     pub grpc_compression: Compression,
 
+    /// Connect directly, and ignore `HTTPS_PROXY`
+    #[arg(
+        long,
+        global = true,
+        env = "KEYUTIL_NO_PROXY",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        require_equals = true,
+        value_name = "BOOL",
+        value_parser = clap::builder::BoolishValueParser::new(),
+        hide_possible_values = true
+    )]
+    pub no_proxy: Option<bool>,
+
     /// Time limit for connecting to a server that is still starting
     #[arg(long, global = true, env = "KEYUTIL_CONNECT_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
@@ -194,6 +208,7 @@ impl Default for ConnectArgs {
             tls_ca_path: None,
             tls_server_name: None,
             grpc_compression: Compression::None,
+            no_proxy: None,
             connect_timeout: Duration::from_secs(30),
             token: TokenArgs::default(),
             names: Names::Fields,

@@ -140,7 +140,7 @@ pub enum Names {
 }
 
 /// Flag, variable and field of each setting.
-const SETTINGS: [(&str, &str, &str); 17] = [
+const SETTINGS: [(&str, &str, &str); 18] = [
     ("address", "TEMPORAL_ADDRESS", "address"),
     ("namespace", "TEMPORAL_NAMESPACE", "namespace"),
     (
@@ -168,6 +168,7 @@ const SETTINGS: [(&str, &str, &str); 17] = [
         "KEYUTIL_CONNECT_TIMEOUT",
         "connect_timeout",
     ),
+    ("no-proxy", "KEYUTIL_NO_PROXY", "no_proxy"),
     ("api-key", "TEMPORAL_API_KEY", "token.api_key"),
     ("token-file", "KEYUTIL_TOKEN_FILE", "token.token_file"),
     (

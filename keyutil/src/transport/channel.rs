@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{self, Future},
     io,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::timeout};
 use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{
     Status,
     body::Body,
@@ -45,9 +46,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A channel whose connection uses the newest TLS credentials that the server has accepted.
 ///
-/// When a credential changes, the next call makes a trial connection with the new ones and waits
-/// for the first data from the server, which arrives only after the server has accepted the client
-/// certificate. If the trial succeeds, calls move to that connection. If it fails, calls and new
+/// When a credential changes, a task or the next call makes a trial connection with the new ones
+/// and waits for the first data from the server, which arrives only after the server has accepted
+/// the client certificate. If the trial succeeds, calls move to that connection. If it fails, calls and new
 /// connections keep the previous credentials, and the trial is repeated later. A credential whose
 /// defect shows only at the server, such as a certificate of an unknown CA or a bundle that does
 /// not verify the server, therefore changes nothing.
@@ -60,6 +61,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(8);
 #[derive(Clone)]
 pub struct RotatingChannel {
     shared: Arc<Shared>,
+    /// Makes the trials while there are no calls, as long as a clone of the channel lives.
+    _following: Arc<AbortOnDropHandle<()>>,
 }
 
 struct Shared {
@@ -107,14 +110,20 @@ impl RotatingChannel {
             .keep_alive_while_idle(true);
         let connector = Arc::new(connector);
         let live = Live::untried(&connector, &endpoint);
+        let shared = Arc::new(Shared {
+            connector,
+            endpoint,
+            live: ArcSwap::from_pointee(live),
+            trials: TrialState::default(),
+            watcher: OnceLock::new(),
+        });
+        let following = tokio::spawn({
+            let shared = shared.clone();
+            async move { shared.follow().await }
+        });
         Ok(Self {
-            shared: Arc::new(Shared {
-                connector,
-                endpoint,
-                live: ArcSwap::from_pointee(live),
-                trials: TrialState::default(),
-                watcher: OnceLock::new(),
-            }),
+            shared,
+            _following: Arc::new(AbortOnDropHandle::new(following)),
         })
     }
 
@@ -161,7 +170,30 @@ impl Shared {
         up_to_date.then(|| live.channel.clone())
     }
 
-    /// One call makes the trial; the others do not wait for it.
+    /// Makes the trial of new credentials when no call makes it: an idle worker makes its next call
+    /// after up to a minute.
+    async fn follow(&self) {
+        let security = self.connector.security();
+        loop {
+            let known = TlsCredentials::now(security);
+            if self.up_to_date().is_none() {
+                self.newer().await;
+            }
+            let again = async {
+                match self.up_to_date() {
+                    Some(_) => future::pending().await,
+                    // Does nothing while it is too early for another trial.
+                    None => tokio::time::sleep(FIRST_PAUSE).await,
+                }
+            };
+            tokio::select! {
+                () = known.replaced(security) => {}
+                () = again => {}
+            }
+        }
+    }
+
+    /// One caller makes the trial; the others do not wait for it.
     #[cold]
     async fn newer(&self) -> Channel {
         let security = self.connector.security();

@@ -1,8 +1,14 @@
-//! Makes one connection: name resolution, TCP and TLS.
+//! Makes one connection: name resolution, TCP, the tunnel of a proxy, and TLS.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    future::{self, Future},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{io::AsyncBufReadExt, net::TcpStream, time::Instant};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
@@ -16,8 +22,10 @@ use tokio_rustls::{
 use tracing::debug;
 
 use super::{
+    addresses::{AddressAttempt, AddressOrder, race},
     error::{ConnectStage, ConnectorError},
     peer::{PeerInfo, RecordingCertResolver, RecordingVerifier},
+    proxy::Proxy,
     stream::{ConnectionLog, Pending, Protection, Stream, TrialResult},
 };
 use crate::{
@@ -26,10 +34,10 @@ use crate::{
     transport::peer::{Secured, handshake},
 };
 
-/// Limit for name resolution, TCP and TLS together.
+/// Limit for name resolution, TCP, proxy and TLS together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limit for each address of a name: an address that drops packets leaves time for the next.
+/// Limit for the TCP connection to one address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The address of the server, and how connections to it are secured.
@@ -38,6 +46,9 @@ pub struct Connector {
     host: String,
     port: u16,
     security: Security,
+    proxy: Option<Proxy>,
+    addresses: Option<Vec<SocketAddr>>,
+    order: Arc<AddressOrder>,
     limit: Duration,
     log: Arc<ConnectionLog>,
 }
@@ -49,6 +60,9 @@ impl Connector {
             host: host.into(),
             port,
             security,
+            proxy: None,
+            addresses: None,
+            order: Arc::default(),
             limit: TIMEOUT,
             log: Arc::default(),
         }
@@ -59,6 +73,25 @@ impl Connector {
     pub fn within(mut self, limit: Duration) -> Self {
         self.limit = self.limit.min(limit);
         self
+    }
+
+    /// Connects to these addresses, instead of those of the name.
+    #[must_use]
+    pub fn resolved_to(mut self, addresses: Vec<SocketAddr>) -> Self {
+        self.addresses = Some(addresses);
+        self
+    }
+
+    /// Connects through this proxy. The proxy resolves the name of the server.
+    #[must_use]
+    pub fn through(mut self, proxy: Option<Proxy>) -> Self {
+        self.proxy = proxy;
+        self
+    }
+
+    /// The proxy, if connections go through one.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.proxy.as_ref()
     }
 
     /// `host:port`, with brackets around an IPv6 address.
@@ -94,11 +127,12 @@ impl Connector {
     ) -> Result<Stream, ConnectorError> {
         let attempt = self.log.attempt();
         match self.establish(credentials).await {
-            Ok((protection, secured)) => {
+            Ok((protection, secured, address)) => {
                 let pending = Pending {
                     target: self.target(),
                     secured,
                     result,
+                    address,
                 };
                 let log = self.log.clone();
                 Ok(Stream::new(protection, log, attempt, pending))
@@ -121,17 +155,25 @@ impl Connector {
     async fn establish(
         &self,
         credentials: &TlsCredentials,
-    ) -> Result<(Protection, Option<Secured>), ConnectorError> {
+    ) -> Result<(Protection, Option<Secured>, AddressAttempt), ConnectorError> {
         let deadline = self.deadline();
         let addresses = self.resolve(deadline).await?;
-        let tcp = self.tcp(&addresses, deadline).await?;
-        match &self.security {
-            Security::Plaintext { .. } => Ok((Protection::Plain(tcp), None)),
-            Security::Tls { .. } => {
-                let (tls, secured) = self.tls(tcp, credentials, deadline).await?;
-                Ok((Protection::tls(tls), Some(secured)))
+        let several = addresses.len() > 1;
+        race(addresses, async |address| {
+            let attempt = AddressAttempt::new(&self.order, address);
+            let tcp = self.tcp(address, deadline).await?;
+            let Security::Tls { server_name, .. } = &self.security else {
+                return Ok((Protection::Plain(tcp), None, attempt));
+            };
+            let (mut tls, secured) = self.tls(tcp, credentials, deadline).await?;
+            if several {
+                first_data(&mut tls).await.map_err(|source| {
+                    ConnectorError::handshake(server_name, &secured.peer, source)
+                })?;
             }
-        }
+            Ok((Protection::tls(tls), Some(secured), attempt))
+        })
+        .await
     }
 
     /// The deadline of an attempt that starts now.
@@ -142,40 +184,47 @@ impl Connector {
         }
     }
 
-    /// Resolves the host.
+    /// Resolves the host, or the proxy, to the addresses in the order in which they are tried.
     pub async fn resolve(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, ConnectorError> {
-        let failed = |source| ConnectorError::Resolve {
-            host: self.host.clone(),
-            source: Arc::new(source),
+        let (host, port) = match &self.proxy {
+            Some(proxy) => (proxy.host(), proxy.port()),
+            None => (self.host.as_str(), self.port),
         };
-        let resolving = tokio::net::lookup_host((self.host.as_str(), self.port));
-        let resolved = deadline.wait(ConnectStage::Name, resolving).await?;
-        let addresses: Vec<_> = resolved.map_err(failed)?.collect();
+        let failed = |source| {
+            self.to_proxy(ConnectorError::Resolve {
+                host: host.to_owned(),
+                source: Arc::new(source),
+            })
+        };
+        let addresses = match &self.addresses {
+            Some(addresses) => addresses.clone(),
+            None => {
+                let resolving = tokio::net::lookup_host((host, port));
+                let resolved = deadline.wait(ConnectStage::Name, resolving).await;
+                let resolved = resolved.map_err(|late| self.to_proxy(late))?;
+                resolved.map_err(failed)?.collect()
+            }
+        };
         if addresses.is_empty() {
             return Err(failed(io::Error::other("the name has no address")));
         }
-        Ok(addresses)
+        Ok(self.order.sort(addresses))
     }
 
-    /// Connects to the first address that accepts.
+    /// Connects to this address, and through it where it is that of the proxy.
     pub async fn tcp(
         &self,
-        addresses: &[SocketAddr],
+        address: SocketAddr,
         deadline: Deadline,
     ) -> Result<TcpStream, ConnectorError> {
-        let mut last = ConnectorError::TimedOut {
-            stage: ConnectStage::Tcp,
-            after: deadline.limit,
-        };
-        for &address in addresses {
-            if let Security::Plaintext {
-                loopback_only: true,
-            } = self.security
-                && !address.ip().is_loopback()
-            {
-                last = ConnectorError::TokenInPlaintext { address };
-                continue;
-            }
+        if let Security::Plaintext {
+            loopback_only: true,
+        } = self.security
+            && (self.proxy.is_some() || !address.ip().is_loopback())
+        {
+            return Err(ConnectorError::TokenInPlaintext { address });
+        }
+        let connected = async {
             let connecting = tokio::time::timeout(ADDRESS_TIMEOUT, TcpStream::connect(address));
             let connected = deadline
                 .wait(ConnectStage::Tcp, connecting)
@@ -183,17 +232,29 @@ impl Connector {
                 .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             // gRPC frames are small, and a caller waits for each.
             let connected = connected.and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp));
-            match connected {
-                Ok(tcp) => return Ok(tcp),
-                Err(source) => {
-                    last = ConnectorError::Connect {
-                        address,
-                        source: Arc::new(source),
-                    };
-                }
+            let mut tcp = connected.map_err(|source| ConnectorError::Connect {
+                address,
+                source: Arc::new(source),
+            })?;
+            if let Some(proxy) = &self.proxy {
+                let target = self.target();
+                let tunnel = proxy.tunnel(&mut tcp, address, &target);
+                deadline.wait(ConnectStage::Proxy, tunnel).await??;
             }
+            Ok(tcp)
+        };
+        connected.await.map_err(|error| self.to_proxy(error))
+    }
+
+    /// Names the proxy in an error of the way to the server.
+    fn to_proxy(&self, error: ConnectorError) -> ConnectorError {
+        match &self.proxy {
+            None => error,
+            Some(proxy) => ConnectorError::Proxy {
+                proxy: proxy.to_string(),
+                source: Box::new(error),
+            },
         }
-        Err(last)
     }
 
     /// Performs the TLS handshake. With TLS 1.3 the server may reject the client certificate later.
@@ -230,6 +291,20 @@ impl Connector {
         }
         let handshake = handshake(session, identity, &peer);
         Ok((tls, Secured { handshake, peer }))
+    }
+}
+
+/// How long another address waits for the first data from this one after the handshake. Go's gRPC
+/// server sends at once; one that waits for the client has accepted the client certificate, too.
+const FIRST_DATA: Duration = Duration::from_secs(1);
+
+/// Waits for the first data, without reading it, or for the alert that rejects the client
+/// certificate: another address may accept it.
+async fn first_data(tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    match tokio::time::timeout(FIRST_DATA, tls.fill_buf()).await {
+        Ok(Ok([])) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(_)) | Err(_) => Ok(()),
     }
 }
 
@@ -395,5 +470,30 @@ impl TlsCredentials {
             _ => true,
         };
         same_identity && same_trust
+    }
+    /// Waits until the files hold other credentials than these.
+    pub(super) async fn replaced(&self, security: &Security) {
+        let Security::Tls {
+            identity, trust, ..
+        } = security
+        else {
+            return future::pending().await;
+        };
+        let identity = async {
+            match (identity, &self.identity) {
+                (Some(now), Some(then)) => now.replaced(then).await,
+                _ => future::pending().await,
+            }
+        };
+        let trust = async {
+            match (trust, &self.trust) {
+                (TrustSource::File(now), Some(then)) => now.replaced(then).await,
+                _ => future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = identity => {}
+            () = trust => {}
+        }
     }
 }

@@ -14,6 +14,7 @@ use tokio_rustls::rustls::{
 use tonic::{Status, metadata::MetadataValue};
 
 use super::peer::PeerInfo;
+use crate::base::chain;
 
 /// The reason why a connection attempt failed.
 #[expect(missing_docs, reason = "the message says what a field is")]
@@ -83,6 +84,24 @@ pub enum ConnectorError {
         "the server did not agree to HTTP/2 (ALPN `h2`): it may not be a gRPC server, or be a proxy that supports only HTTP/1.1"
     )]
     NoHttp2,
+    /// All addresses of the name failed.
+    #[error("{}", Each(.0))]
+    Addresses(Arc<[(SocketAddr, ConnectorError)]>),
+    /// There was no connection through the HTTP proxy.
+    #[error("no connection through the proxy `{proxy}`")]
+    Proxy {
+        /// `host:port`.
+        proxy: String,
+        #[source]
+        source: Box<ConnectorError>,
+    },
+    /// The HTTP proxy did not make the tunnel.
+    #[error("it answered `{status}`")]
+    ProxyAnswer {
+        /// The first line of the answer.
+        status: String,
+        code: u16,
+    },
 }
 
 /// The stages of connecting, in order.
@@ -92,6 +111,8 @@ pub enum ConnectStage {
     Name,
     /// The TCP connection.
     Tcp,
+    /// The tunnel of an HTTP proxy.
+    Proxy,
     /// The TLS handshake.
     Handshake,
     /// The first data from the server.
@@ -103,6 +124,7 @@ impl fmt::Display for ConnectStage {
         f.write_str(match self {
             Self::Name => "the host name was not resolved",
             Self::Tcp => "no TCP connection",
+            Self::Proxy => "no answer",
             Self::Handshake => "the TLS handshake did not finish",
             Self::Answer => "no answer",
         })
@@ -110,9 +132,30 @@ impl fmt::Display for ConnectStage {
 }
 
 impl ConnectorError {
+    /// The error of these addresses.
+    pub(super) fn of_addresses(mut failed: Vec<(SocketAddr, Self)>) -> Self {
+        if failed.len() == 1
+            && let Some((_, error)) = failed.pop()
+        {
+            return error;
+        }
+        failed.sort_by_key(|(address, _)| *address);
+        Self::Addresses(failed.into())
+    }
+
+    /// The error that decides what to do, where there are several: the first that the same attempt
+    /// would repeat, such as a rejected certificate, and otherwise the first.
+    pub fn decisive(&self) -> &Self {
+        let Self::Addresses(failed) = self else {
+            return self;
+        };
+        let lasting = failed.iter().find(|(_, error)| !error.may_pass());
+        lasting.or(failed.first()).map_or(self, |(_, error)| error)
+    }
+
     /// What the server had shown before the failure.
     pub fn peer(&self) -> Option<&PeerInfo> {
-        match self {
+        match self.decisive() {
             Self::Handshake { peer, .. } | Self::ServerCertificate { peer, .. } => Some(peer),
             Self::Alert { peer, .. } => peer.as_deref(),
             _ => None,
@@ -149,7 +192,7 @@ impl ConnectorError {
 
     /// The alert with which the server rejected the client certificate or its absence.
     pub fn client_certificate_alert(&self) -> Option<AlertDescription> {
-        let Self::Alert { alert, peer } = self else {
+        let Self::Alert { alert, peer } = self.decisive() else {
             return None;
         };
         // A server that has not asked for a certificate cannot have rejected one.
@@ -176,7 +219,7 @@ impl ConnectorError {
 
     /// The error in the server's certificate, if that is the cause.
     pub fn server_certificate_error(&self) -> Option<&CertificateError> {
-        match self {
+        match self.decisive() {
             Self::ServerCertificate { error, .. } => Some(error),
             _ => None,
         }
@@ -185,6 +228,10 @@ impl ConnectorError {
     /// Whether the same attempt may succeed later with the same configuration.
     pub fn may_pass(&self) -> bool {
         match self {
+            Self::Addresses(failed) => failed.iter().all(|(_, error)| error.may_pass()),
+            Self::Proxy { source, .. } => source.may_pass(),
+            // The proxy or what is behind it may be starting.
+            Self::ProxyAnswer { code, .. } => *code >= 500,
             Self::Resolve { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
             // Port forwarding accepts connections for a server that is not running yet, and closes
             // them.
@@ -210,6 +257,24 @@ fn is_end(source: &io::Error) -> bool {
         source.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
     )
+}
+
+/// Displays the errors of several addresses.
+struct Each<'a>(&'a [(SocketAddr, ConnectorError)]);
+
+impl fmt::Display for Each<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} addresses failed", self.0.len())?;
+        for (index, (address, error)) in self.0.iter().enumerate() {
+            f.write_str(if index == 0 { ": " } else { "; " })?;
+            match error {
+                ConnectorError::Connect { .. } | ConnectorError::TokenInPlaintext { .. } => {}
+                _ => write!(f, "{address}: ")?,
+            }
+            f.write_str(&chain(error))?;
+        }
+        Ok(())
+    }
 }
 
 struct Shown<'a>(&'a ServerName<'static>);

@@ -25,6 +25,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::addresses::AddressAttempt;
 use super::error::{ConnectorError, alert_in};
 use crate::{
     status::Handshake,
@@ -46,6 +47,7 @@ pub(super) struct Pending {
     pub(super) target: String,
     pub(super) secured: Option<Secured>,
     pub(super) result: Option<TrialResult>,
+    pub(super) address: AddressAttempt,
 }
 
 /// Reports the outcome of a trial. A connection that the server closes without an alert reports
@@ -102,6 +104,7 @@ impl Stream {
     /// Records that the server has sent data.
     fn answered(&mut self) {
         self.log.answered(self.attempt);
+        self.pending.address.answered();
         if let Some(Secured { handshake, .. }) = self.pending.secured.take() {
             let before = self.log.record_handshake(handshake.clone());
             report(&self.pending.target, &handshake, before.as_ref());

@@ -2,7 +2,10 @@
 //!
 //! Each step is taken on its own, with the same code as a connection of worker and starter.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    net::SocketAddr,
+    time::{Instant, SystemTime},
+};
 
 use temporalio_common::protos::grpc::health::v1::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
@@ -19,8 +22,8 @@ use keyutil::{
     diagnosis::{Class, Diagnose, Diagnosis, Step},
     explain::{Explanation, KeySetCheck, Refusal, Sent, TokenVerdict},
     probe::{
-        Connector, PeerInfo, Secured, Security, TlsCredentials, explain_connection, first_words,
-        is_refusal,
+        Connector, ConnectorError, PeerInfo, Secured, Security, TlsCredentials, explain_connection,
+        first_words, is_refusal,
     },
     settings::{ConnectArgs, non_empty},
     status::Handshake,
@@ -43,36 +46,65 @@ pub(super) async fn check_network(
         }
         return false;
     };
-    let Some(tcp) = reach(report, reached).await else {
+    let Some(addresses) = resolve(report, reached).await else {
         return false;
     };
+    let last = addresses.len() - 1;
+    for (index, address) in addresses.into_iter().enumerate() {
+        let failed = match check_address(report, reached, connector, address).await {
+            Ok(connected) => return connected,
+            Err(failed) => failed,
+        };
+        // A connection uses the first address that works.
+        if index < last {
+            let hint = failed.hint.unwrap_or_default();
+            report.warn(failed.step, format!("{address}: {}", failed.cause), hint);
+            continue;
+        }
+        let unusable =
+            non_empty(&args.tls_cert_path).is_some() && !connector.is_some_and(has_identity);
+        match failed.step {
+            Step::ClientTls if unusable => {
+                report.skip(
+                    Step::ClientTls,
+                    "the server requires a client certificate; the configured one is unusable, see above",
+                );
+                return false;
+            }
+            Step::ClientTls => {}
+            Step::ServerTls => report.skip(Step::ClientTls, "no TLS connection"),
+            _ => {
+                for step in &STEPS[2..] {
+                    report.skip(*step, "no TCP connection");
+                }
+            }
+        }
+        report.fail(failed);
+    }
+    false
+}
+
+/// Returns whether calls can be made over this address.
+async fn check_address(
+    report: &mut Report,
+    reached: &Connector,
+    connector: Option<&Connector>,
+    address: SocketAddr,
+) -> Result<bool, Diagnosis> {
+    let tcp = reach(report, reached, address).await?;
     let Some(connector) = connector else {
         for step in [Step::ServerTls, Step::ClientTls] {
             report.skip(step, "the TLS settings are unusable, see above");
         }
-        return false;
+        return Ok(false);
     };
     if let Security::Plaintext { .. } = connector.security() {
         report.skip(Step::ServerTls, "TLS is off");
         report.skip(Step::ClientTls, "TLS is off");
-        return true;
+        return Ok(true);
     }
-    let Err(diagnosis) = secure(report, connector, tcp).await else {
-        return true;
-    };
-    let unusable = non_empty(&args.tls_cert_path).is_some() && !has_identity(connector);
-    if diagnosis.step == Step::ClientTls && unusable {
-        report.skip(
-            Step::ClientTls,
-            "the server requires a client certificate; the configured one is unusable, see above",
-        );
-        return false;
-    }
-    if diagnosis.step == Step::ServerTls {
-        report.skip(Step::ClientTls, "no TLS connection");
-    }
-    report.fail(diagnosis);
-    false
+    secure(report, connector, tcp).await?;
+    Ok(true)
 }
 
 fn has_identity(connector: &Connector) -> bool {
@@ -85,13 +117,11 @@ fn has_identity(connector: &Connector) -> bool {
     )
 }
 
-async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> {
-    let deadline = connector.deadline();
-    let addresses = match connector.resolve(deadline).await {
+async fn resolve(report: &mut Report, connector: &Connector) -> Option<Vec<SocketAddr>> {
+    let addresses = match connector.resolve(connector.deadline()).await {
         Ok(addresses) => addresses,
         Err(error) => {
-            let credentials = TlsCredentials::now(connector.security());
-            report.fail(explain_connection(connector, &credentials, error).diagnosis());
+            report.fail(explained(connector, error));
             for step in &STEPS[1..] {
                 report.skip(*step, "the host name has no address");
             }
@@ -102,33 +132,45 @@ async fn reach(report: &mut Report, connector: &Connector) -> Option<TcpStream> 
         .iter()
         .map(|address| address.ip().to_string())
         .collect();
+    let shown = shown.join(", ");
     report.ok(
         Step::Name,
-        format!("`{}` resolves to {}", connector.host(), shown.join(", ")),
+        match connector.proxy() {
+            None => format!("`{}` resolves to {shown}", connector.host()),
+            Some(proxy) => format!(
+                "the proxy `{proxy}` (HTTPS_PROXY) resolves to {shown}, and resolves `{}` itself",
+                connector.host()
+            ),
+        },
     );
+    Some(addresses)
+}
+
+async fn reach(
+    report: &mut Report,
+    connector: &Connector,
+    address: SocketAddr,
+) -> Result<TcpStream, Diagnosis> {
     let started = Instant::now();
-    match connector.tcp(&addresses, deadline).await {
-        Ok(tcp) => {
-            let peer = tcp.peer_addr().map(|address| address.to_string());
-            report.ok(
-                Step::Tcp,
-                format!(
-                    "connected to {} in {:.1?}",
-                    peer.unwrap_or_default(),
-                    started.elapsed()
-                ),
-            );
-            Some(tcp)
-        }
-        Err(error) => {
-            let credentials = TlsCredentials::now(connector.security());
-            report.fail(explain_connection(connector, &credentials, error).diagnosis());
-            for step in &STEPS[2..] {
-                report.skip(*step, "no TCP connection");
-            }
-            None
-        }
-    }
+    let tcp = connector.tcp(address, connector.deadline()).await;
+    let tcp = tcp.map_err(|error| explained(connector, error))?;
+    let through = match connector.proxy() {
+        None => String::new(),
+        Some(proxy) => format!(" through the proxy `{proxy}`"),
+    };
+    report.ok(
+        Step::Tcp,
+        format!(
+            "connected to {address}{through} in {:.1?}",
+            started.elapsed()
+        ),
+    );
+    Ok(tcp)
+}
+
+fn explained(connector: &Connector, error: ConnectorError) -> Diagnosis {
+    let credentials = TlsCredentials::now(connector.security());
+    explain_connection(connector, &credentials, error).diagnosis()
 }
 
 async fn secure(

@@ -9,8 +9,8 @@ use std::{
 use keyutil::{
     ConnectArgs,
     connect::{self, PendingConnection},
-    credentials::Refresh,
-    probe::{Security, TrustSource},
+    credentials::{Identity, Refresh},
+    probe::{Connector, Security, TrustSource},
     settings::Settings,
 };
 use keyutil_cli::pki::{Authority, AuthorityRequest, Leaf, LeafRequest, Purpose, Validity};
@@ -82,6 +82,16 @@ pub fn open(args: &ConnectArgs) -> PendingConnection {
     connect::open(Settings::new(args, "test").unwrap()).unwrap()
 }
 
+/// The same, with a changed connector.
+pub fn open_with(
+    args: &ConnectArgs,
+    change: impl FnOnce(Connector) -> Connector,
+) -> PendingConnection {
+    let mut settings = Settings::new(args, "test").unwrap();
+    settings.connector = change(settings.connector);
+    connect::open(settings).unwrap()
+}
+
 /// Looks at the files now, as the watch does once a second.
 pub fn look(opened: &PendingConnection) {
     let Security::Tls {
@@ -124,4 +134,12 @@ pub fn now() -> Validity {
 pub fn past() -> Validity {
     let now = SystemTime::now();
     Validity::between(now - 2 * HOUR, now - HOUR).unwrap()
+}
+
+/// As the server sees it.
+pub fn serial(leaf: &Leaf) -> String {
+    let chain = leaf.certificate_pem.as_bytes();
+    let key = leaf.key_pem.expose_secret().as_bytes();
+    let identity = Identity::parse(chain, key, SystemTime::now()).unwrap();
+    identity.leaf().serial.clone()
 }

@@ -2,11 +2,13 @@
 //! certificate it presented. It reads no headers, and has one answer for everything.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    time::{Duration, Instant},
 };
 
 use http::Request;
@@ -40,8 +42,12 @@ pub struct Peer {
     config: Arc<Mutex<Arc<ServerConfig>>>,
     ends_connections: Arc<AtomicBool>,
     silent: Arc<AtomicBool>,
+    open: Open,
     task: JoinHandle<()>,
 }
+
+/// The serials of the client certificates of the open connections, by the number of the connection.
+type Open = Arc<Mutex<BTreeMap<u32, String>>>;
 
 impl Peer {
     pub async fn start(config: ServerConfig) -> Self {
@@ -52,18 +58,23 @@ impl Peer {
         let (current, ends) = (config.clone(), ends_connections.clone());
         let silent = Arc::new(AtomicBool::new(false));
         let mute = silent.clone();
+        let open = Open::default();
+        let opened = open.clone();
         let task = tokio::spawn(async move {
             for connection in 1.. {
                 let (tcp, _) = listener.accept().await.unwrap();
                 let config = current.lock().unwrap().clone();
                 let ends = ends.clone();
                 let mute = mute.load(SeqCst);
+                let open = opened.clone();
                 // A connection that fails is the client's to tell of.
                 tokio::spawn(async move {
                     if mute {
                         return hold(tcp, config).await;
                     }
-                    serve(tcp, config, connection, &ends).await
+                    let ended = serve(tcp, config, connection, &ends, &open).await;
+                    open.lock().unwrap().remove(&connection);
+                    ended
                 });
             }
         });
@@ -72,7 +83,23 @@ impl Peer {
             config,
             ends_connections,
             silent,
+            open,
             task,
+        }
+    }
+
+    /// The serials of the client certificates of the open connections.
+    pub fn serials(&self) -> Vec<String> {
+        self.open.lock().unwrap().values().cloned().collect()
+    }
+
+    /// Waits until these are the serials of the open connections.
+    pub async fn until_serials(&self, expected: &[&str]) {
+        let begun = Instant::now();
+        while self.serials() != expected {
+            let waited = begun.elapsed() < Duration::from_secs(20);
+            assert!(waited, "{:?} instead of {expected:?}", self.serials());
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -161,6 +188,7 @@ async fn serve(
     config: Arc<ServerConfig>,
     connection: u32,
     ends: &AtomicBool,
+    open: &Open,
 ) -> io::Result<()> {
     // The client waits for each of these small frames.
     tcp.set_nodelay(true)?;
@@ -172,16 +200,19 @@ async fn serve(
     let headers = [
         &[STATUS_200][..],
         &literal("content-type", "application/grpc"),
-        &literal("serial", &serial.unwrap_or_default()),
+        &literal("serial", serial.as_deref().unwrap_or_default()),
         &literal("handshake", &handshake.unwrap_or_default()),
         &literal("connection-number", &connection.to_string()),
     ]
     .concat();
 
-    let mut preface = [0; 24];
-    tls.read_exact(&mut preface).await?;
+    // First, as Go does.
     tls.write_all(&frame(SETTINGS, 0, 0, &[])).await?;
     tls.flush().await?;
+    let mut preface = [0; 24];
+    tls.read_exact(&mut preface).await?;
+    let serial = serial.unwrap_or_default();
+    open.lock().unwrap().insert(connection, serial);
     loop {
         let (kind, flags, stream, payload) = read_frame(&mut tls).await?;
         let response = match kind {
