@@ -53,6 +53,7 @@ fn a_variable_that_is_empty_counts_as_not_set() {
         "TEMPORAL_API_KEY",
         "KEYUTIL_GRPC_COMPRESSION",
         "KEYUTIL_CONNECT_TIMEOUT",
+        "KEYUTIL_DISTRUST_AFTER",
         "KEYUTIL_TOKEN_FILE",
         "KEYUTIL_SIGNING_KEY_PATH",
         "KEYUTIL_PERMISSIONS",

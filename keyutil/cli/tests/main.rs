@@ -39,4 +39,5 @@ mod pki_rotate;
 mod pki_rotate_handshake;
 mod server_refused;
 mod transport;
+mod transport_distrust;
 mod transport_trial;

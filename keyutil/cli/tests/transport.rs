@@ -1,17 +1,15 @@
 //! Connections to a server of the test's own: credentials that change while they are in use, and
 //! connections that the server ends.
 
-use std::{fs, sync::Arc, time::SystemTime};
+use std::{fs, sync::Arc};
 
 use crate::common::client::{World, authority, issue, look, now, open, serial};
 use crate::common::peer::{Peer, call, mutual, try_call};
 use http::HeaderMap;
 use keyutil::{
-    ConnectError, connect::PendingConnection, credentials::Identity, diagnosis::Diagnose,
-    probe::ConnectorError,
+    ConnectError, connect::PendingConnection, diagnosis::Diagnose, probe::ConnectorError,
 };
-use keyutil_cli::pki::{Leaf, Purpose};
-use secrecy::ExposeSecret;
+use keyutil_cli::pki::Purpose;
 use temporalio_client::callback_based::GrpcRequest;
 use tokio_rustls::rustls::AlertDescription;
 use tonic::Code;

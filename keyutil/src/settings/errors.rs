@@ -140,7 +140,7 @@ pub enum Names {
 }
 
 /// Flag, variable and field of each setting.
-const SETTINGS: [(&str, &str, &str); 17] = [
+const SETTINGS: [(&str, &str, &str); 18] = [
     ("address", "TEMPORAL_ADDRESS", "address"),
     ("namespace", "TEMPORAL_NAMESPACE", "namespace"),
     (
@@ -158,6 +158,7 @@ const SETTINGS: [(&str, &str, &str); 17] = [
         "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
         "tls_ca_path",
     ),
+    ("distrust-after", "KEYUTIL_DISTRUST_AFTER", "distrust_after"),
     (
         "tls-server-name",
         "TEMPORAL_TLS_SERVER_NAME",
