@@ -46,7 +46,9 @@
 //!    accepted it.
 //! 4. The previous connection stays open until its last call has ended: on an idle worker for up to
 //!    a minute, the length of a poll.
-//! 5. An expired token is never sent. A call without a valid token fails as `Unavailable`, which
+//! 5. A CA that was removed from the bundle verifies no connection after
+//!    [`ConnectArgs::distrust_after`], even if none can then be made.
+//! 6. An expired token is never sent. A call without a valid token fails as `Unavailable`, which
 //!    the SDK retries.
 //!
 //! # Cargo features

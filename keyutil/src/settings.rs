@@ -240,7 +240,10 @@ fn security(
             "`--tls-ca-path` (TEMPORAL_TLS_SERVER_CA_CERT_PATH)",
             &**bundle,
         )];
-        problems.note_loaded(&files, TrustBundle::follow(bundle.clone()))
+        problems.note_loaded(
+            &files,
+            TrustBundle::follow(bundle.clone(), args.distrust_after),
+        )
     });
 
     if asked == Some(false) || (asked.is_none() && set.is_empty() && !tokens) {

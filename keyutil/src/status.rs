@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     time::{Duration, SystemTime},
 };
 
@@ -226,6 +227,59 @@ pub struct ConnectionStatus {
     /// The error with which the newest client certificate and CAs were rejected, while calls keep
     /// the previous ones.
     pub rejected: Option<Failure>,
+    /// The CA that verifies the server and was removed from its file.
+    pub removed_ca: Option<RemovedCa>,
+}
+
+/// A CA that verified the server and is no longer in its file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RemovedCa {
+    /// Its subject and serial number.
+    pub ca: String,
+    /// The file.
+    pub file: String,
+    /// The time of the first content of the file without it.
+    #[serde(with = "time")]
+    pub removed_at: SystemTime,
+    /// The time from which it is not trusted: `--distrust-after` after the removal.
+    #[serde(with = "time")]
+    pub refused_at: SystemTime,
+    /// Why no connection could be made with the new content of the file.
+    pub reason: Option<String>,
+}
+
+impl RemovedCa {
+    /// Whether the connection has been in use without it for longer than a server needs to restart.
+    pub(crate) fn lasts(&self) -> bool {
+        age(self.removed_at, SystemTime::now()) > FAILURE_LIMIT
+    }
+
+    /// The consequence for the connection at `now`.
+    pub fn told(&self, now: SystemTime) -> String {
+        let Self { ca, file, .. } = self;
+        let mut told = match self.refused_at.duration_since(now) {
+            Ok(left) if !left.is_zero() => format!(
+                "the server is verified with a CA that is no longer in `{file}`, and will be \
+                 refused in {}: {ca}",
+                whole_seconds(left)
+            ),
+            _ => format!(
+                "the server was last verified with a CA that is no longer in `{file}`, and is \
+                 refused since {}: {ca}",
+                rfc3339_seconds(self.refused_at)
+            ),
+        };
+        if let Some(reason) = &self.reason {
+            told += &format!("; with the new content of the file: {reason}");
+        }
+        told
+    }
+}
+
+impl fmt::Display for RemovedCa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.told(SystemTime::now()))
+    }
 }
 
 /// A finished TLS handshake, after which the server has sent data. Until then a TLS 1.3 server may
@@ -350,6 +404,11 @@ pub fn readiness(status: &Status, now: SystemTime) -> Result<(), Vec<String>> {
     let reasons = [
         phase(status, now),
         connection(status, now),
+        status
+            .connection
+            .removed_ca
+            .as_ref()
+            .map(|removed| removed.told(now)),
         token(status, now),
         refusals(status, now),
     ];

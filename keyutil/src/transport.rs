@@ -28,7 +28,7 @@ use tonic::service::interceptor::InterceptedService;
 
 pub use auth_interceptor::AuthInterceptor;
 pub use call_outcomes::{CallOutcomes, is_refusal};
-pub use channel::RotatingChannel;
+pub use channel::{Rejection, RotatingChannel};
 pub use connector::{Connector, Security, TlsCredentials, TrustSource};
 pub use error::{ConnectStage, ConnectorError, LocalCause, alert_in};
 pub use peer::{PeerInfo, Secured};

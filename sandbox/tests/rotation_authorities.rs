@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::support::{
-    self, InFlight,
+    self, InFlight, Observed,
     rotation::{
         complaint, copied, count_in_log, observed_worker, probe, replace, until, until_accepted,
         until_in_log,
@@ -106,7 +106,9 @@ async fn a_bad_bundle_of_the_worker_changes_nothing_and_is_reported() {
     replace(&path, wrong.certificate_pem());
     let told = complaint(&worker, broken.len()).await;
     for words in [
-        "kept the previous ones",
+        "is verified with a CA that is no longer in",
+        "and will be refused in 4m",
+        "temporal frontend CA",
         "UnknownIssuer",
         "temporal wrong CA",
     ] {
@@ -118,20 +120,73 @@ async fn a_bad_bundle_of_the_worker_changes_nothing_and_is_reported() {
         status["connection"]["handshakes"].as_u64() > Some(handshakes + 3)
     })
     .await;
-    let reason = &later["connection"]["rejected"]["reason"];
+    let reason = &later["connection"]["removed_ca"]["reason"];
     let words = "failed to verify the certificate";
     assert!(reason.as_str().unwrap().contains(words), "{later:#}");
     load.more(20).await;
 
     replace(&path, &good);
     until(&worker, "the good one", |status| {
-        status["connection"]["rejected"].is_null()
+        status["connection"]["removed_ca"].is_null()
     })
     .await;
     load.stop().await;
     let complaints = worker.complaints();
     assert_eq!(complaints.len(), broken.len() + 1, "{complaints:#?}");
     worker.stop().await.unwrap();
+}
+
+/// The server keeps its certificate, as one in the path of the worker that has stolen the key of the
+/// CA would.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_a_removed_ca_is_told_of_and_then_refused() {
+    let stack = aging_stack().await;
+    let path = Layout::new(&stack.certs()).party(Party::Worker).trust;
+    let good = fs::read(&path).unwrap();
+    let mut command = support::worker_command(&stack).await;
+    // More than a worker on a busy machine needs to tell of it.
+    let worker = Observed::start(command.env("KEYUTIL_DISTRUST_AFTER", "15s")).await;
+    worker.becomes_ready().await;
+    let load = InFlight::start(&stack.connect_args(Party::Starter)).await;
+
+    let removed = Instant::now();
+    replace(&path, authority("new").certificate_pem());
+    let reasons = worker.becomes_unready("and will be refused in").await;
+    let expected = format!(
+        "the server is verified with a CA that is no longer in `{}`",
+        path.display()
+    );
+    assert!(reasons.contains(&expected), "{reasons}");
+    assert!(!reasons.contains("rejected"), "{reasons}");
+    let (_, metrics) = worker.get("/metrics").await;
+    assert!(
+        metrics.contains("keyutil_server_ca_removed 1\n"),
+        "{metrics}"
+    );
+    // Calls are answered until then.
+    load.more(5).await;
+    load.stop().await;
+
+    let reasons = worker.becomes_unready("and is refused since").await;
+    assert!(removed.elapsed() > Duration::from_secs(15), "{reasons}");
+    let handshakes = async || worker.status().await["connection"]["handshakes"].as_u64();
+    let known = handshakes().await;
+    let reasons = worker.becomes_unready("failed to verify").await;
+    assert!(reasons.contains("UnknownIssuer"), "{reasons}");
+    assert_eq!(handshakes().await, known, "{reasons}");
+
+    replace(&path, &good);
+    worker.becomes_ready().await;
+    support::assert_greeted(&support::starter(&stack, &[]).await);
+    let log = worker.program.log();
+    for words in [
+        " WARN ",
+        "and will be refused in 1",
+        "ERROR",
+        "and is refused since",
+    ] {
+        assert!(log.contains(words), "no {words} in {log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

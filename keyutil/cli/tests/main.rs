@@ -40,5 +40,6 @@ mod pki_rotate_handshake;
 mod server_refused;
 mod transport;
 mod transport_addresses;
+mod transport_distrust;
 mod transport_proxy;
 mod transport_trial;

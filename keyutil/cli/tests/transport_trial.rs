@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::common::client::{World, authority, issue, look, now, serial};
 use crate::common::peer::{Peer, Seen, call, mutual, try_call};
-use keyutil::{connect::PendingConnection, status::Failure};
+use keyutil::{
+    connect::PendingConnection,
+    status::{Failure, RemovedCa},
+};
 use keyutil_cli::pki::Purpose;
 
 #[tokio::test]
@@ -70,7 +73,7 @@ async fn a_bundle_that_does_not_verify_the_server_is_not_used_for_calls() {
     world.trust(&[&new]);
     look(&opened);
     assert_eq!(before, call(opened.session().channel()).await);
-    let reason = rejected(&opened).unwrap().reason;
+    let reason = removed_ca(&opened).unwrap().reason.unwrap();
     for words in ["failed to verify the certificate", "temporal new CA"] {
         assert!(reason.contains(words), "{reason}");
     }
@@ -79,7 +82,7 @@ async fn a_bundle_that_does_not_verify_the_server_is_not_used_for_calls() {
     until(&opened, |seen| seen.connection.parse::<u32>().unwrap() > 5).await;
 
     peer.present(mutual(&issue(&new, Purpose::Server, now()), clients));
-    until(&opened, |_| rejected(&opened).is_none()).await;
+    until(&opened, |_| removed_ca(&opened).is_none()).await;
 }
 
 #[tokio::test]
@@ -192,6 +195,10 @@ async fn connected() -> (World, Peer, PendingConnection, Seen) {
     let opened = world.open(peer.port);
     let before = call(opened.session().channel()).await;
     (world, peer, opened, before)
+}
+
+fn removed_ca(opened: &PendingConnection) -> Option<RemovedCa> {
+    opened.observer().status().connection.removed_ca
 }
 
 fn rejected(opened: &PendingConnection) -> Option<Failure> {

@@ -9,8 +9,10 @@ use crate::{
     base::chain,
     credentials::{Credential, TokenSource},
     diagnosis::Diagnosed,
-    status::{ConnectionStatus, CredentialStatus, CredentialsStatus, Failure, Phase, Status},
-    transport::{CallOutcomes, Security, TlsCredentials, TrustSource},
+    status::{
+        ConnectionStatus, CredentialStatus, CredentialsStatus, Failure, Phase, RemovedCa, Status,
+    },
+    transport::{CallOutcomes, Rejection, Security, TlsCredentials, TrustSource},
 };
 
 /// Reports the status of a connection and its credentials. Clones observe the same connection.
@@ -35,9 +37,25 @@ impl Observer {
         let connector = self.session.connector();
         let log = connector.log();
         let mut credentials = credentials(connector.security(), self.session.token_source());
-        if self.session.channel().rejection().is_some() {
-            name_those_kept(&mut credentials, &self.session.channel().credentials());
+        let channel = self.session.channel();
+        let rejection = channel.rejection();
+        let reason = |rejection: &Rejection| {
+            let Rejection {
+                credentials, error, ..
+            } = rejection.clone();
+            chain(&explain_connection(connector, &credentials, error))
+        };
+        if rejection.is_some() {
+            name_those_kept(&mut credentials, &channel.credentials());
         }
+        let removed_ca = channel.removed_ca().map(|removed| RemovedCa {
+            reason: rejection.as_ref().map(reason),
+            ..removed
+        });
+        // A server that is not verified with the new CAs has not judged the client certificate.
+        let rejection = rejection.filter(|rejection| {
+            removed_ca.is_none() || rejection.error.client_certificate_alert().is_some()
+        });
         Status {
             target: connector.target(),
             namespace: self.session.namespace().to_owned(),
@@ -52,14 +70,11 @@ impl Observer {
                     reason: chain(&self.session.connection_failed(standing.error)),
                     since: standing.since,
                 }),
-                rejected: self.session.channel().rejection().map(|rejection| Failure {
-                    reason: chain(&explain_connection(
-                        self.session.connector(),
-                        &rejection.credentials,
-                        rejection.error,
-                    )),
+                rejected: rejection.map(|rejection| Failure {
+                    reason: reason(&rejection),
                     since: rejection.since,
                 }),
+                removed_ca,
             },
             calls: self.outcomes.status(),
         }

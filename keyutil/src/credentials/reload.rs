@@ -54,6 +54,9 @@ pub trait Credential: Send + Sync + 'static {
     /// The end of its validity, if there is one.
     fn expires_at(&self) -> Option<SystemTime>;
 
+    /// Takes over from the value that it is about to replace.
+    fn succeed(&mut self, _previous: &Self) {}
+
     /// The parts of it that are not used at `now`, each with the reason.
     fn warnings(&self, _now: SystemTime) -> Vec<String> {
         Vec::new()
@@ -250,9 +253,10 @@ impl<T: Credential> Reloading<T> {
         let recovered = state.reported.take().is_some();
         state.broken_looks = 0;
         state.last_failure = None;
-        let Some((print, value)) = found else {
+        let Some((print, mut value)) = found else {
             return;
         };
+        value.succeed(&self.peek());
         let new = Arc::new(value);
         let old = self.shared.current.swap(new.clone());
         self.shared.replaced.send_replace(());

@@ -1,16 +1,25 @@
 //! The CAs that verify the server's certificate: a bundle, or those of the operating system.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use tokio_rustls::rustls::{
     self, RootCertStore,
-    pki_types::{CertificateDer, TrustAnchor},
+    client::verify_server_cert_signed_by_trust_anchor,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, TrustAnchor, UnixTime},
+    server::ParsedCertificate,
 };
 
 use super::reload::{Credential, LoadError, Reloading};
 use crate::{
     base::{chain, time::rfc3339_seconds},
     diagnosis::{Class, Diagnose, Diagnosis, Step},
+    status::RemovedCa,
     x509::{
         certificate::{CertificateError, CertificateSummary},
         pem::{self, PemError},
@@ -27,16 +36,36 @@ pub struct TrustBundle {
     authorities: Vec<CertificateSummary>,
     /// The certificates of the file that were left out when it was read.
     left_out: Vec<String>,
+    /// The CAs of earlier contents of the file that are not in this one.
+    removed: Vec<Removed>,
+    distrust_after: Duration,
+}
+
+/// A CA that is no longer in the file. The time of the removal is that of the first content without
+/// it: later contents do not change it, and a content with the CA ends it.
+#[derive(Clone)]
+struct Removed {
+    anchor: TrustAnchor<'static>,
+    name: String,
+    /// A clock that is set back must not make the CA trusted for longer.
+    at: Instant,
+    told_at: SystemTime,
 }
 
 impl TrustBundle {
-    /// Loads a PEM bundle, and reloads it when the file changes.
+    /// Loads a PEM bundle, and reloads it when the file changes. A CA that is removed from the file
+    /// is distrusted after `distrust_after`.
     ///
     /// # Errors
     /// [`LoadError`], if the file is missing or empty, one of its certificates is malformed, or none
     /// can be used.
-    pub fn follow(bundle: PathBuf) -> Result<Reloading<Self>, LoadError> {
-        Reloading::load(vec![bundle], |contents| Ok(Self::parse(&contents[0])?))
+    pub fn follow(bundle: PathBuf, distrust_after: Duration) -> Result<Reloading<Self>, LoadError> {
+        Reloading::load(vec![bundle], move |contents| {
+            Ok(Self {
+                distrust_after,
+                ..Self::parse(&contents[0])?
+            })
+        })
     }
 
     /// Parses a PEM bundle.
@@ -51,11 +80,7 @@ impl TrustBundle {
             PemError::NoBlock { .. } => TrustError::Empty(error),
             _ => TrustError::Pem(error),
         })?;
-        let mut parsed = Self {
-            anchors: Vec::new(),
-            authorities: Vec::new(),
-            left_out: Vec::new(),
-        };
+        let mut parsed = Self::empty();
         for (index, certificate) in certificates.into_iter().enumerate() {
             let number = index + 1;
             let summary = CertificateSummary::from_der(&certificate)
@@ -93,13 +118,22 @@ impl TrustBundle {
         });
         let system = Self {
             anchors: anchors.collect(),
-            authorities: Vec::new(),
-            left_out: Vec::new(),
+            ..Self::empty()
         };
         if system.anchors.is_empty() {
             return Err(TrustError::NoSystemRoots);
         }
         Ok(system)
+    }
+
+    const fn empty() -> Self {
+        Self {
+            anchors: Vec::new(),
+            authorities: Vec::new(),
+            left_out: Vec::new(),
+            removed: Vec::new(),
+            distrust_after: Duration::ZERO,
+        }
     }
 
     /// The roots, for the rustls config of one connection: those that have not expired.
@@ -115,6 +149,90 @@ impl TrustBundle {
     /// The CAs of a file. Empty for those of the operating system.
     pub fn authorities(&self) -> &[CertificateSummary] {
         &self.authorities
+    }
+
+    /// The CAs of a file that verify this chain, each on its own.
+    pub fn issuers(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Vec<TrustAnchor<'static>> {
+        let Ok(leaf) = ParsedCertificate::try_from(leaf) else {
+            return Vec::new();
+        };
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        let verifies = |anchor: &TrustAnchor<'static>| {
+            let root = RootCertStore::from_iter([anchor.clone()]);
+            let algorithms = algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(&leaf, &root, intermediates, now, algorithms)
+                .is_ok()
+        };
+        // The CAs of the operating system are never removed.
+        let of_file = self.anchors.iter().take(self.authorities.len());
+        let anchors = of_file.map(|(anchor, _)| anchor);
+        anchors.filter(|anchor| verifies(anchor)).cloned().collect()
+    }
+
+    fn contains(&self, anchor: &TrustAnchor<'_>) -> bool {
+        self.anchors.iter().any(|(own, _)| own == anchor)
+    }
+
+    fn is_overdue(&self, removed: &Removed, now: Instant) -> bool {
+        now.duration_since(removed.at) >= self.distrust_after
+    }
+
+    /// Whether a CA of `held`, an earlier content of the same file, is distrusted by now.
+    pub fn distrusts(&self, held: &Self) -> bool {
+        self.distrusts_at(held, Instant::now())
+    }
+
+    fn distrusts_at(&self, held: &Self, now: Instant) -> bool {
+        let distrusted = |anchor: &TrustAnchor<'_>| {
+            let mut removed = self.removed.iter();
+            let removed = removed.find(|removed| removed.anchor == *anchor);
+            removed.is_none_or(|removed| self.is_overdue(removed, now))
+        };
+        let mut held = held.anchors.iter().map(|(anchor, _)| anchor);
+        held.any(|anchor| !self.contains(anchor) && distrusted(anchor))
+    }
+
+    /// The removed CA among these, which verified one certificate, if none of them is trusted.
+    pub fn removed_among(&self, issuers: &[TrustAnchor<'_>]) -> Option<RemovedCa> {
+        if issuers.iter().any(|issuer| self.contains(issuer)) {
+            return None;
+        }
+        let removed = self.removed.iter();
+        let last = removed
+            .filter(|removed| issuers.contains(&removed.anchor))
+            .max_by_key(|removed| removed.at)?;
+        let (now, elapsed) = (SystemTime::now(), last.at.elapsed());
+        let refused_at = match self.distrust_after.checked_sub(elapsed) {
+            Some(left) => now.checked_add(left),
+            None => now.checked_sub(elapsed - self.distrust_after),
+        };
+        Some(RemovedCa {
+            ca: last.name.clone(),
+            file: String::new(),
+            removed_at: last.told_at,
+            refused_at: refused_at.unwrap_or(now),
+            reason: None,
+        })
+    }
+
+    fn succeed_at(&mut self, previous: &Self, at: Instant) {
+        let told_at = SystemTime::now();
+        let anchors = previous.anchors.iter().zip(&previous.authorities);
+        let just_removed = anchors.map(|((anchor, _), authority)| Removed {
+            anchor: anchor.clone(),
+            name: format!("`{}` (serial {})", authority.subject, authority.serial),
+            at,
+            told_at,
+        });
+        let removed = previous.removed.iter().cloned().chain(just_removed);
+        self.removed = removed
+            .filter(|removed| !self.contains(&removed.anchor))
+            .collect();
     }
 }
 
@@ -178,6 +296,10 @@ impl Credential for TrustBundle {
             .iter()
             .map(|authority| authority.not_after)
             .max()
+    }
+
+    fn succeed(&mut self, previous: &Self) {
+        self.succeed_at(previous, Instant::now());
     }
 
     fn warnings(&self, now: SystemTime) -> Vec<String> {
@@ -279,7 +401,7 @@ mod tests {
         let path = folder.path().join("ca.crt");
         let bundle = [&expired.ca_pem, &valid.ca_pem, &valid.leaf_pem].map(String::as_str);
         fs::write(&path, bundle.concat()).unwrap();
-        let followed = TrustBundle::follow(path).unwrap();
+        let followed = TrustBundle::follow(path, HOUR).unwrap();
         let trust = followed.current();
         assert_eq!((trust.roots().len(), trust.authorities().len()), (1, 1));
         let warnings = CredentialStatus::from(&followed).warnings;
@@ -297,6 +419,51 @@ mod tests {
             let error = TrustBundle::parse(text.as_bytes()).unwrap_err();
             let told = error.to_string();
             assert!(told.contains("no certificate that can verify"), "{told}");
+        }
+    }
+
+    #[test]
+    fn a_removed_ca_is_distrusted_after_a_time_that_no_other_change_lengthens() {
+        let names = ["a", "b", "c"];
+        let pems = names.map(|_| samples::client().ca_pem);
+        let bundle = |content: &str| {
+            let of = |name: &str| &*pems[names.iter().position(|one| *one == name).unwrap()];
+            let pem: String = content.split(' ').map(of).collect();
+            let distrust_after = Duration::from_secs(60);
+            TrustBundle {
+                distrust_after,
+                ..TrustBundle::parse(pem.as_bytes()).unwrap()
+            }
+        };
+        let begun = Instant::now();
+        // Second, content of the file, and the CAs that are distrusted then.
+        let mut current = bundle("a b");
+        for (second, content, distrusted) in [
+            // The file has never had the last one.
+            (0, "b", "c"),
+            (50, "c", ""),
+            (59, "c b", ""),
+            (60, "b c", "a"),
+            (70, "b", "a"),
+            // What comes back is trusted, and removed anew.
+            (80, "a b", ""),
+            (100, "b", ""),
+            (129, "b", ""),
+            (130, "b", "c"),
+            (159, "b", "c"),
+            (160, "b", "a c"),
+            (1000, "a b c", ""),
+        ] {
+            let now = begun + Duration::from_secs(second);
+            let mut next = bundle(content);
+            next.succeed_at(&current, now);
+            current = next;
+            for name in names {
+                let found = current.distrusts_at(&bundle(name), now);
+                assert_eq!(found, distrusted.contains(name), "{name} at {second}");
+            }
+            let one_of_them = current.distrusts_at(&bundle("a b c"), now);
+            assert_eq!(one_of_them, !distrusted.is_empty(), "{second}");
         }
     }
 }

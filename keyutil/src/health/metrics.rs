@@ -142,6 +142,22 @@ impl Numbers {
         )?
         .with_label_values(&[] as &[&str])
         .set(i64::from(connection.rejected.is_some()));
+        let removed = connection.removed_ca.as_ref();
+        self.gauge(
+            "server_ca_removed",
+            "1 while the server is verified with a CA that is no longer in the CA file",
+            &[],
+        )?
+        .with_label_values(&[] as &[&str])
+        .set(i64::from(removed.is_some()));
+        let refused = self.time(
+            "server_ca_refused_timestamp_seconds",
+            "Time from which the removed CA is not trusted, in seconds since 1970, or 0",
+            &[],
+        )?;
+        refused
+            .with_label_values(&[] as &[&str])
+            .set(removed.map_or(0.0, |removed| seconds(removed.refused_at)));
         Ok(())
     }
 

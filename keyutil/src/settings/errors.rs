@@ -158,6 +158,7 @@ const SETTINGS: [(&str, &str, &str); 18] = [
         "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
         "tls_ca_path",
     ),
+    ("distrust-after", "KEYUTIL_DISTRUST_AFTER", "distrust_after"),
     (
         "tls-server-name",
         "TEMPORAL_TLS_SERVER_NAME",

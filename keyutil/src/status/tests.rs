@@ -7,7 +7,7 @@ use crate::{
     diagnosis::{Class, Diagnosis, Step},
     status::{
         CallsStatus, ConnectionStatus, CredentialStatus, CredentialsStatus, Failure, MintingStatus,
-        Outcomes, RefusalStatus, StalledRead,
+        Outcomes, RefusalStatus, RemovedCa, StalledRead,
     },
 };
 
@@ -142,6 +142,24 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         &[],
     ),
     (
+        "a CA that was removed",
+        |status| status.connection.removed_ca = Some(removed_ca(300)),
+        50,
+        &[
+            "the server is verified with a CA that is no longer in `ca.crt`, and will be refused in \
+           4m 10s: `CN=ca`; with the new content of the file: nobody listens",
+        ],
+    ),
+    (
+        "the same, distrusted",
+        |status| status.connection.removed_ca = Some(removed_ca(40)),
+        50,
+        &[
+            "the server was last verified with a CA that is no longer in `ca.crt`, and is refused \
+           since 1970-01-12T13:47:20Z: `CN=ca`",
+        ],
+    ),
+    (
         "a token from a file",
         |status| status.credentials.token = token(Some("kid"), 21),
         20,
@@ -262,6 +280,16 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         ],
     ),
 ];
+
+fn removed_ca(refused_at: u64) -> RemovedCa {
+    RemovedCa {
+        ca: "`CN=ca`".into(),
+        file: "ca.crt".into(),
+        removed_at: at(0),
+        refused_at: at(refused_at),
+        reason: Some("nobody listens".into()),
+    }
+}
 
 fn refused(since: u64) -> RefusalStatus {
     RefusalStatus {

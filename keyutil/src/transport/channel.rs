@@ -24,7 +24,7 @@ use tonic::{
     transport::{Channel, Endpoint, Error},
 };
 use tower::{Service, ServiceExt, service_fn};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     connector::{Connector, Security, TlsCredentials},
@@ -34,6 +34,7 @@ use super::{
 use crate::{
     base::chain,
     credentials::{Credential, FileWatcher},
+    status::RemovedCa,
     transport::LocalCause,
 };
 
@@ -50,14 +51,15 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(8);
 /// and waits for the first data from the server, which arrives only after the server has accepted
 /// the client certificate. If the trial succeeds, calls move to that connection. If it fails, calls and new
 /// connections keep the previous credentials, and the trial is repeated later. A credential whose
-/// defect shows only at the server, such as a certificate of an unknown CA or a bundle that does
-/// not verify the server, therefore changes nothing.
+/// defect shows only at the server, such as a certificate of an unknown CA, therefore changes
+/// nothing.
 ///
 /// The previous connection stays open for the calls on it, including long polls, and closes after
 /// the last one. Clones share the connection.
 ///
-/// A CA that is removed from the bundle stays trusted until the server has presented a certificate
-/// of another CA. To distrust a CA at once, restart the process.
+/// A CA that is removed from the bundle is trusted for `--distrust-after` at most. Until then calls
+/// keep the connection that it verified, unless a trial with the new bundle succeeds. After that
+/// calls use the new bundle alone, even if no connection can be made with it.
 #[derive(Clone)]
 pub struct RotatingChannel {
     shared: Arc<Shared>,
@@ -109,7 +111,8 @@ impl RotatingChannel {
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
         let connector = Arc::new(connector);
-        let live = Live::untried(&connector, &endpoint);
+        let credentials = TlsCredentials::now(connector.security());
+        let live = Live::untried(&connector, &endpoint, credentials);
         let shared = Arc::new(Shared {
             connector,
             endpoint,
@@ -155,6 +158,19 @@ impl RotatingChannel {
             .then_some(rejection)
     }
 
+    /// The CA that verifies the server and is no longer in the file, once a trial or a connection
+    /// with the new bundle has failed.
+    pub fn removed_ca(&self) -> Option<RemovedCa> {
+        let removed = self.connector().removed_ca()?;
+        let failed = if removed.refused_at > SystemTime::now() {
+            let rejection = self.shared.trials.rejection();
+            rejection.is_some_and(|rejection| rejection.reported)
+        } else {
+            self.connector().log().ongoing_failure().is_some()
+        };
+        failed.then_some(removed)
+    }
+
     async fn channel(&self) -> Channel {
         match self.shared.up_to_date() {
             Some(channel) => channel,
@@ -196,6 +212,7 @@ impl Shared {
     /// One caller makes the trial; the others do not wait for it.
     #[cold]
     async fn newer(&self) -> Channel {
+        self.obey_removals();
         let security = self.connector.security();
         if let Some(_alone) = self.trials.begin(&self.connector) {
             if let Some(channel) = self.up_to_date() {
@@ -203,7 +220,8 @@ impl Shared {
             }
             if !self.connector.log().has_answered() {
                 // No credentials have been accepted before, so there are none to keep.
-                self.replace(Live::untried(&self.connector, &self.endpoint));
+                let credentials = TlsCredentials::now(security);
+                self.replace(Live::untried(&self.connector, &self.endpoint, credentials));
             } else {
                 let credentials = TlsCredentials::now(security);
                 match try_credentials(&self.connector, &self.endpoint, &credentials).await {
@@ -225,7 +243,30 @@ impl Shared {
                 }
             }
         }
+        // The server decides how long a trial takes.
+        self.obey_removals();
         self.live.load().channel.clone()
+    }
+
+    /// Ends the use of connections that a distrusted CA may have verified.
+    fn obey_removals(&self) {
+        let live = self.live.load();
+        let Some(credentials) = live
+            .credentials
+            .without_distrusted(self.connector.security())
+        else {
+            return;
+        };
+        let removed = self.connector.removed_ca();
+        let next = Live::untried(&self.connector, &self.endpoint, credentials);
+        let before = self.live.compare_and_swap(&*live, Arc::new(next));
+        // Otherwise another caller was faster.
+        if Arc::ptr_eq(&before, &live) {
+            self.trials.forget();
+            if let Some(removed) = removed {
+                error!(target = self.connector.target(), "{removed}");
+            }
+        }
     }
 
     async fn try_partial_updates(&self, new: &TlsCredentials) {
@@ -252,8 +293,11 @@ impl Shared {
 }
 
 impl Live {
-    fn untried(connector: &Arc<Connector>, endpoint: &Endpoint) -> Self {
-        let credentials = TlsCredentials::now(connector.security());
+    fn untried(
+        connector: &Arc<Connector>,
+        endpoint: &Endpoint,
+        credentials: TlsCredentials,
+    ) -> Self {
         let connector = service_fn({
             let (connector, credentials) = (connector.clone(), credentials.clone());
             move |_: Uri| {
@@ -454,9 +498,12 @@ impl TrialState {
             _ => FIRST_PAUSE,
         };
         let mut reported = before.as_ref().is_some_and(|before| before.reported);
-        if !reported && !error.may_pass() {
+        let removed = connector.removed_ca();
+        // A server with a certificate of the removed CA can also let every trial time out.
+        let lasts = removed.as_ref().is_some_and(RemovedCa::lasts);
+        if !reported && (!error.may_pass() || lasts) {
             reported = true;
-            report(connector, &credentials, &error);
+            report(connector, &credentials, &error, removed);
         }
         debug!(
             target = connector.target(),
@@ -477,13 +524,34 @@ impl TrialState {
         });
     }
 
+    fn forget(&self) {
+        *self.rejection.lock() = None;
+    }
+
     fn rejection(&self) -> Option<Rejection> {
         self.rejection.lock().clone()
     }
 }
 
-fn report(connector: &Connector, credentials: &TlsCredentials, error: &ConnectorError) {
+fn report(
+    connector: &Connector,
+    credentials: &TlsCredentials,
+    error: &ConnectorError,
+    removed: Option<RemovedCa>,
+) {
     let TlsCredentials { identity, trust } = credentials;
+    // The server may have refused the client certificate after it was verified with the new CAs.
+    if let Some(removed) = removed
+        && error.client_certificate_alert().is_none()
+    {
+        warn!(
+            target = connector.target(),
+            server_ca = trust.as_ref().map(|trust| trust.identify()),
+            error = chain(error),
+            "{removed}"
+        );
+        return;
+    }
     warn!(
         target = connector.target(),
         client_certificate = identity.as_ref().map(|identity| identity.identify()),

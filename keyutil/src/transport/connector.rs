@@ -31,6 +31,7 @@ use super::{
 use crate::{
     base::chain,
     credentials::{Identity, Reloading, TrustBundle},
+    status::RemovedCa,
     transport::peer::{Secured, handshake},
 };
 
@@ -111,6 +112,24 @@ impl Connector {
     /// How connections are secured.
     pub fn security(&self) -> &Security {
         &self.security
+    }
+
+    /// The CA that verified the server in the last handshake, if it was removed from the file.
+    pub(super) fn removed_ca(&self) -> Option<RemovedCa> {
+        let Security::Tls {
+            trust: TrustSource::File(trust),
+            ..
+        } = &self.security
+        else {
+            return None;
+        };
+        let peer = self.log.last_peer()?;
+        let removed = trust.peek().removed_among(peer.issuers())?;
+        let file = trust.files().first();
+        Some(RemovedCa {
+            file: file.map_or_else(String::new, |file| file.display().to_string()),
+            ..removed
+        })
     }
 
     /// The log of the connections.
@@ -273,9 +292,10 @@ impl Connector {
             return Err(ConnectorError::PlaintextClosed);
         };
         let identity = credentials.identity.as_deref();
-        // Credentials of the same `Security` always have a trust bundle.
-        let trust = credentials.trust.clone();
-        let trust = trust.unwrap_or_else(|| trust_source.current());
+        let trust = match &credentials.trust {
+            Some(held) if !trust_source.distrusts(held) => held.clone(),
+            _ => trust_source.current(),
+        };
         let peer = Arc::new(PeerInfo::default());
         let config = client_config(identity, &trust, &peer).map_err(|error| {
             ConnectorError::handshake(server_name, &peer, io::Error::other(error))
@@ -288,6 +308,11 @@ impl Connector {
         let (_, session) = tls.get_ref();
         if session.alpn_protocol() != Some(HTTP2) {
             return Err(ConnectorError::NoHttp2);
+        }
+        // The other side decides how long a handshake takes.
+        if trust_source.distrusts(&trust) {
+            let removed = io::Error::other("the CA file has changed meanwhile");
+            return Err(ConnectorError::handshake(server_name, &peer, removed));
         }
         let handshake = handshake(session, identity, &peer);
         Ok((tls, Secured { handshake, peer }))
@@ -333,7 +358,7 @@ impl Deadline {
 /// client certificate of the earlier session, and hide that it was replaced.
 fn client_config(
     identity: Option<&Identity>,
-    trust: &TrustBundle,
+    trust: &Arc<TrustBundle>,
     peer: &Arc<PeerInfo>,
 ) -> Result<ClientConfig, rustls::client::VerifierBuilderError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -348,6 +373,7 @@ fn client_config(
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(RecordingVerifier {
             verifier,
+            trust: trust.clone(),
             peer: peer.clone(),
         }))
         .with_client_cert_resolver(Arc::new(RecordingCertResolver {
@@ -398,6 +424,14 @@ impl TrustSource {
             Self::System(trust) => trust.clone(),
         }
     }
+
+    /// Whether this earlier bundle has a CA that is distrusted by now.
+    fn distrusts(&self, held: &Arc<TrustBundle>) -> bool {
+        match self {
+            Self::File(trust) => trust.peek().distrusts(held),
+            Self::System(_) => false,
+        }
+    }
 }
 
 /// The TLS credentials of one connection. In plaintext there are none.
@@ -421,6 +455,21 @@ impl TlsCredentials {
                 trust: Some(trust.current()),
             },
         }
+    }
+
+    /// The same with the current CAs, if one of these was removed and is distrusted by now.
+    pub(super) fn without_distrusted(&self, security: &Security) -> Option<Self> {
+        let Security::Tls { trust, .. } = security else {
+            return None;
+        };
+        let distrusted = self
+            .trust
+            .as_ref()
+            .is_some_and(|held| trust.distrusts(held));
+        distrusted.then(|| Self {
+            identity: self.identity.clone(),
+            trust: Some(trust.current()),
+        })
     }
 
     /// The combinations with only one new credential, to try when both together were rejected. A

@@ -11,13 +11,13 @@ use tokio_rustls::rustls::{
         ResolvesClientCert, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, TrustAnchor, UnixTime},
     sign::CertifiedKey,
 };
 use tracing::{debug, info};
 
 use crate::{
-    credentials::Identity,
+    credentials::{Identity, TrustBundle},
     status::{Handshake, Presented},
     x509::certificate::{self, CertificateSummary},
 };
@@ -26,6 +26,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct PeerInfo {
     presented: OnceLock<CertificateSummary>,
+    issuers: OnceLock<Vec<TrustAnchor<'static>>>,
     asked: OnceLock<Vec<String>>,
 }
 
@@ -33,6 +34,11 @@ impl PeerInfo {
     /// The certificate that the server presented, whether it was verified or not.
     pub fn presented(&self) -> Option<&CertificateSummary> {
         self.presented.get()
+    }
+
+    /// The CAs of a file that verified the certificate. Empty if none did.
+    pub fn issuers(&self) -> &[TrustAnchor<'static>] {
+        self.issuers.get().map_or(&[], Vec::as_slice)
     }
 
     /// The CAs of the certificates that the server asked for, if it asked. An empty list means any
@@ -46,6 +52,7 @@ impl PeerInfo {
 #[derive(Debug)]
 pub(super) struct RecordingVerifier {
     pub(super) verifier: Arc<WebPkiServerVerifier>,
+    pub(super) trust: Arc<TrustBundle>,
     pub(super) peer: Arc<PeerInfo>,
 }
 
@@ -61,8 +68,16 @@ impl ServerCertVerifier for RecordingVerifier {
         if let Ok(summary) = CertificateSummary::from_der(leaf) {
             let _ = self.peer.presented.set(summary);
         }
-        self.verifier
-            .verify_server_cert(leaf, intermediates, server_name, ocsp_response, now)
+        let verified = self.verifier.verify_server_cert(
+            leaf,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        )?;
+        let issuers = self.trust.issuers(leaf, intermediates, now);
+        let _ = self.peer.issuers.set(issuers);
+        Ok(verified)
     }
 
     fn verify_tls12_signature(
@@ -112,7 +127,7 @@ impl ResolvesClientCert for RecordingCertResolver {
 }
 
 /// A finished handshake.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Secured {
     /// What both sides have presented.
     pub handshake: Handshake,

@@ -29,7 +29,7 @@ use super::addresses::AddressAttempt;
 use super::error::{ConnectorError, alert_in};
 use crate::{
     status::Handshake,
-    transport::peer::{Secured, report},
+    transport::peer::{PeerInfo, Secured, report},
 };
 
 /// A connection to the server.
@@ -105,9 +105,10 @@ impl Stream {
     fn answered(&mut self) {
         self.log.answered(self.attempt);
         self.pending.address.answered();
-        if let Some(Secured { handshake, .. }) = self.pending.secured.take() {
-            let before = self.log.record_handshake(handshake.clone());
-            report(&self.pending.target, &handshake, before.as_ref());
+        if let Some(secured) = self.pending.secured.take() {
+            let before = self.log.record_handshake(secured.clone());
+            let before = before.as_ref().map(|before| &before.handshake);
+            report(&self.pending.target, &secured.handshake, before);
         }
         if let Some(result) = self.pending.result.take() {
             result.accepted();
@@ -254,7 +255,7 @@ pub struct ConnectionLog {
     /// Whether a failure is ongoing. A read on a healthy connection then takes no lock.
     failing: AtomicBool,
     standing: Mutex<Option<OngoingFailure>>,
-    last_handshake: Mutex<Option<Handshake>>,
+    last_handshake: Mutex<Option<Secured>>,
 }
 
 /// The number of a connection attempt, counted from 1.
@@ -294,7 +295,14 @@ impl ConnectionLog {
 
     /// The last TLS handshake.
     pub fn last_handshake(&self) -> Option<Handshake> {
-        self.last_handshake.lock().clone()
+        let last = self.last_handshake.lock();
+        last.as_ref().map(|secured| secured.handshake.clone())
+    }
+
+    /// What the server has shown in the last TLS handshake.
+    pub(super) fn last_peer(&self) -> Option<Arc<PeerInfo>> {
+        let last = self.last_handshake.lock();
+        last.as_ref().map(|secured| secured.peer.clone())
     }
 
     /// Whether the server has ever sent data.
@@ -307,9 +315,9 @@ impl ConnectionLog {
     }
 
     /// Replaces the last handshake, and returns the previous one.
-    pub(super) fn record_handshake(&self, handshake: Handshake) -> Option<Handshake> {
+    pub(super) fn record_handshake(&self, secured: Secured) -> Option<Secured> {
         self.handshakes.fetch_add(1, Ordering::Relaxed);
-        self.last_handshake.lock().replace(handshake)
+        self.last_handshake.lock().replace(secured)
     }
 
     /// Records a failure, unless a later connection works already.

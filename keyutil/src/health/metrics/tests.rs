@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::*;
 use crate::status::{
     CallsStatus, ConnectionStatus, CredentialStatus, CredentialsStatus, MintingStatus, Outcomes,
-    Phase, RefusalStatus, StalledRead,
+    Phase, RefusalStatus, RemovedCa, StalledRead,
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -44,6 +44,13 @@ fn status() -> Status {
         },
         connection: ConnectionStatus {
             handshakes: 3,
+            removed_ca: Some(RemovedCa {
+                ca: "`CN=ca`".into(),
+                file: "ca.crt".into(),
+                removed_at: at(1_700_000_000),
+                refused_at: at(1_700_000_300),
+                reason: None,
+            }),
             ..ConnectionStatus::default()
         },
         calls: CallsStatus {
@@ -94,7 +101,12 @@ fn known_values_are_exported_in_base_units() {
     let text = render(&status(), at(1_700_000_060)).unwrap();
     let samples = samples(&text);
     for (sample, value) in [
-        ("keyutil_ready", 1.0),
+        ("keyutil_ready", 0.0),
+        ("keyutil_server_ca_removed", 1.0),
+        (
+            "keyutil_server_ca_refused_timestamp_seconds",
+            1_700_000_300.0,
+        ),
         (
             "keyutil_credential_expiry_timestamp_seconds{credential=\"client_certificate\"}",
             1_700_003_600.0,
