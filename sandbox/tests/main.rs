@@ -23,6 +23,7 @@ mod health;
 mod hello;
 mod help;
 mod history;
+mod log;
 mod other_servers;
 mod provision;
 mod refusals;
