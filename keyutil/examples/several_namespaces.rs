@@ -49,7 +49,8 @@ async fn work() -> anyhow::Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        // Unlike `io::stderr`, it never waits for its reader.
+        .with_writer(program::log_writer)
         .with_ansi(io::stderr().is_terminal())
         .init();
 

@@ -1,9 +1,10 @@
 //! Foundations of all other modules: error chains, text, times, bounded reads, redaction, file
-//! descriptors.
+//! descriptors, standard error.
 
 pub mod descriptors;
 pub mod read;
 pub mod redact;
+pub mod stderr;
 pub mod text;
 pub mod time;
 

@@ -77,7 +77,7 @@
 //! | `traces` | OpenTelemetry traces |
 //! | [`x509`] | PEM files and certificates |
 //! | [`diagnosis`] | step, class and hint of an error |
-//! | [`base`] | error chains, text, times, bounded reads, redaction, file descriptors |
+//! | [`base`] | error chains, text, times, bounded reads, redaction, file descriptors, standard error |
 //!
 //! # What may change
 //!

@@ -10,7 +10,7 @@ use std::{
     io::{self, Write},
     path::Path,
     process::ExitCode,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use clap::{
@@ -22,14 +22,14 @@ use tokio::runtime::Runtime;
 use tonic::{Code, Status};
 
 use crate::{
-    base::{chain, descriptors, redact::is_content, text::printable_lines, time::rfc3339},
+    base::{chain, descriptors, redact::is_content, stderr, text::printable_lines, time::rfc3339},
     connect::ConnectError,
     credentials::reload::LoadError,
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
     settings::SettingsErrors,
 };
 
-pub use logging::{LogArgs, LogFormat, log_format, print_warning};
+pub use logging::{LogArgs, LogFormat, log_format, log_writer, print_warning};
 
 /// The exit codes, as text for `--help`. The numbers are those of `sysexits.h` where it has one
 /// that fits.
@@ -53,7 +53,7 @@ pub fn examples_and_exit_codes(examples: &str) -> String {
     format!("{examples}\n\n{EXIT_CODES}")
 }
 
-/// Time limit for file operations in progress at the end.
+/// Time limit at the end, for file operations in progress and for the reader of the log together.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs a program: parses the arguments, runs `work` on a tokio runtime of its own, and prints its
@@ -68,9 +68,12 @@ pub fn main<A: Parser>(name: &str, work: impl AsyncFnOnce(A) -> anyhow::Result<(
     descriptors::raise_limit();
     match runtime() {
         Ok(runtime) => {
-            let code = runtime.block_on(run(name, with_traces(name, work(arguments))));
+            let ended = runtime.block_on(with_traces(name, work(arguments)));
+            let code = exit_code(name, ended);
+            let deadline = Instant::now() + END_LIMIT;
             // A file system that hangs, or a lock that another process holds, must not delay the end.
             runtime.shutdown_timeout(END_LIMIT);
+            stderr::flush(deadline.saturating_duration_since(Instant::now()));
             code
         }
         Err(error) => report(name, &anyhow::Error::new(RuntimeError(error))),
@@ -261,6 +264,7 @@ fn with_variables(command: Command, usable: &dyn Fn(&OsStr) -> bool) -> Command 
 /// # Errors
 /// [`OutputError`]. [`run`] treats a closed pipe as success.
 pub fn print_line(line: impl Display) -> Result<(), OutputError> {
+    stderr::keep_order();
     let mut out = std::io::stdout().lock();
     writeln!(out, "{line}")
         .and_then(|()| out.flush())
@@ -274,7 +278,13 @@ pub struct OutputError(#[source] pub io::Error);
 
 /// Awaits `program` and prints its error: the whole chain in one line, and the hint below it.
 pub async fn run(name: &str, program: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
-    match program.await {
+    let code = exit_code(name, program.await);
+    stderr::flush(END_LIMIT);
+    code
+}
+
+fn exit_code(name: &str, ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => report(name, &error),
     }
@@ -300,18 +310,21 @@ fn report(name: &str, error: &anyhow::Error) -> ExitCode {
 /// Prints the error in the format of the log, whatever the log filter is.
 fn print_error(name: &str, what: &str, hint: Option<&str>, exit_code: u8) {
     match log_format() {
-        LogFormat::Json => complain(serde_json::json!({
-            "timestamp": rfc3339(SystemTime::now()),
-            "level": "ERROR",
-            "message": format!("{name}: {what}"),
-            "hint": hint,
-            "exit_code": exit_code,
-        })),
+        LogFormat::Json => {
+            let error = serde_json::json!({
+                "timestamp": rfc3339(SystemTime::now()),
+                "level": "ERROR",
+                "message": format!("{name}: {what}"),
+                "hint": hint,
+                "exit_code": exit_code,
+            });
+            complain(error, true);
+        }
         LogFormat::Text => {
             // The text may contain parts of a server's answer or of a token.
-            complain(format_args!("{name}: {}", printable_lines(what)));
+            complain(format_args!("{name}: {}", printable_lines(what)), true);
             if let Some(hint) = hint {
-                complain(format_args!("\nhint: {}", printable_lines(hint)));
+                complain(format_args!("\nhint: {}", printable_lines(hint)), true);
             }
         }
     }
@@ -358,9 +371,9 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
     found
 }
 
-/// `eprintln!` panics when standard error is closed, and the panic would hide the exit code.
-fn complain(line: impl Display) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+/// Writes a line to standard error, behind the log. One that `must` be written is never dropped.
+fn complain(line: impl Display, must: bool) {
+    stderr::write(format!("{line}\n").as_bytes(), must);
 }
 
 fn find<E: Error + 'static>(error: &anyhow::Error) -> Option<&E> {

@@ -24,6 +24,7 @@ mod health;
 mod hello;
 mod help;
 mod history;
+mod log;
 mod membership;
 mod other_servers;
 mod provision;

@@ -9,7 +9,10 @@ use prometheus::{
     Encoder, GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
 };
 
-use crate::status::{CredentialsStatus, Status, readiness};
+use crate::{
+    base::stderr,
+    status::{CredentialsStatus, Status, readiness},
+};
 
 /// The `Content-Type` of the output of [`render`].
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -221,11 +224,16 @@ impl Numbers {
         Ok(family)
     }
 
-    /// All metrics, in the text format of Prometheus.
+    /// All metrics, with that of the log, in the text format of Prometheus.
     ///
     /// # Errors
     /// Those of the encoder.
     pub fn text(&self) -> prometheus::Result<String> {
+        self.count(
+            "log_lines_dropped_total",
+            "Log lines that were dropped because the reader of the log was too slow",
+            stderr::dropped(),
+        )?;
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())

@@ -1,18 +1,22 @@
 //! The log on standard error, and the flags that configure it.
 
 use std::{
+    backtrace::{Backtrace, BacktraceStatus},
     ffi::{OsStr, OsString},
     fmt::Display,
     io,
+    panic::{self, PanicHookInfo},
     sync::OnceLock,
+    thread,
 };
 
 use anstream::{AutoStream, ColorChoice};
 use clap::{ArgAction, Args, ValueEnum};
-use tracing::warn;
+use tracing::{error, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::{UsageError, complain};
+use crate::base::stderr::{self, LogWriter};
 
 /// The flags of the log.
 #[derive(Args, Clone, Copy, Debug)]
@@ -64,13 +68,38 @@ fn stderr_is_colourful() -> bool {
 /// Prints a warning on standard error: as a log event in JSON, without a timestamp in text.
 pub fn print_warning(warning: impl Display) {
     match log_format() {
-        LogFormat::Text => complain(format_args!("warning: {warning}")),
+        LogFormat::Text => complain(format_args!("warning: {warning}"), false),
         LogFormat::Json => warn!("{warning}"),
     }
 }
 
+/// Prints a panic like a line of the log. The hook of the standard library writes to standard error
+/// by itself, and waits for its reader.
+fn print_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("<unnamed>");
+    let backtrace = Backtrace::capture();
+    let backtrace = match backtrace.status() {
+        BacktraceStatus::Captured => format!("\n{backtrace}"),
+        _ => String::new(),
+    };
+    match log_format() {
+        LogFormat::Text => complain(format_args!("thread '{thread}' {panic}{backtrace}"), false),
+        LogFormat::Json => error!("thread '{thread}' {panic}{backtrace}"),
+    }
+}
+
+/// The writer of the log, for a program with a subscriber of its own. [`run`](super::run) waits at
+/// its end until the last lines are written, up to a limit.
+#[must_use]
+pub fn log_writer() -> LogWriter {
+    stderr::start();
+    LogWriter
+}
+
 impl LogArgs {
-    /// Starts the log on standard error.
+    /// Starts the log on standard error. A reader that does not read it does not stop the program:
+    /// lines are dropped, and their number is logged later.
     ///
     /// # Errors
     /// [`UsageError`], for `--verbose` together with `--quiet`.
@@ -86,14 +115,14 @@ impl LogArgs {
     pub fn start_at(self, default_filter: &str) -> Result<(), UsageError> {
         // A second call, as in tests of one process, changes nothing.
         let _ = CHOSEN.set(self.log_format);
+        let _ = log_writer();
+        panic::set_hook(Box::new(print_panic));
         let chosen = self.filter(std::env::var_os("RUST_LOG"), default_filter)?;
         let log = tracing_subscriber::fmt()
             .with_env_filter(chosen.filter)
-            .with_writer(io::stderr)
+            .with_writer(log_writer)
             // In JSON it would collide with the field `target` of some events.
-            .with_target(false)
-            // A full disk or a closed pipe behind the log must not end the process.
-            .log_internal_errors(false);
+            .with_target(false);
         let _ = match self.log_format {
             LogFormat::Text => log.with_ansi(stderr_is_colourful()).try_init(),
             LogFormat::Json => log
