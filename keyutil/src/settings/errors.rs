@@ -140,7 +140,7 @@ pub enum Names {
 }
 
 /// Flag, variable and field of each setting.
-const SETTINGS: [(&str, &str, &str); 18] = [
+const SETTINGS: [(&str, &str, &str); 19] = [
     ("address", "TEMPORAL_ADDRESS", "address"),
     ("namespace", "TEMPORAL_NAMESPACE", "namespace"),
     (
