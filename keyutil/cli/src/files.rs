@@ -207,10 +207,11 @@ pub fn sweep(folder: &Path, least_age: Duration) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !name.starts_with(UNFINISHED) || !entry.file_type()?.is_file() {
+        if !name.starts_with(UNFINISHED) || entry.file_type()?.is_dir() {
             continue;
         }
         // After the clock was set back, files have modification times in the future.
+        // That of a link itself: it may lead nowhere.
         let age = entry.metadata()?.modified()?.elapsed();
         if least_age.is_zero() || age.is_ok_and(|age| age >= least_age) {
             fs::remove_file(entry.path())?;
@@ -220,7 +221,7 @@ pub fn sweep(folder: &Path, least_age: Duration) -> io::Result<()> {
 }
 
 /// The prefix of files that are not renamed yet.
-const UNFINISHED: &str = ".unfinished-";
+pub(crate) const UNFINISHED: &str = ".unfinished-";
 
 /// Removes a file if it exists. The removal survives a power failure once this function returns.
 ///
@@ -308,6 +309,25 @@ fn keep_owner(path: &Path, file: &File, mode: Mode) -> io::Result<()> {
     if mode == Mode::Private && before.mode() & 0o077 == 0o040 {
         file.set_permissions(fs::Permissions::from_mode(0o640))?;
     }
+    Ok(())
+}
+
+/// Gives a file or folder the owner, group and permissions of another one.
+#[cfg(unix)]
+pub(crate) fn copy_permissions(from: &Path, to: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let (like, now) = (fs::metadata(from)?, fs::metadata(to)?);
+    if (like.uid(), like.gid()) != (now.uid(), now.gid()) {
+        match chown(to, Some(like.uid()), Some(like.gid())) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            changed => changed?,
+        }
+    }
+    fs::set_permissions(to, fs::Permissions::from_mode(like.mode() & 0o7777))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn copy_permissions(_: &Path, _: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -188,7 +188,7 @@ fn a_full_disk_changes_nothing_and_the_next_run_completes() {
     assert_eq!(signs(folder.path()), before);
     assert_eq!(ring(folder.path()).jwks().unwrap(), published);
     let entries = fs::read_dir(folder.path().join("certs/signing")).unwrap();
-    assert_eq!(entries.count(), 5, "four files and a lock");
+    assert_eq!(entries.count(), 5, "three files, a lock and a folder");
     let rotated = run(rotate(folder.path()).arg("--emergency"));
     assert_eq!(rotated.code, Some(0), "{rotated:?}");
 }
@@ -219,7 +219,7 @@ fn after_a_kill_the_signing_key_is_published_and_the_next_run_completes() {
     let kids: BTreeSet<_> = looked.keys().map(|key| key.kid.clone()).collect();
     assert_eq!(kids, ring.jwks().unwrap().kids().iter().cloned().collect());
     let entries = fs::read_dir(folder.path().join("certs/signing")).unwrap();
-    assert_eq!(entries.count(), 5, "four files and a lock");
+    assert_eq!(entries.count(), 5, "three files, a lock and a folder");
 }
 
 #[tokio::test]
@@ -273,4 +273,56 @@ async fn until_another_signs(folder: &Path, before: &str) -> String {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Earlier versions had the key that signs beside the others.
+fn with_keys_of_an_earlier_version() -> tempfile::TempDir {
+    let folder = with_keys();
+    let ring = ring(folder.path());
+    let earlier = folder.path().join("certs/signing/current.pem");
+    fs::rename(ring.current_path(), &earlier).unwrap();
+    fs::remove_dir(ring.active_folder()).unwrap();
+    folder
+}
+
+#[test]
+fn a_folder_of_an_earlier_version_is_migrated_by_key_and_by_jwks_serve() {
+    let folder = with_keys_of_an_earlier_version();
+    let mint = || run(keyutil(folder.path()).args(["token", "mint"]));
+    let refused = mint();
+    assert_eq!(refused.code, Some(64), "{refused:?}");
+    assert!(
+        refused.stderr.contains("hint: the key is `certs/signing/current.pem`, as earlier versions had it: `keyutil key list --dir certs/signing` moves it"),
+        "{refused:?}"
+    );
+    let listed = run(keyutil(folder.path()).args(["key", "list"]));
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    assert!(listed.stderr.contains("signing key moved"), "{listed:?}");
+    assert!(
+        listed
+            .stderr
+            .contains("to=certs/signing/active/current.pem"),
+        "{listed:?}"
+    );
+    assert_eq!(mint().code, Some(0));
+    let again = run(keyutil(folder.path()).args(["key", "list"]));
+    assert_eq!(again.stderr, "", "{again:?}");
+
+    let folder = with_keys_of_an_earlier_version();
+    drop(Endpoint::start(folder.path(), &[]));
+    signs(folder.path());
+    assert!(folder.path().join("certs/signing/current.pem").is_symlink());
+}
+
+#[test]
+fn an_old_path_of_the_signing_key_is_told_the_new_one() {
+    let folder = with_keys();
+    let refused = run(keyutil(folder.path()).args([
+        "token",
+        "mint",
+        "--signing-key=certs/signing/current.pem",
+    ]));
+    assert_eq!(refused.code, Some(64), "{refused:?}");
+    let hint = "hint: the key that signs is `certs/signing/active/current.pem`";
+    assert!(refused.stderr.contains(hint), "{refused:?}");
 }

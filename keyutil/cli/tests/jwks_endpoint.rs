@@ -304,7 +304,7 @@ fn a_lock_that_another_process_holds_does_not_delay_the_end() {
 fn keys_that_are_there_are_kept_by_generate() {
     let folder = tempfile::tempdir().unwrap();
     drop(Endpoint::start(folder.path(), &["--generate"]));
-    let path = folder.path().join("certs/signing/current.pem");
+    let path = folder.path().join("certs/signing/active/current.pem");
     let before = fs::read(&path).unwrap();
     drop(Endpoint::start(folder.path(), &["--generate"]));
     assert_eq!(fs::read(&path).unwrap(), before);

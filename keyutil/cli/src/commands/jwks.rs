@@ -8,13 +8,18 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use keyutil::{base::chain, credentials::FileWatcher, diagnosis::ResultExt, health, program};
+use keyutil::{
+    base::chain,
+    credentials::FileWatcher,
+    diagnosis::{Diagnose, ResultExt},
+    health, program,
+};
 use keyutil_cli::keys::{
     self,
     keyring::{Schedule, read_signing_key},
     serve,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     cannot_listen,
@@ -103,6 +108,14 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
             signs = made.current.kid(),
             next = made.next.kid(),
             "signing keys created"
+        );
+    }
+    // The key set is served in any case.
+    if let Err(error) = ring.migrate() {
+        warn!(
+            error = chain(&error),
+            hint = error.diagnosis().hint,
+            "failed to move the signing key to its own folder"
         );
     }
     let document = serve::follow(ring.jwks_path()).map_err(|error| {

@@ -9,6 +9,7 @@ use std::{
 use clap::{Args, Subcommand};
 use humantime::{format_duration, format_rfc3339_seconds, parse_duration};
 use keyutil::{
+    base::chain,
     diagnosis::ResultExt,
     program::{self, UsageError},
 };
@@ -359,7 +360,12 @@ pub struct List {
 fn list(arguments: List) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let now = SystemTime::now();
-    let ring = arguments.folder.ring().look(now).diagnosed()?;
+    let keyring = arguments.folder.ring();
+    // The list is of use where nothing can be written, too.
+    if let Err(error) = keyring.migrate() {
+        program::print_warning(chain(&error));
+    }
+    let ring = keyring.look(now).diagnosed()?;
     program::print_line(format_args!(
         "{:43}  {:11}  {:>14}  {:>14}  {:>14}  next step",
         "kid", "state", "published", "signs since", "stopped"
@@ -405,7 +411,7 @@ fn row(key: &RingKey, policy: &RotationPolicy, now: SystemTime) -> String {
 fn problems(ring: &Ring) -> Vec<&'static str> {
     let mut problems = Vec::new();
     if ring.current.is_none() {
-        problems.push("no key signs: `current.pem` is missing");
+        problems.push("no key signs: `active/current.pem` is missing");
     }
     if ring.next.is_none() {
         problems.push("there is no next key: `keyutil key rotate` publishes one");

@@ -107,7 +107,7 @@ struct Minting {
     #[arg(
         long,
         env = "KEYUTIL_SIGNING_KEY_PATH",
-        default_value = "certs/signing/current.pem",
+        default_value = "certs/signing/active/current.pem",
         value_name = "FILE"
     )]
     signing_key: PathBuf,

@@ -7,10 +7,12 @@
 //! | what | file |
 //! |---|---|
 //! | the ring on disk, and its errors | `keyring.rs` |
+//! | folders of earlier versions, where the key that signs was beside the others | `keyring/migrate.rs` |
 //! | the state of the ring, derived from its files | `keyring/ring.rs` |
 //! | the operations of a rotation, and their order | `keyring/rotate.rs` |
 //! | the waits of a rotation, and rotations at an interval | `keyring/schedule.rs` |
 
+mod migrate;
 mod ring;
 mod rotate;
 mod schedule;
@@ -38,7 +40,7 @@ use self::{
 };
 use super::Jwks;
 use crate::{
-    files::{Lock, LockError, WriteError, folder_hint},
+    files::{Lock, LockError, WriteError, folder_hint, sweep},
     keys::jwks::JwksError,
 };
 use keyutil::{
@@ -47,10 +49,13 @@ use keyutil::{
         read::{MAX_FILE_SIZE, read_at_most, read_regular},
     },
     diagnosis::{Class, Diagnose, Diagnosis, Step},
-    token::{KeyError, SigningKey},
+    token::{KeyError, SigningKey, signing_key},
 };
 
 /// The folder of a key ring, with the file names of `certs/signing`.
+///
+/// The key that signs is in a folder of its own, so that a process that mints can be given that
+/// folder alone, which may be on another file system.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     folder: PathBuf,
@@ -64,9 +69,23 @@ impl Keyring {
         }
     }
 
+    /// Returns the ring that a signing key is the current one of, by the path of the key.
+    pub fn of_signing_key(path: &Path) -> Option<Self> {
+        let folder = path.parent()?;
+        match folder.file_name() {
+            Some(name) if name == ACTIVE => Some(Self::at(folder.parent()?)),
+            _ => Some(Self::at(folder)),
+        }
+    }
+
     /// Returns the path of the private key that signs.
     pub fn current_path(&self) -> PathBuf {
-        self.folder.join("current.pem")
+        self.active_folder().join(CURRENT)
+    }
+
+    /// Returns the folder of the private key that signs, and of nothing else.
+    pub fn active_folder(&self) -> PathBuf {
+        self.folder.join(ACTIVE)
     }
 
     /// Returns the path of the private key that is published and signs next.
@@ -86,7 +105,7 @@ impl Keyring {
 
     /// Returns whether a key signs.
     pub fn exists(&self) -> bool {
-        self.current_path().exists()
+        self.current_path().exists() || self.earlier_path().exists()
     }
 
     /// Creates a ring of two P-256 keys, and writes its four files.
@@ -99,7 +118,7 @@ impl Keyring {
         replace: bool,
         clock: impl FnOnce() -> SystemTime,
     ) -> Result<Generated, KeyringError> {
-        let _lock = Lock::wait(&self.folder)?;
+        let _lock = self.locked()?;
         if self.exists() && !replace {
             return Err(KeyringError::Exists {
                 path: self.current_path(),
@@ -255,14 +274,35 @@ impl Keyring {
     fn lock(&self) -> Result<Lock, KeyringError> {
         let path = self.folder.clone();
         fs::metadata(&path).map_err(|source| KeyringError::Read { path, source })?;
-        Ok(Lock::wait(&self.folder)?)
+        self.locked()
+    }
+
+    /// Locks the ring, and puts its files in the places of this version.
+    fn locked(&self) -> Result<Lock, KeyringError> {
+        let lock = Lock::wait(&self.folder)?;
+        let folder = self.active_folder();
+        match sweep(&folder, Duration::ZERO) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(KeyringError::Read {
+                    path: folder,
+                    source: error,
+                });
+            }
+            _ => {}
+        }
+        self.migrate_locked()?;
+        Ok(lock)
     }
 
     fn find(&self, broken: Broken) -> Result<KeyringFiles, KeyringError> {
         let key = |path, pem: &[u8]| {
             SigningKey::from_pem(pem).map_err(|source| KeyringError::BrokenKey { path, source })
         };
-        let current = read_if_there(&self.current_path())?;
+        let current = match read_if_there(&self.current_path())? {
+            // Read without the lock, and not migrated yet.
+            None => read_if_there(&self.earlier_path())?,
+            current => current,
+        };
         let current = current.map(|pem| key(self.current_path(), &pem));
         let current = match (current.transpose(), broken) {
             (Err(_), Broken::Missing) => None,
@@ -291,6 +331,12 @@ impl Keyring {
         })
     }
 }
+
+/// The folder of the key that signs, below that of the ring.
+const ACTIVE: &str = "active";
+
+/// The file of the key that signs.
+const CURRENT: &str = "current.pem";
 
 /// How a `current.pem` that cannot sign is treated.
 #[derive(Clone, Copy)]
@@ -358,6 +404,14 @@ pub enum KeyringError {
         signs: String,
         before: Option<String>,
     },
+    /// Two keys sign, each for other readers.
+    #[error(
+        "`{}` and `{}` are different keys: an earlier version of keyutil, or a restored backup, has \
+         replaced the first",
+        earlier.display(),
+        current.display()
+    )]
+    TwoCurrent { earlier: PathBuf, current: PathBuf },
     #[error("no key signs: `{}` is missing", path.display())]
     NothingSigns { path: PathBuf },
     #[error("there is no next key")]
@@ -398,6 +452,10 @@ impl KeyringError {
                 "check with `keyutil key list` which key is compromised; if it is the one that signs \
                  now, run the command again",
             ),
+            Self::TwoCurrent { .. } => Some(
+                "end the earlier version, and remove the file of the key that must not sign: `keyutil jwks \
+                 print --signing-key` prints the kid of each, and `keyutil key list` which key signs",
+            ),
             Self::NothingSigns { .. } => Some(
                 "restore the file; or make `next.pem` sign at once with `keyutil key rotate --emergency`; \
                  or create a new ring with `keyutil key generate`",
@@ -412,7 +470,7 @@ impl KeyringError {
             ),
             Self::BrokenKey { .. } => Some(
                 "restore the file; if it is lost, remove `next.pem`, and a new next key is published, \
-                 or replace `current.pem` with `keyutil key rotate --emergency`",
+                 or replace `active/current.pem` with `keyutil key rotate --emergency`",
             ),
             Self::BrokenRecord { .. } => Some(
                 "remove it: all keys then count as published now, and the next rotation waits again",
@@ -432,6 +490,7 @@ impl KeyringError {
             Self::Read { .. }
             | Self::NotSigned { .. }
             | Self::NothingSigns { .. }
+            | Self::TwoCurrent { .. }
             | Self::BrokenKey { .. }
             | Self::BrokenRecord { .. }
             | Self::UnusableKey { .. }
@@ -458,6 +517,9 @@ impl Diagnose for KeyringError {
             cause: chain(self),
             hint: match self {
                 Self::UnusableKey { source, .. } => source.diagnosis().hint,
+                Self::Read { path, .. } => {
+                    signing_key::moved(path).or_else(|| self.hint().map(str::to_owned))
+                }
                 _ => self.hint().map(str::to_owned),
             },
         }
