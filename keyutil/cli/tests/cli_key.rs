@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::common::endpoint::Endpoint;
+use crate::common::endpoint::{Endpoint, Running};
 use crate::common::program::{keyutil, run, with_keys};
 use keyutil_cli::keys::keyring::{Keyring, read_signing_key};
 
@@ -325,4 +325,50 @@ fn an_old_path_of_the_signing_key_is_told_the_new_one() {
     assert_eq!(refused.code, Some(64), "{refused:?}");
     let hint = "hint: the key that signs is `certs/signing/active/current.pem`";
     assert!(refused.stderr.contains(hint), "{refused:?}");
+}
+
+#[test]
+fn durations_that_differ_from_recorded_ones_are_warned_of() {
+    let folder = with_keys();
+    let key = |command: &str, variables: &[(&str, &str)], flags: &[&str]| {
+        let mut keyutil = keyutil(folder.path());
+        keyutil.envs(variables.iter().copied());
+        let ended = run(keyutil.args(["key", command]).args(flags));
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended
+    };
+    let hour = [("KEYUTIL_TOKEN_LIFETIME", "1h")];
+    assert_eq!(key("retire", &hour, &[]).stderr, "");
+    let refused = run(rotate(folder.path()).args(QUICK));
+    let words = "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) is 2s, and `ring.json` has recorded 1h: the longer one holds, until";
+    assert!(refused.stderr.contains(words), "{refused:?}");
+    assert!(
+        refused.stderr.contains("published for 1m 40s"),
+        "{refused:?}"
+    );
+    let listed = key("list", &[], &[]);
+    assert!(listed.stderr.contains(") is 5m, and"), "{listed:?}");
+    assert_eq!(listed.stderr.lines().count(), 1, "{listed:?}");
+
+    let mint = |lifetime: &str| {
+        let mut command = keyutil(folder.path());
+        run(command.args(["token", "mint", "--token-lifetime", lifetime]))
+    };
+    assert_eq!(mint("1h").stderr, "");
+    let minted = mint("61m");
+    assert_eq!(minted.code, Some(0), "{minted:?}");
+    let words = "warning: the token lives for 1h 1m, and a key in `certs/signing` that stops signing stays published for tokens of 1h";
+    assert!(minted.stderr.starts_with(words), "{minted:?}");
+    let mut agent = keyutil(folder.path());
+    agent.args(["token", "renew", "--output=token", "--token-lifetime=61m"]);
+    Running::start(&mut agent).logged("the token lives for 1h 1m");
+
+    let mut shortening = QUICK.to_vec();
+    shortening.push("--shorten-waits");
+    let shortened = key("retire", &[], &shortening);
+    assert!(
+        shortened.stderr.contains("recorded 1h: 2s holds"),
+        "{shortened:?}"
+    );
+    assert_eq!(key("list", &[], &QUICK).stderr, "");
 }

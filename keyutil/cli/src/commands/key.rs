@@ -143,6 +143,9 @@ pub struct Rotate {
 
     #[command(flatten)]
     times: Times,
+
+    #[command(flatten)]
+    shorten: Shorten,
 }
 
 /// Remove keys from the key set that no valid token needs
@@ -160,6 +163,19 @@ pub struct Retire {
 
     #[command(flatten)]
     times: Times,
+
+    #[command(flatten)]
+    shorten: Shorten,
+}
+
+/// The permission to shorten recorded waits.
+#[derive(Args)]
+#[command(next_help_heading = "Timing")]
+pub struct Shorten {
+    /// Let the durations of this run replace longer ones of earlier runs, which `ring.json` has
+    /// recorded; keys that have signed stay published for as long as was promised
+    #[arg(long)]
+    shorten_waits: bool,
 }
 
 /// The durations that the waits consist of.
@@ -202,21 +218,42 @@ impl Times {
     }
 }
 
+impl Shorten {
+    /// Returns the waits of this run, and warns of durations that other runs have recorded.
+    fn policy(&self, times: &Times, ring: &Keyring) -> Result<RotationPolicy, UsageError> {
+        let policy = times.policy()?;
+        let policy = if self.shorten_waits {
+            policy.shortening()
+        } else {
+            policy
+        };
+        warn_of_differences(ring, &policy);
+        Ok(policy)
+    }
+}
+
+fn warn_of_differences(ring: &Keyring, policy: &RotationPolicy) {
+    for difference in ring.differences(policy) {
+        program::print_warning(difference);
+    }
+}
+
 /// Returns the usage error for contradictory durations.
 pub fn usage(error: PolicyError) -> UsageError {
     UsageError(error.to_string())
 }
 
 async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
-    let policy = arguments.times.policy()?;
     let ring = arguments.folder.ring();
+    let policy = arguments.shorten.policy(&arguments.times, &ring)?;
     if arguments.emergency {
         let rotated = ring
             .rotate_in_emergency(arguments.kid.as_deref(), SystemTime::now)
             .diagnosed()?;
         print(&rotated)?;
         let now = SystemTime::now();
-        print_accepted(&rotated, &ring.look(now).diagnosed()?, &policy, now)?;
+        let ring = ring.look(now).diagnosed()?;
+        print_accepted(&rotated, &ring, &ring.policy(&policy), now)?;
         return print_cost(&rotated, arguments.times.refresh_interval);
     }
     let rotated = match ring.rotate(&policy, SystemTime::now) {
@@ -229,12 +266,13 @@ async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
         done => done.diagnosed()?,
     };
     print(&rotated)?;
-    let kept = policy.retire_after();
-    let before = rotated.before.filter(|kid| !rotated.removed.contains(kid));
-    if let Some(before) = before {
+    let ring = ring.look(SystemTime::now()).diagnosed()?;
+    let before = |key: &&RingKey| Some(&key.kid) == rotated.before.as_ref();
+    if let Some(before) = ring.previous.iter().find(before) {
         program::print_line(format_args!(
-            "stays published for {}: {before}",
-            format_duration(kept)
+            "stays published for {}: {}",
+            format_duration(before.wait(&ring.policy(&policy))),
+            before.kid
         ))?;
     }
     Ok(())
@@ -319,8 +357,8 @@ fn print_cost(rotated: &Rotated, refresh_interval: Duration) -> anyhow::Result<(
 }
 
 fn retire(arguments: Retire) -> anyhow::Result<()> {
-    let policy = arguments.times.policy()?;
     let ring = arguments.folder.ring();
+    let policy = arguments.shorten.policy(&arguments.times, &ring)?;
     let removed = ring.retire(&policy, SystemTime::now).diagnosed()?;
     for kid in &removed {
         program::print_line(format_args!("removed        {kid}"))?;
@@ -366,6 +404,8 @@ fn list(arguments: List) -> anyhow::Result<()> {
         program::print_warning(chain(&error));
     }
     let ring = keyring.look(now).diagnosed()?;
+    warn_of_differences(&keyring, &policy);
+    let policy = ring.policy(&policy);
     program::print_line(format_args!(
         "{:43}  {:11}  {:>14}  {:>14}  {:>14}  next step",
         "kid", "state", "published", "signs since", "stopped"
@@ -395,7 +435,7 @@ fn row(key: &RingKey, policy: &RotationPolicy, now: SystemTime) -> String {
     let step = match key.state {
         KeyState::Current => "stops signing at the next rotation".to_owned(),
         KeyState::Compromised => "`keyutil key rotate` drops it".to_owned(),
-        KeyState::Next => due("may sign", key.published + policy.publish_before(), now),
+        KeyState::Next => due("may sign", key.published + key.wait(policy), now),
         KeyState::Previous => due("is removed", key.removable(policy), now),
     };
     format!(

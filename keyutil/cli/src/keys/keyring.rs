@@ -256,6 +256,38 @@ impl Keyring {
         Ok(ring)
     }
 
+    /// Returns a sentence for each duration that differs from the one that earlier runs have
+    /// recorded. Of the two, the longer one holds.
+    pub fn differences(&self, policy: &RotationPolicy) -> Vec<String> {
+        let recorded = self.recorded_policy();
+        recorded.map_or_else(Vec::new, |recorded| policy.differences(&recorded))
+    }
+
+    /// Returns the longest lifetime of a token that does not outlive its key, if a run has recorded
+    /// it and this process may read it.
+    pub fn longest_token(&self) -> Option<Duration> {
+        Some(self.recorded_policy()?.longest_token())
+    }
+
+    /// Returns a warning for tokens of this lifetime if they may outlive their key.
+    pub fn outlived_by(&self, lifetime: Duration) -> Option<String> {
+        let longest = self.longest_token().filter(|longest| lifetime > *longest)?;
+        Some(format!(
+            "the token lives for {}, and a key in `{}` that stops signing stays published for tokens of \
+             {}: later, servers refuse the token; set `--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) of \
+             `keyutil key` and `keyutil jwks serve` to the longest lifetime of any token",
+            format_duration(lifetime),
+            self.folder.display(),
+            format_duration(longest)
+        ))
+    }
+
+    /// Returns the durations that were recorded, if the record can be read.
+    fn recorded_policy(&self) -> Option<RotationPolicy> {
+        let text = read_regular(&self.ring_path(), MAX_FILE_SIZE).ok()?;
+        serde_json::from_slice::<Record>(&text).ok()?.policy
+    }
+
     /// Reads the published document.
     ///
     /// # Errors

@@ -2,14 +2,17 @@
 
 use std::{
     convert::Infallible,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use humantime::format_duration;
-use tracing::error;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
 
 use super::{Keyring, KeyringError, Ring};
-use crate::wall_clock::LONGEST_WAIT;
+use crate::wall_clock::{LONGEST_WAIT, Span};
 use keyutil::base::chain;
 
 /// The durations that the waits of a rotation consist of.
@@ -43,10 +46,73 @@ impl Default for RotationTimes {
 
 /// The two waits of a rotation: no key signs before servers know it, and no key with a valid token
 /// is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// The ring records the durations of each run that relies on them. Of a recorded duration and that of
+/// a later run, the longer one holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Recorded", into = "Recorded")]
 pub struct RotationPolicy {
-    publish_before: Duration,
+    times: RotationTimes,
     retire_after: Duration,
+    shortens: bool,
+}
+
+/// A [`RotationPolicy`] in `ring.json`.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    refresh_interval: Span,
+    token_lifetime: Span,
+    clock_skew: Span,
+    propagation: Span,
+    retire_after: Span,
+}
+
+impl From<Recorded> for RotationPolicy {
+    fn from(recorded: Recorded) -> Self {
+        Self {
+            times: RotationTimes {
+                refresh_interval: recorded.refresh_interval.0,
+                token_lifetime: recorded.token_lifetime.0,
+                clock_skew: recorded.clock_skew.0,
+                propagation: recorded.propagation.0,
+            },
+            retire_after: recorded.retire_after.0,
+            shortens: false,
+        }
+    }
+}
+
+impl From<RotationPolicy> for Recorded {
+    fn from(policy: RotationPolicy) -> Self {
+        Self {
+            refresh_interval: Span(policy.times.refresh_interval),
+            token_lifetime: Span(policy.times.token_lifetime),
+            clock_skew: Span(policy.times.clock_skew),
+            propagation: Span(policy.times.propagation),
+            retire_after: Span(policy.retire_after),
+        }
+    }
+}
+
+impl RotationTimes {
+    /// The longest time until a server has fetched what was just published.
+    fn until_known(&self) -> Duration {
+        sum([self.propagation, self.refresh_interval, self.clock_skew])
+    }
+
+    /// The longest time until no server has a valid token of a key that just stopped signing.
+    fn until_unused(&self) -> Duration {
+        sum([self.until_known(), self.token_lifetime])
+    }
+
+    fn combined(self, other: Self, pick: impl Fn(Duration, Duration) -> Duration) -> Self {
+        Self {
+            refresh_interval: pick(self.refresh_interval, other.refresh_interval),
+            token_lifetime: pick(self.token_lifetime, other.token_lifetime),
+            clock_skew: pick(self.clock_skew, other.clock_skew),
+            propagation: pick(self.propagation, other.propagation),
+        }
+    }
 }
 
 impl RotationPolicy {
@@ -55,13 +121,7 @@ impl RotationPolicy {
     /// # Errors
     /// [`PolicyError`], for a `retire_after` shorter than tokens need.
     pub fn new(times: RotationTimes, retire_after: Option<Duration>) -> Result<Self, PolicyError> {
-        let publish_before = sum([times.propagation, times.refresh_interval, times.clock_skew]);
-        let shortest = sum([
-            times.propagation,
-            times.token_lifetime,
-            times.clock_skew,
-            times.refresh_interval,
-        ]);
+        let shortest = times.until_unused();
         let retire_after = retire_after.unwrap_or(shortest);
         if retire_after < shortest {
             return Err(PolicyError::RetiresTooEarly {
@@ -71,15 +131,99 @@ impl RotationPolicy {
             });
         }
         Ok(Self {
-            publish_before: publish_before.min(LONGEST_WAIT),
+            times: times.combined(times, |one, _| one.min(LONGEST_WAIT)),
             retire_after: retire_after.min(LONGEST_WAIT),
+            shortens: false,
         })
+    }
+
+    /// Returns the same waits, which replace longer recorded ones. Keys that have signed stay
+    /// published for as long as was promised while they signed.
+    pub fn shortening(self) -> Self {
+        let shortens = true;
+        Self { shortens, ..self }
+    }
+
+    pub(super) fn shortens(&self) -> bool {
+        self.shortens
+    }
+
+    /// Returns the waits that hold where `recorded` ones were promised: the longer of each, unless
+    /// these shorten them.
+    pub(super) fn holding(self, recorded: Option<Self>) -> Self {
+        let Some(recorded) = recorded.filter(|_| !self.shortens) else {
+            return self;
+        };
+        let times = self.times.combined(recorded.times, Duration::max);
+        let waits = [self.retire_after, recorded.retire_after];
+        let retire_after = waits.into_iter().fold(times.until_unused(), Duration::max);
+        Self {
+            times,
+            retire_after: retire_after.min(LONGEST_WAIT),
+            shortens: false,
+        }
+    }
+
+    /// Returns a sentence for each duration that differs from the `recorded` one.
+    pub(super) fn differences(&self, recorded: &Self) -> Vec<String> {
+        let (ours, theirs) = (&self.times, &recorded.times);
+        let mut pairs = vec![
+            (
+                "`--refresh-interval` (KEYUTIL_JWKS_REFRESH_INTERVAL)",
+                ours.refresh_interval,
+                theirs.refresh_interval,
+            ),
+            (
+                "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME)",
+                ours.token_lifetime,
+                theirs.token_lifetime,
+            ),
+            (
+                "`--clock-skew` (KEYUTIL_CLOCK_SKEW)",
+                ours.clock_skew,
+                theirs.clock_skew,
+            ),
+            (
+                "`--propagation` (KEYUTIL_PROPAGATION)",
+                ours.propagation,
+                theirs.propagation,
+            ),
+        ];
+        // By default it is the sum of the others.
+        let is_set = |policy: &Self| policy.retire_after != policy.times.until_unused();
+        if is_set(self) || is_set(recorded) {
+            pairs.push((
+                "`--retire-after` (KEYUTIL_RETIRE_AFTER)",
+                self.retire_after,
+                recorded.retire_after,
+            ));
+        }
+        let differing = pairs.into_iter().filter(|(_, ours, theirs)| ours != theirs);
+        let told = differing.map(|(flag, ours, theirs)| {
+            let (ours_text, theirs_text) = (format_duration(ours), format_duration(theirs));
+            let holds = if ours < theirs && !self.shortens {
+                format!(
+                    "the longer one holds, until `keyutil key retire --shorten-waits` shortens it"
+                )
+            } else {
+                format!("{ours_text} holds")
+            };
+            format!("{flag} is {ours_text}, and `ring.json` has recorded {theirs_text}: {holds}")
+        });
+        told.collect()
+    }
+
+    /// Returns the longest lifetime of a token that does not outlive its key.
+    pub(super) fn longest_token(&self) -> Duration {
+        let least = self.times.token_lifetime;
+        let margin = self.times.until_known();
+        self.retire_after.saturating_sub(margin).max(least)
     }
 
     /// Returns how long a key is published before it signs: until then some server may not have
     /// fetched it and would refuse its tokens.
     pub fn publish_before(&self) -> Duration {
-        self.publish_before
+        self.times.until_known().min(LONGEST_WAIT)
     }
 
     /// Returns how long a key stays published after it stopped signing: until then some of its
@@ -93,10 +237,11 @@ impl RotationPolicy {
     /// # Errors
     /// [`PolicyError::TooOften`], when the next key could not be published long enough.
     pub fn check_interval(&self, every: Duration) -> Result<(), PolicyError> {
-        if every < self.publish_before {
+        let publish_before = self.publish_before();
+        if every < publish_before {
             return Err(PolicyError::TooOften {
                 every,
-                publish_before: self.publish_before,
+                publish_before,
             });
         }
         Ok(())
@@ -147,6 +292,8 @@ pub struct Schedule {
     keyring: Keyring,
     policy: RotationPolicy,
     every: Duration,
+    /// What was logged of durations that differ from the recorded ones.
+    warned: Arc<Mutex<Vec<String>>>,
 }
 
 /// The longest pause before the next check: the machine may have been suspended.
@@ -200,6 +347,7 @@ impl Schedule {
             keyring,
             policy,
             every: every.min(LONGEST_WAIT),
+            warned: Arc::default(),
         })
     }
 
@@ -222,6 +370,7 @@ impl Schedule {
     /// # Errors
     /// [`KeyringError`], when the ring cannot be read or written.
     pub fn turn(&self, now: SystemTime) -> Result<Duration, KeyringError> {
+        self.warn_of_differences();
         // This also records times that were lost; they count from now on, once.
         self.keyring.retire(&self.policy, || now)?;
         let ring = self.keyring.look(now)?;
@@ -238,6 +387,18 @@ impl Schedule {
         let left = first.duration_since(now).unwrap_or_default();
         // A lower bound, so that the loop cannot spin.
         Ok(left.max(Duration::from_secs(1)))
+    }
+
+    /// Logs each difference from the recorded durations once.
+    fn warn_of_differences(&self) {
+        let differences = self.keyring.differences(&self.policy);
+        let mut warned = self.warned.lock();
+        for difference in &differences {
+            if !warned.contains(difference) {
+                warn!("{difference}");
+            }
+        }
+        *warned = differences;
     }
 
     fn rotation_due(&self, ring: &Ring) -> Option<SystemTime> {

@@ -853,3 +853,140 @@ fn the_folder_of_the_key_that_signs_may_be_on_another_file_system() {
     let signs = read_signing_key(&other.path().join("current.pem")).unwrap();
     assert_eq!(signs.kid(), rotated.now);
 }
+
+// Runs with other durations.
+
+/// As short as the record can tell.
+fn quick() -> RotationPolicy {
+    let times = RotationTimes {
+        refresh_interval: SECOND,
+        token_lifetime: 2 * SECOND,
+        clock_skew: Duration::ZERO,
+        propagation: Duration::ZERO,
+    };
+    RotationPolicy::new(times, None).unwrap()
+}
+
+fn lifetime(seconds: u32) -> RotationPolicy {
+    let times = RotationTimes {
+        token_lifetime: seconds * SECOND,
+        ..RotationTimes::default()
+    };
+    RotationPolicy::new(times, None).unwrap()
+}
+
+#[test]
+fn a_run_with_shorter_durations_keeps_what_another_promised() {
+    let mut world = World::new();
+    world.pass(100);
+    let hour = lifetime(3600);
+    let before = world
+        .ring
+        .rotate(&hour, || world.now)
+        .unwrap()
+        .before
+        .unwrap();
+
+    // The next key was promised 100 s, and the previous one an hour and 100 s.
+    world.pass(99);
+    let error = world.ring.rotate(&quick(), || world.now).unwrap_err();
+    assert!(error.to_string().contains("for 1m 40s"), "{error}");
+    let ring = world.ring.look(world.now).unwrap();
+    assert_eq!(ring.rotation_allowed(&quick()), Some(world.now + SECOND));
+    assert_eq!(ring.removal_due(&quick()), Some(world.now + 3601 * SECOND));
+    for seconds in [1, 3599] {
+        world.pass(seconds);
+        let schedule = Schedule::new(world.ring.clone(), quick(), Duration::MAX).unwrap();
+        schedule.turn(world.now).unwrap();
+        assert!(world.published().contains(&before), "after {seconds}");
+    }
+    world.pass(1);
+    assert_eq!(world.ring.retire(&quick(), || world.now).unwrap(), [before]);
+}
+
+#[test]
+fn a_longer_duration_of_a_later_run_holds() {
+    let mut world = World::new();
+    world.pass(100);
+    let before = world.rotate().unwrap().before.unwrap();
+    world.pass(399);
+    let hour = lifetime(3600);
+    assert_eq!(world.ring.retire(&hour, || world.now).unwrap(), [""; 0]);
+    world.pass(3300);
+    assert_eq!(world.ring.retire(&policy(), || world.now).unwrap(), [""; 0]);
+    world.pass(1);
+    assert_eq!(
+        world.ring.retire(&policy(), || world.now).unwrap(),
+        [before]
+    );
+}
+
+#[test]
+fn waits_are_shortened_on_request_and_not_those_of_tokens_that_exist() {
+    let mut world = World::new();
+    let hour = lifetime(3600);
+    world.ring.retire(&hour, || world.now).unwrap();
+    let shorter = quick().shortening();
+    world.pass(1);
+    // The next key may sign earlier, and the one before has signed tokens of an hour.
+    let first = world
+        .ring
+        .rotate(&shorter, || world.now)
+        .unwrap()
+        .before
+        .unwrap();
+    world.pass(1);
+    let second = world
+        .ring
+        .rotate(&quick(), || world.now)
+        .unwrap()
+        .before
+        .unwrap();
+    world.pass(3);
+    assert_eq!(world.ring.retire(&quick(), || world.now).unwrap(), [second]);
+    world.pass(3695);
+    assert_eq!(world.ring.retire(&quick(), || world.now).unwrap(), [""; 0]);
+    world.pass(1);
+    assert_eq!(world.ring.retire(&quick(), || world.now).unwrap(), [first]);
+}
+
+#[test]
+fn a_record_without_durations_is_read() {
+    let mut world = World::new();
+    world.ring.retire(&lifetime(3600), || world.now).unwrap();
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&fs::read(world.ring.ring_path()).unwrap()).unwrap();
+    record.as_object_mut().unwrap().remove("policy").unwrap();
+    for key in record["keys"].as_array_mut().unwrap() {
+        key.as_object_mut().unwrap().remove("promised").unwrap();
+    }
+    fs::write(world.ring.ring_path(), record.to_string()).unwrap();
+    assert_eq!(world.ring.differences(&policy()), [""; 0]);
+    assert_eq!(world.ring.longest_token(), None);
+    world.pass(100);
+    world.rotate().unwrap();
+    assert_eq!(world.ring.longest_token(), Some(300 * SECOND));
+}
+
+#[test]
+fn what_differs_from_the_record_is_named_with_both_values() {
+    let world = World::new();
+    world.ring.retire(&lifetime(3600), || world.now).unwrap();
+    let differences = world.ring.differences(&policy());
+    assert_eq!(
+        differences,
+        [
+            "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) is 5m, and `ring.json` has recorded 1h: the \
+             longer one holds, until `keyutil key retire --shorten-waits` shortens it"
+        ]
+    );
+    let retire_after = Some(7200 * SECOND);
+    let longer = RotationPolicy::new(RotationTimes::default(), retire_after).unwrap();
+    let differences = world.ring.differences(&longer);
+    assert!(differences[1].starts_with("`--retire-after` (KEYUTIL_RETIRE_AFTER) is 2h, and `ring.json` has recorded 1h 1m 40s: 2h holds"), "{differences:?}");
+    world.ring.retire(&longer, || world.now).unwrap();
+    // Its token lifetime, and what the longer wait allows.
+    assert_eq!(world.ring.longest_token(), Some(7100 * SECOND));
+    assert_eq!(world.ring.outlived_by(7100 * SECOND), None);
+    assert!(world.ring.outlived_by(7101 * SECOND).is_some());
+}
