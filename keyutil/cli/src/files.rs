@@ -124,8 +124,22 @@ impl Lock {
         Self::wait_for(folder, LOCK_LIMIT)
     }
 
+    /// Returns the process that holds the lock of this folder at the moment, without waiting.
+    pub fn held_by(folder: &Path) -> Option<String> {
+        let path = folder.join(LOCK);
+        // Opening a FIFO would block.
+        if !fs::metadata(&path).ok()?.is_file() {
+            return None;
+        }
+        let file = File::open(&path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(holder(&path)),
+            _ => None,
+        }
+    }
+
     fn wait_for(folder: &Path, limit: Duration) -> Result<Self, LockError> {
-        let path = folder.join(".lock");
+        let path = folder.join(LOCK);
         let locked = || -> io::Result<File> {
             create_folder(folder)?;
             // The lock file is never replaced: all callers must lock the same file.
@@ -145,7 +159,8 @@ impl Lock {
                          if it hangs"
                     )));
                 }
-                if !logged {
+                // A glance at the lock, as `held_by` takes, is over by then.
+                if !logged && begun.elapsed() >= LOG_AFTER {
                     info!(path = %path.display(), holder, "waiting for the lock");
                     logged = true;
                 }
@@ -165,8 +180,14 @@ impl Lock {
     }
 }
 
+/// The name of the lock file.
+const LOCK: &str = ".lock";
+
 /// The longest wait for a lock. A change of files takes milliseconds.
-const LOCK_LIMIT: Duration = Duration::from_secs(30);
+pub const LOCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// The wait for a lock after which it is logged.
+const LOG_AFTER: Duration = Duration::from_millis(500);
 
 /// The pause between two attempts to take a lock: no lock of the standard library has a time limit.
 const POLL: Duration = Duration::from_millis(20);

@@ -6,17 +6,23 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use humantime::{format_duration, format_rfc3339_seconds, parse_duration};
 use keyutil::{
-    base::chain,
-    diagnosis::ResultExt,
+    base::{chain, redact},
+    diagnosis::{Class, Diagnosed, Diagnosis, ResultExt, Step},
     program::{self, UsageError},
 };
-use keyutil_cli::keys::keyring::{
-    KeyState, Keyring, KeyringError, PolicyError, Ring, RingKey, Rotated, RotationPolicy,
-    RotationTimes,
+use keyutil_cli::keys::{
+    fetch,
+    keyring::{
+        KeyState, Keyring, KeyringError, PolicyError, Ring, RingKey, Rotated, RotationPolicy,
+        RotationTimes,
+    },
+    serve,
 };
+use tracing::info;
 
 use super::wait_until;
 
@@ -141,6 +147,21 @@ pub struct Rotate {
     #[arg(long, requires = "emergency", value_name = "KID")]
     kid: Option<String>,
 
+    /// URL of the key set at `keyutil jwks serve`, which is asked whether servers have fetched the
+    /// next key [default: it is not asked]
+    #[arg(long, env = "KEYUTIL_JWKS", value_name = "URL")]
+    jwks: Option<String>,
+
+    /// How many servers, told apart by their addresses, must have fetched the next key from the
+    /// endpoint at `--jwks` before it signs; 0 does not ask
+    #[arg(
+        long,
+        env = "KEYUTIL_EXPECT_FETCHERS",
+        default_value_t = 1,
+        value_name = "NUMBER"
+    )]
+    expect_fetchers: usize,
+
     #[command(flatten)]
     times: Times,
 
@@ -244,6 +265,11 @@ pub fn usage(error: PolicyError) -> UsageError {
 }
 
 async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
+    let asked = if arguments.emergency {
+        None
+    } else {
+        arguments.asked()
+    };
     let ring = arguments.folder.ring();
     let policy = arguments.shorten.policy(&arguments.times, &ring)?;
     if arguments.emergency {
@@ -256,14 +282,28 @@ async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
         print_accepted(&rotated, &ring, &ring.policy(&policy), now)?;
         return print_cost(&rotated, arguments.times.refresh_interval);
     }
-    let rotated = match ring.rotate(&policy, SystemTime::now) {
-        Err(KeyringError::TooEarly { kid, left, .. }) if arguments.wait => {
-            let what = format!("the next key `{kid}` may sign");
-            wait_and_rotate(&ring, &policy, &what, left)
-                .await
-                .diagnosed()?
+    let mut logged = false;
+    let rotated = loop {
+        if let Some((url, expected)) = &asked
+            && let Some(unfetched) = unfetched(&ring, &policy, url, *expected).await?
+        {
+            if !arguments.wait || unfetched.class != Class::TooEarly {
+                return Err(Diagnosed::from(unfetched).into());
+            }
+            if !logged {
+                info!("{}", unfetched.cause);
+                logged = true;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+            continue;
         }
-        done => done.diagnosed()?,
+        match ring.rotate(&policy, SystemTime::now) {
+            // Another process has rotated in the meantime, or the clock was set back.
+            Err(KeyringError::TooEarly { kid, left, .. }) if arguments.wait => {
+                wait_until(&format!("the next key `{kid}` may sign"), left).await;
+            }
+            done => break done.diagnosed()?,
+        }
     };
     print(&rotated)?;
     let ring = ring.look(SystemTime::now()).diagnosed()?;
@@ -278,20 +318,73 @@ async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn wait_and_rotate(
+impl Rotate {
+    /// Returns the endpoint to ask, and how many must have fetched the next key from it.
+    fn asked(&self) -> Option<(String, usize)> {
+        let jwks = self.jwks.as_deref().filter(|jwks| !jwks.is_empty())?;
+        if self.expect_fetchers == 0 {
+            return None;
+        }
+        if !jwks.starts_with("http://") && !jwks.starts_with("https://") {
+            program::print_warning(
+                "`--jwks` (KEYUTIL_JWKS) names a file, which does not tell whether servers have fetched the \
+                 next key",
+            );
+            return None;
+        }
+        Some((jwks.to_owned(), self.expect_fetchers))
+    }
+}
+
+/// The pause before the endpoint is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Asks the endpoint whether the next key was fetched, if it could sign now. Returns what keeps it
+/// from that.
+async fn unfetched(
     ring: &Keyring,
     policy: &RotationPolicy,
-    what: &str,
-    mut left: Duration,
-) -> Result<Rotated, KeyringError> {
-    loop {
-        wait_until(what, left).await;
-        match ring.rotate(policy, SystemTime::now) {
-            // Another process has rotated in the meantime, or the clock was set back.
-            Err(KeyringError::TooEarly { left: more, .. }) => left = more,
-            done => return done,
-        }
-    }
+    url: &str,
+    expected: usize,
+) -> anyhow::Result<Option<Diagnosis>> {
+    let now = SystemTime::now();
+    // What is wrong with the ring is reported by the rotation, and an interrupted one is finished.
+    let Some(ring) = ring.look(now).ok().filter(|ring| !ring.interrupted) else {
+        return Ok(None);
+    };
+    let allowed = ring.rotation_allowed(policy).filter(|at| *at <= now);
+    let Some(next) = ring.next.as_ref().filter(|_| allowed.is_some()) else {
+        return Ok(None);
+    };
+    let metrics = serve::metrics_url(url).unwrap_or_else(|| url.to_owned());
+    let told = fetch::fetch(&metrics, fetch::TIMEOUT).await.diagnosed();
+    let told =
+        told.context("failed to ask the JWKS endpoint whether servers have fetched the next key")?;
+    let (kid, shown) = (&next.kid, redact::source(url));
+    let (class, cause, hint) = match serve::fetchers(&told.document, kid) {
+        Some(fetched) if fetched >= expected => return Ok(None),
+        Some(fetched) => (
+            Class::TooEarly,
+            format!(
+                "too early: {fetched} of {expected} expected servers have fetched the next key `{kid}` from `{shown}`"
+            ),
+            "`--wait` waits; check `keySourceURIs` and `refreshInterval` of the servers; `--expect-fetchers` is \
+             their number, and 0 rotates without them",
+        ),
+        None => (
+            Class::Usage,
+            format!(
+                "`{shown}` does not tell which keys were fetched: it is not `keyutil jwks serve`"
+            ),
+            "rotate with `--expect-fetchers 0`, when every server has fetched the key set",
+        ),
+    };
+    Ok(Some(Diagnosis {
+        step: Step::Jwks,
+        class,
+        cause,
+        hint: Some(hint.to_owned()),
+    }))
 }
 
 fn print(rotated: &Rotated) -> anyhow::Result<()> {

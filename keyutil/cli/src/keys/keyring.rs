@@ -21,12 +21,13 @@ mod tests;
 
 pub use ring::{KeyState, Ring, RingKey};
 pub use rotate::{Generated, Rotated};
-pub use schedule::{PolicyError, RotationPolicy, RotationTimes, Schedule};
+pub use schedule::{PolicyError, RotationPolicy, RotationStatus, RotationTimes, Schedule};
 
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -35,8 +36,8 @@ use secrecy::SecretString;
 use tracing::info;
 
 use self::{
-    ring::{KeyringFiles, Record},
-    rotate::Rotation,
+    ring::{Entry, KeyringFiles, Record},
+    rotate::{Plan, Rotation},
 };
 use super::Jwks;
 use crate::{
@@ -138,7 +139,7 @@ impl Keyring {
     pub fn rotate(
         &self,
         policy: &RotationPolicy,
-        clock: impl FnOnce() -> SystemTime,
+        clock: impl Fn() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
         self.rotate_by(Rotation::InTurn(policy), clock)
     }
@@ -153,7 +154,7 @@ impl Keyring {
     pub fn rotate_in_emergency(
         &self,
         kid: Option<&str>,
-        clock: impl FnOnce() -> SystemTime,
+        clock: impl Fn() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
         self.rotate_by(Rotation::Emergency(kid), clock)
     }
@@ -189,8 +190,12 @@ impl Keyring {
     fn rotate_by(
         &self,
         rotation: Rotation<'_>,
-        clock: impl FnOnce() -> SystemTime,
+        clock: impl Fn() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
+        let plan = |found: &KeyringFiles| rotate::rotate(self, found, rotation, clock());
+        if let Some(result) = self.without_a_change(plan) {
+            return result;
+        }
         let _lock = self.lock()?;
         self.rotate_locked(rotation, clock)
     }
@@ -223,8 +228,12 @@ impl Keyring {
     pub fn retire(
         &self,
         policy: &RotationPolicy,
-        clock: impl FnOnce() -> SystemTime,
+        clock: impl Fn() -> SystemTime,
     ) -> Result<Vec<String>, KeyringError> {
+        let plan = |found: &KeyringFiles| rotate::retire(self, found, policy, clock());
+        if let Some(result) = self.without_a_change(plan) {
+            return result;
+        }
         let _lock = self.lock()?;
         let found = self.find(Broken::Refused)?;
         let removed = rotate::retire(self, &found, policy, clock())?.apply()?;
@@ -237,17 +246,35 @@ impl Keyring {
         Ok(removed)
     }
 
-    /// Reads the state of the ring.
+    /// Returns the result of a plan that changes no file. It needs no lock.
+    fn without_a_change<T>(
+        &self,
+        plan: impl Fn(&KeyringFiles) -> Result<Plan<T>, KeyringError>,
+    ) -> Option<Result<T, KeyringError>> {
+        if self.is_of_an_earlier_version() {
+            return None;
+        }
+        // What fails is tried again with the lock: another process may be at work.
+        let planned = plan(&self.find(Broken::Refused).ok()?).ok()?;
+        let changes = !planned.change.operations().is_empty();
+        (!changes).then_some(planned.result)
+    }
+
+    /// Reads the state of the ring, without a lock: another process may hold it.
     ///
     /// # Errors
     /// [`KeyringError`], when one of its files is broken, or no key signs.
     pub fn look(&self, now: SystemTime) -> Result<Ring, KeyringError> {
-        // A ring on a read-only file system cannot be locked, and no other process changes it.
-        let _lock = match self.lock() {
-            Err(KeyringError::Lock(_)) => None,
-            lock => Some(lock?),
-        };
-        let ring = Ring::of(&self.find(Broken::Refused)?, now)?;
+        let mut looked = Ring::of(&self.find(Broken::Refused)?, now)?;
+        // What looks interrupted may be in progress.
+        for _ in 0..READS {
+            if !looked.interrupted || Lock::held_by(&self.folder).is_none() {
+                break;
+            }
+            thread::sleep(PAUSE);
+            looked = Ring::of(&self.find(Broken::Refused)?, now)?;
+        }
+        let ring = looked;
         if ring.keys().next().is_none() {
             return Err(KeyringError::NothingSigns {
                 path: self.current_path(),
@@ -280,6 +307,14 @@ impl Keyring {
             self.folder.display(),
             format_duration(longest)
         ))
+    }
+
+    /// Returns since when the current key signs, if the record can be read.
+    fn signing_since(&self) -> Option<SystemTime> {
+        let text = read_regular(&self.ring_path(), MAX_FILE_SIZE).ok()?;
+        let record = serde_json::from_slice::<Record>(&text).ok()?;
+        let signs = |key: &&Entry| key.state == KeyState::Current;
+        Some(record.keys.iter().find(signs)?.activated?.0)
     }
 
     /// Returns the durations that were recorded, if the record can be read.
@@ -326,25 +361,47 @@ impl Keyring {
         Ok(lock)
     }
 
+    /// Reads all files as they are at one moment: until two reads in a row find the same.
+    fn read(&self) -> Result<[Option<Vec<u8>>; 4], KeyringError> {
+        let once = || -> Result<_, KeyringError> {
+            let current = match read_if_there(&self.current_path())? {
+                // Read without the lock, and not migrated yet.
+                None => read_if_there(&self.earlier_path())?,
+                current => current,
+            };
+            Ok([
+                current,
+                read_if_there(&self.next_path())?,
+                read_if_there(&self.ring_path())?,
+                read_if_there(&self.jwks_path())?,
+            ])
+        };
+        let mut found = once()?;
+        for _ in 0..READS {
+            let again = once()?;
+            if again == found {
+                break;
+            }
+            thread::sleep(PAUSE);
+            found = again;
+        }
+        Ok(found)
+    }
+
     fn find(&self, broken: Broken) -> Result<KeyringFiles, KeyringError> {
+        let [current, next_pem, record, published] = self.read()?;
         let key = |path, pem: &[u8]| {
             SigningKey::from_pem(pem).map_err(|source| KeyringError::BrokenKey { path, source })
-        };
-        let current = match read_if_there(&self.current_path())? {
-            // Read without the lock, and not migrated yet.
-            None => read_if_there(&self.earlier_path())?,
-            current => current,
         };
         let current = current.map(|pem| key(self.current_path(), &pem));
         let current = match (current.transpose(), broken) {
             (Err(_), Broken::Missing) => None,
             (current, _) => current?,
         };
-        let next_pem = read_if_there(&self.next_path())?;
         let next = next_pem.as_deref().map(|pem| key(self.next_path(), pem));
         let next = next.transpose()?;
         let next_pem = next_pem.map(|pem| SecretString::from(&*String::from_utf8_lossy(&pem)));
-        let record = read_if_there(&self.ring_path())?
+        let record = record
             .map(|text| serde_json::from_slice::<Record>(&text))
             .transpose()
             .map_err(|source| KeyringError::BrokenRecord {
@@ -352,7 +409,6 @@ impl Keyring {
                 source: source.into(),
             })?;
         // A document that must not be published is written again.
-        let published = read_if_there(&self.jwks_path())?;
         let published = published.and_then(|text| Jwks::parse(&text).ok());
         Ok(KeyringFiles {
             current,
@@ -369,6 +425,11 @@ const ACTIVE: &str = "active";
 
 /// The file of the key that signs.
 const CURRENT: &str = "current.pem";
+
+/// How often files are read again that another process is changing, and the pause before: for as
+/// long as a rotation takes on a busy machine.
+const READS: usize = 50;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How a `current.pem` that cannot sign is treated.
 #[derive(Clone, Copy)]

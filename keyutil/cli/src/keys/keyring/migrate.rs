@@ -64,7 +64,7 @@ impl Keyring {
         Ok(())
     }
 
-    fn is_of_an_earlier_version(&self) -> bool {
+    pub(super) fn is_of_an_earlier_version(&self) -> bool {
         let earlier = self.earlier_path();
         earlier.symlink_metadata().is_ok()
             && fs::read_link(earlier).ok() != Some(Path::new(ACTIVE).join(CURRENT))
