@@ -7,13 +7,14 @@ may_have() { # may_have <volume> <service…>: nobody else has it
     shift
     for id in $(docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"); do
         name=$(inspect "$id" '{{index .Config.Labels "com.docker.compose.service"}}')
-        if inspect "$id" '{{range .Mounts}}{{.Name}} {{end}}' | grep -w "${COMPOSE_PROJECT_NAME}_$volume" >/dev/null; then
+        if inspect "$id" '{{range .Mounts}}{{println .Name}}{{end}}' | grep -Fx "${COMPOSE_PROJECT_NAME}_$volume" >/dev/null; then
             [[ " $* " == *" $name "* ]] || fail "$name has the volume $volume"
         fi
     done
 }
 may_have ca pki
-may_have signing jwks token-worker token-starter token-admin token-ui
+may_have signing jwks
+may_have signing-active jwks token-worker token-starter token-admin token-ui
 may_have worker-tls pki worker
 may_have worker-token token-worker worker
 may_have starter-token token-starter

@@ -42,7 +42,7 @@ use crate::{
 };
 
 pub use metrics::render;
-pub use serve::{listen, plain, serve};
+pub use serve::{Exchange, listen, plain, serve};
 
 /// The running endpoint. Dropping it stops the endpoint.
 #[derive(Debug)]

@@ -376,7 +376,8 @@ impl JwksEndpoint {
             .map_err(StackError::Listen)?;
         let address = listener.local_addr().map_err(StackError::Listen)?;
         let watch = FileWatcher::start(vec![Box::new(document.clone())]);
-        let task = tokio::spawn(serve::serve(listener, document, std::future::pending()));
+        let endpoint = serve::Endpoint::new(document);
+        let task = tokio::spawn(serve::serve(listener, endpoint, std::future::pending()));
         Ok(Self {
             url: format!("http://{address}{}", serve::WELL_KNOWN_PATH),
             task,

@@ -110,7 +110,7 @@ Examples:
   starter order approve 17 --by Ada
   starter --address temporal.example.com:7233 --namespace orders \\
       --tls-ca-path certs/starter/ca.crt --tls-cert-path certs/starter/tls.crt \\
-      --tls-key-path certs/starter/tls.key --signing-key certs/signing/current.pem";
+      --tls-key-path certs/starter/tls.key --signing-key certs/signing/active/current.pem";
 
 fn main() -> ExitCode {
     program::main(PROGRAM, start)

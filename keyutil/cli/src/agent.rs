@@ -22,9 +22,12 @@ use axum::{
 };
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
-use crate::files::{self, LockError, Mode, WriteError, create_folder, folder_of, sweep};
+use crate::{
+    files::{self, LockError, Mode, WriteError, create_folder, folder_of, sweep},
+    keys::keyring::Keyring,
+};
 use keyutil::{
     base::{
         chain,
@@ -57,6 +60,8 @@ pub struct Renewal {
 #[derive(Debug)]
 struct Shared {
     source: TokenSource,
+    /// The ring of the signing key, if this process may see it, and the lifetime of the tokens.
+    ring: Option<(Keyring, Duration)>,
     output: Output,
     state: Mutex<Progress>,
 }
@@ -100,6 +105,7 @@ impl Renewal {
         if is_content(&output) {
             return Err(RenewalError::NotAPath);
         }
+        let ring = Keyring::of_signing_key(&signing_key).map(|ring| (ring, template.lifetime));
         let source =
             TokenSource::minted(signing_key, template).map_err(RenewalError::SigningKey)?;
         let output = Output::take(output)?;
@@ -107,6 +113,7 @@ impl Renewal {
         let renewal = Self {
             shared: Arc::new(Shared {
                 source,
+                ring,
                 output,
                 state: Mutex::new(Progress {
                     status: RenewalStatus::default(),
@@ -200,7 +207,12 @@ impl Renewal {
     }
 
     fn renew(&self, now: SystemTime) -> Result<(), RenewalError> {
-        let Shared { source, output, .. } = &*self.shared;
+        let Shared {
+            source,
+            ring,
+            output,
+            ..
+        } = &*self.shared;
         output.keep()?;
         let token = source.token(now).map_err(RenewalError::Mint)?;
         let content = SecretString::from(format!("{}\n", token.text()));
@@ -213,6 +225,10 @@ impl Renewal {
                 expires_at = token.expires_at().map(rfc3339),
                 "token written"
             );
+            let outlived = |(ring, lifetime): &(Keyring, _)| ring.outlived_by(*lifetime);
+            if let Some(warning) = ring.as_ref().and_then(outlived) {
+                warn!("{warning}");
+            }
         }
         let status = &mut self.shared.state.lock().status;
         status.writes += u64::from(written);

@@ -124,8 +124,22 @@ impl Lock {
         Self::wait_for(folder, LOCK_LIMIT)
     }
 
+    /// Returns the process that holds the lock of this folder at the moment, without waiting.
+    pub fn held_by(folder: &Path) -> Option<String> {
+        let path = folder.join(LOCK);
+        // Opening a FIFO would block.
+        if !fs::metadata(&path).ok()?.is_file() {
+            return None;
+        }
+        let file = File::open(&path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(holder(&path)),
+            _ => None,
+        }
+    }
+
     fn wait_for(folder: &Path, limit: Duration) -> Result<Self, LockError> {
-        let path = folder.join(".lock");
+        let path = folder.join(LOCK);
         let locked = || -> io::Result<File> {
             create_folder(folder)?;
             // The lock file is never replaced: all callers must lock the same file.
@@ -145,7 +159,8 @@ impl Lock {
                          if it hangs"
                     )));
                 }
-                if !logged {
+                // A glance at the lock, as `held_by` takes, is over by then.
+                if !logged && begun.elapsed() >= LOG_AFTER {
                     info!(path = %path.display(), holder, "waiting for the lock");
                     logged = true;
                 }
@@ -165,8 +180,14 @@ impl Lock {
     }
 }
 
+/// The name of the lock file.
+const LOCK: &str = ".lock";
+
 /// The longest wait for a lock. A change of files takes milliseconds.
-const LOCK_LIMIT: Duration = Duration::from_secs(30);
+pub const LOCK_LIMIT: Duration = Duration::from_secs(30);
+
+/// The wait for a lock after which it is logged.
+const LOG_AFTER: Duration = Duration::from_millis(500);
 
 /// The pause between two attempts to take a lock: no lock of the standard library has a time limit.
 const POLL: Duration = Duration::from_millis(20);
@@ -207,10 +228,11 @@ pub fn sweep(folder: &Path, least_age: Duration) -> io::Result<()> {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !name.starts_with(UNFINISHED) || !entry.file_type()?.is_file() {
+        if !name.starts_with(UNFINISHED) || entry.file_type()?.is_dir() {
             continue;
         }
         // After the clock was set back, files have modification times in the future.
+        // That of a link itself: it may lead nowhere.
         let age = entry.metadata()?.modified()?.elapsed();
         if least_age.is_zero() || age.is_ok_and(|age| age >= least_age) {
             fs::remove_file(entry.path())?;
@@ -220,7 +242,7 @@ pub fn sweep(folder: &Path, least_age: Duration) -> io::Result<()> {
 }
 
 /// The prefix of files that are not renamed yet.
-const UNFINISHED: &str = ".unfinished-";
+pub(crate) const UNFINISHED: &str = ".unfinished-";
 
 /// Removes a file if it exists. The removal survives a power failure once this function returns.
 ///
@@ -308,6 +330,25 @@ fn keep_owner(path: &Path, file: &File, mode: Mode) -> io::Result<()> {
     if mode == Mode::Private && before.mode() & 0o077 == 0o040 {
         file.set_permissions(fs::Permissions::from_mode(0o640))?;
     }
+    Ok(())
+}
+
+/// Gives a file or folder the owner, group and permissions of another one.
+#[cfg(unix)]
+pub(crate) fn copy_permissions(from: &Path, to: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let (like, now) = (fs::metadata(from)?, fs::metadata(to)?);
+    if (like.uid(), like.gid()) != (now.uid(), now.gid()) {
+        match chown(to, Some(like.uid()), Some(like.gid())) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            changed => changed?,
+        }
+    }
+    fs::set_permissions(to, fs::Permissions::from_mode(like.mode() & 0o7777))
+}
+
+#[cfg(not(unix))]
+pub(crate) fn copy_permissions(_: &Path, _: &Path) -> io::Result<()> {
     Ok(())
 }
 

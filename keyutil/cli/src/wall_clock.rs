@@ -29,6 +29,26 @@ impl From<Timestamp> for String {
     }
 }
 
+/// A recorded duration, such as `1m 40s`. A longer one than [`LONGEST_WAIT`] counts as that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl TryFrom<String> for Span {
+    type Error = humantime::DurationError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let duration = humantime::parse_duration(&text)?;
+        Ok(Self(duration.min(LONGEST_WAIT)))
+    }
+}
+
+impl From<Span> for String {
+    fn from(Span(duration): Span) -> Self {
+        humantime::format_duration(duration).to_string()
+    }
+}
+
 /// The clock showed a time earlier than one recorded before: it was wrong either then or now. Once
 /// it shows `until` again, it was wrong in between, and times recorded from `from` on count as
 /// `until`.

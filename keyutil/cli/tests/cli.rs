@@ -78,7 +78,12 @@ fn a_variable_that_is_empty_counts_as_not_set() {
         .args(["key", "generate"])
         .env("KEYUTIL_SIGNING_DIR", ""));
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(folder.path().join("certs/signing/current.pem").exists());
+    assert!(
+        folder
+            .path()
+            .join("certs/signing/active/current.pem")
+            .exists()
+    );
 }
 
 #[test]
@@ -126,7 +131,10 @@ fn a_namespace_that_no_permission_can_have_is_refused_by_its_flag() {
         let ended = run(keyutil(folder.path())
             .args(command)
             .args(["--namespace", "a b"])
-            .env("KEYUTIL_SIGNING_KEY_PATH", "certs/signing/current.pem"));
+            .env(
+                "KEYUTIL_SIGNING_KEY_PATH",
+                "certs/signing/active/current.pem",
+            ));
         assert_eq!(ended.code, Some(64), "{ended:?}");
         assert!(ended.stderr.contains("`--namespace`: "), "{ended:?}");
         assert!(!ended.stderr.contains("--permissions"), "{ended:?}");
@@ -177,7 +185,7 @@ fn keys_are_made_once_private_and_replaced_only_when_asked() {
     assert_eq!((made.code, &made.stderr[..]), (Some(0), ""), "{made:?}");
     assert_eq!(mode(&signing), 0o700);
     for (file, wanted) in [
-        ("current.pem", 0o600),
+        ("active/current.pem", 0o600),
         ("next.pem", 0o600),
         ("jwks.json", 0o644),
         ("ring.json", 0o644),
@@ -194,7 +202,7 @@ fn keys_are_made_once_private_and_replaced_only_when_asked() {
     assert_eq!(refused.code, Some(1), "{refused:?}");
     assert_eq!(refused.stdout, "");
     assert!(
-        refused.stderr.contains("`new/signing/current.pem`"),
+        refused.stderr.contains("`new/signing/active/current.pem`"),
         "{refused:?}"
     );
     assert!(hint(&refused).contains("`--force`"), "{refused:?}");
@@ -310,7 +318,10 @@ fn contents(folder: &Path) -> Vec<(PathBuf, String)> {
     entries
         .map(|entry| entry.unwrap().path())
         .filter(|path| !path.ends_with(".lock"))
-        .map(|path| (path.clone(), read(&path)))
+        .flat_map(|path| match path.is_dir() {
+            true => contents(&path),
+            false => vec![(path.clone(), read(&path))],
+        })
         .collect()
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::common::endpoint::Endpoint;
+use crate::common::endpoint::{Endpoint, Running};
 use crate::common::program::{keyutil, run, with_keys};
 use keyutil_cli::keys::keyring::{Keyring, read_signing_key};
 
@@ -188,7 +188,7 @@ fn a_full_disk_changes_nothing_and_the_next_run_completes() {
     assert_eq!(signs(folder.path()), before);
     assert_eq!(ring(folder.path()).jwks().unwrap(), published);
     let entries = fs::read_dir(folder.path().join("certs/signing")).unwrap();
-    assert_eq!(entries.count(), 5, "four files and a lock");
+    assert_eq!(entries.count(), 5, "three files, a lock and a folder");
     let rotated = run(rotate(folder.path()).arg("--emergency"));
     assert_eq!(rotated.code, Some(0), "{rotated:?}");
 }
@@ -219,14 +219,14 @@ fn after_a_kill_the_signing_key_is_published_and_the_next_run_completes() {
     let kids: BTreeSet<_> = looked.keys().map(|key| key.kid.clone()).collect();
     assert_eq!(kids, ring.jwks().unwrap().kids().iter().cloned().collect());
     let entries = fs::read_dir(folder.path().join("certs/signing")).unwrap();
-    assert_eq!(entries.count(), 5, "four files and a lock");
+    assert_eq!(entries.count(), 5, "three files, a lock and a folder");
 }
 
 #[tokio::test]
 async fn an_endpoint_that_rotates_keeps_its_pace_over_a_restart() {
     let folder = with_keys();
     let mut arguments = QUICK.to_vec();
-    arguments.extend(["--rotate-every", "4s"]);
+    arguments.extend(["--rotate-every", "4s", "--expect-fetchers", "0"]);
     let first = signs(folder.path());
     let begun = Instant::now();
     let endpoint = Endpoint::start(folder.path(), &arguments);
@@ -273,4 +273,102 @@ async fn until_another_signs(folder: &Path, before: &str) -> String {
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Earlier versions had the key that signs beside the others.
+fn with_keys_of_an_earlier_version() -> tempfile::TempDir {
+    let folder = with_keys();
+    let ring = ring(folder.path());
+    let earlier = folder.path().join("certs/signing/current.pem");
+    fs::rename(ring.current_path(), &earlier).unwrap();
+    fs::remove_dir(ring.active_folder()).unwrap();
+    folder
+}
+
+#[test]
+fn a_folder_of_an_earlier_version_is_migrated_by_key_and_by_jwks_serve() {
+    let folder = with_keys_of_an_earlier_version();
+    let mint = || run(keyutil(folder.path()).args(["token", "mint"]));
+    let refused = mint();
+    assert_eq!(refused.code, Some(64), "{refused:?}");
+    assert!(
+        refused.stderr.contains("hint: the key is `certs/signing/current.pem`, as earlier versions had it: `keyutil key list --dir certs/signing` moves it"),
+        "{refused:?}"
+    );
+    let listed = run(keyutil(folder.path()).args(["key", "list"]));
+    assert_eq!(listed.code, Some(0), "{listed:?}");
+    assert!(listed.stderr.contains("signing key moved"), "{listed:?}");
+    assert!(
+        listed
+            .stderr
+            .contains("to=certs/signing/active/current.pem"),
+        "{listed:?}"
+    );
+    assert_eq!(mint().code, Some(0));
+    let again = run(keyutil(folder.path()).args(["key", "list"]));
+    assert_eq!(again.stderr, "", "{again:?}");
+
+    let folder = with_keys_of_an_earlier_version();
+    drop(Endpoint::start(folder.path(), &[]));
+    signs(folder.path());
+    assert!(folder.path().join("certs/signing/current.pem").is_symlink());
+}
+
+#[test]
+fn an_old_path_of_the_signing_key_is_told_the_new_one() {
+    let folder = with_keys();
+    let refused = run(keyutil(folder.path()).args([
+        "token",
+        "mint",
+        "--signing-key=certs/signing/current.pem",
+    ]));
+    assert_eq!(refused.code, Some(64), "{refused:?}");
+    let hint = "hint: the key that signs is `certs/signing/active/current.pem`";
+    assert!(refused.stderr.contains(hint), "{refused:?}");
+}
+
+#[test]
+fn durations_that_differ_from_recorded_ones_are_warned_of() {
+    let folder = with_keys();
+    let key = |command: &str, variables: &[(&str, &str)], flags: &[&str]| {
+        let mut keyutil = keyutil(folder.path());
+        keyutil.envs(variables.iter().copied());
+        let ended = run(keyutil.args(["key", command]).args(flags));
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended
+    };
+    let hour = [("KEYUTIL_TOKEN_LIFETIME", "1h")];
+    assert_eq!(key("retire", &hour, &[]).stderr, "");
+    let refused = run(rotate(folder.path()).args(QUICK));
+    let words = "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) is 2s, and `ring.json` has recorded 1h: the longer one holds, until";
+    assert!(refused.stderr.contains(words), "{refused:?}");
+    assert!(
+        refused.stderr.contains("published for 1m 40s"),
+        "{refused:?}"
+    );
+    let listed = key("list", &[], &[]);
+    assert!(listed.stderr.contains(") is 5m, and"), "{listed:?}");
+    assert_eq!(listed.stderr.lines().count(), 1, "{listed:?}");
+
+    let mint = |lifetime: &str| {
+        let mut command = keyutil(folder.path());
+        run(command.args(["token", "mint", "--token-lifetime", lifetime]))
+    };
+    assert_eq!(mint("1h").stderr, "");
+    let minted = mint("61m");
+    assert_eq!(minted.code, Some(0), "{minted:?}");
+    let words = "warning: the token lives for 1h 1m, and a key in `certs/signing` that stops signing stays published for tokens of 1h";
+    assert!(minted.stderr.starts_with(words), "{minted:?}");
+    let mut agent = keyutil(folder.path());
+    agent.args(["token", "renew", "--output=token", "--token-lifetime=61m"]);
+    Running::start(&mut agent).logged("the token lives for 1h 1m");
+
+    let mut shortening = QUICK.to_vec();
+    shortening.push("--shorten-waits");
+    let shortened = key("retire", &[], &shortening);
+    assert!(
+        shortened.stderr.contains("recorded 1h: 2s holds"),
+        "{shortened:?}"
+    );
+    assert_eq!(key("list", &[], &QUICK).stderr, "");
 }

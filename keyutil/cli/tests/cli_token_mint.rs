@@ -70,7 +70,7 @@ fn a_missing_key_is_named_with_the_command_that_makes_it() {
     let failed = run(&mut mint(folder.path()));
     assert_eq!((failed.code, &failed.stdout[..]), (Some(64), ""));
     assert!(
-        failed.stderr.contains("`certs/signing/current.pem`"),
+        failed.stderr.contains("`certs/signing/active/current.pem`"),
         "{failed:?}"
     );
     assert!(failed.stderr.contains("hint: "), "{failed:?}");

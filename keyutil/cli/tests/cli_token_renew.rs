@@ -117,13 +117,13 @@ fn one_file_has_one_agent_and_a_killed_one_is_replaced() {
 #[test]
 fn mistakes_change_nothing() {
     let folder = with_keys();
-    let key = folder.path().join("certs/signing/current.pem");
+    let key = folder.path().join("certs/signing/active/current.pem");
     let before = fs::read(&key).unwrap();
     std::os::unix::fs::symlink("run/token", folder.path().join("link")).unwrap();
     let token = run(&mut crate::common::program::mint(folder.path())).stdout;
     for (args, words) in [
         (
-            &["--output=certs/signing/current.pem"][..],
+            &["--output=certs/signing/active/current.pem"][..],
             "does not hold a token",
         ),
         (

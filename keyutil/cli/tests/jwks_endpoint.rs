@@ -11,9 +11,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::common::endpoint::Endpoint;
+use crate::common::endpoint::{Endpoint, Running};
 use crate::common::program::{keyutil, run};
-use keyutil_cli::keys::{Jwks, keyring::Keyring};
+use keyutil_cli::keys::{
+    Jwks,
+    keyring::{Keyring, RotationPolicy, RotationTimes, read_signing_key},
+};
 use reqwest::{Client, Method, Response, StatusCode, header};
 use serde_json::Value;
 use tokio::{
@@ -304,7 +307,7 @@ fn a_lock_that_another_process_holds_does_not_delay_the_end() {
 fn keys_that_are_there_are_kept_by_generate() {
     let folder = tempfile::tempdir().unwrap();
     drop(Endpoint::start(folder.path(), &["--generate"]));
-    let path = folder.path().join("certs/signing/current.pem");
+    let path = folder.path().join("certs/signing/active/current.pem");
     let before = fs::read(&path).unwrap();
     drop(Endpoint::start(folder.path(), &["--generate"]));
     assert_eq!(fs::read(&path).unwrap(), before);
@@ -347,6 +350,232 @@ fn a_port_that_is_taken_is_named() {
     assert!(failed.stderr.contains(&words), "{failed:?}");
     let hint = "hint: another process uses the port: stop it, or name another port with `--listen`";
     assert!(failed.stderr.contains(hint), "{failed:?}");
+}
+
+fn policy() -> RotationPolicy {
+    RotationPolicy::new(RotationTimes::default(), None).unwrap()
+}
+
+/// The next key may sign after a second, and the rotation is due.
+const OVERDUE: [&str; 6] = [
+    "--refresh-interval=1s",
+    "--clock-skew=0s",
+    "--propagation=0s",
+    "--token-lifetime=2s",
+    "--retire-after=3s",
+    "--rotate-every=1s",
+];
+
+/// A ring whose keys were made an hour ago.
+fn with_old_keys() -> (tempfile::TempDir, Keyring) {
+    let folder = tempfile::tempdir().unwrap();
+    let ring = Keyring::at(folder.path().join("certs/signing"));
+    let earlier = SystemTime::now() - Duration::from_secs(3600);
+    ring.generate(false, || earlier).unwrap();
+    (folder, ring)
+}
+
+fn signs(ring: &Keyring) -> String {
+    let key = read_signing_key(&ring.current_path()).unwrap();
+    key.kid().to_owned()
+}
+
+async fn until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !reached().await {
+        assert!(begun.elapsed() < Duration::from_secs(30), "not {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn page(endpoint: &Endpoint, path: &str) -> (StatusCode, String) {
+    let url = endpoint.url.replace("/.well-known/jwks.json", path);
+    let answer = ask(Method::GET, &url).await;
+    (answer.status(), answer.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn a_key_that_no_server_has_fetched_does_not_sign() {
+    let (folder, ring) = with_old_keys();
+    let before = signs(&ring);
+    let endpoint = Endpoint::start(folder.path(), &OVERDUE);
+    // None of these is a fetch of a server.
+    let mut etag = None;
+    for agent in ["keyutil/1.0", "kube-probe/1.34", "curl/8.0"] {
+        let probe = client()
+            .get(&endpoint.url)
+            .header(header::USER_AGENT, agent);
+        let answer = probe.send().await.unwrap();
+        etag = Some(text(&answer, header::ETAG).to_owned());
+        assert_eq!(answer.status(), StatusCode::OK);
+    }
+    ask(Method::HEAD, &endpoint.url).await;
+    let known = client().get(&endpoint.url);
+    let known = known.header(header::IF_NONE_MATCH, etag.unwrap());
+    assert_eq!(
+        known.send().await.unwrap().status(),
+        StatusCode::NOT_MODIFIED
+    );
+    let mut probe = keyutil(folder.path());
+    assert_eq!(run(probe.args(["probe", &endpoint.url])).code, Some(0));
+
+    until("unready", async || {
+        page(&endpoint, "/readyz").await.0 != StatusCode::OK
+    })
+    .await;
+    let (status, reason) = page(&endpoint, "/readyz").await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let next = ring.look(SystemTime::now()).unwrap().next.unwrap().kid;
+    let words =
+        format!("0 of 1 expected servers have fetched the key set with the next key `{next}`");
+    assert!(reason.contains(&words), "{reason}");
+    endpoint.logged(&words);
+    let (_, metrics) = page(&endpoint, "/metrics").await;
+    let value = |name: &str| -> f64 {
+        let mut lines = metrics.lines();
+        let line = lines.find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name} in {metrics}"))
+            .parse()
+            .unwrap()
+    };
+    assert_eq!(value("keyutil_ready"), 0.0);
+    assert!(value("keyutil_rotation_stalled_seconds") > 3000.0);
+    assert!(value("keyutil_signing_key_since_timestamp_seconds") > 1e9);
+    assert_eq!(value("keyutil_jwks_fetches_total"), 0.0);
+    assert!(
+        !metrics.contains("keyutil_jwks_last_fetch_timestamp_seconds "),
+        "{metrics}"
+    );
+    assert_eq!(page(&endpoint, "/healthz").await.0, StatusCode::OK);
+    assert_eq!(signs(&ring), before);
+
+    // A server.
+    ask(Method::GET, &endpoint.url).await.bytes().await.unwrap();
+    until("rotated", async || signs(&ring) != before).await;
+    assert_eq!(signs(&ring), next);
+    until("ready", async || {
+        page(&endpoint, "/readyz").await.0 == StatusCode::OK
+    })
+    .await;
+    let (_, metrics) = page(&endpoint, "/metrics").await;
+    assert!(
+        metrics.contains("keyutil_rotation_stalled_seconds 0\n"),
+        "{metrics}"
+    );
+    assert!(
+        metrics.contains("keyutil_jwks_last_fetch_timestamp_seconds "),
+        "{metrics}"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn servers_are_told_apart_by_their_addresses() {
+    let (folder, ring) = with_old_keys();
+    let before = signs(&ring);
+    let arguments = [&OVERDUE[..], &["--expect-fetchers=2"]].concat();
+    let endpoint = Endpoint::start(folder.path(), &arguments);
+    let fetch = async |address: [u8; 4]| {
+        let client = Client::builder().no_proxy();
+        let client = client
+            .local_address(std::net::IpAddr::from(address))
+            .build();
+        let answer = client.unwrap().get(&endpoint.url).send().await.unwrap();
+        answer.bytes().await.unwrap();
+    };
+    fetch([127, 0, 0, 1]).await;
+    fetch([127, 0, 0, 1]).await;
+    let counted = async || {
+        page(&endpoint, "/readyz")
+            .await
+            .1
+            .contains("1 of 2 expected")
+    };
+    until("counted", counted).await;
+    assert_eq!(signs(&ring), before);
+    fetch([127, 0, 0, 2]).await;
+    until("rotated", async || signs(&ring) != before).await;
+}
+
+#[tokio::test]
+async fn a_rotation_by_hand_asks_the_endpoint() {
+    let (folder, ring) = with_old_keys();
+    let before = signs(&ring);
+    let endpoint = Endpoint::start(folder.path(), &[]);
+    let rotate = |jwks: &str, arguments: &[&str]| {
+        let mut command = keyutil(folder.path());
+        command
+            .env("KEYUTIL_JWKS", jwks)
+            .args(["key", "rotate"])
+            .args(&OVERDUE[..5]);
+        command.args(arguments);
+        command
+    };
+    let refused = run(&mut rotate(&endpoint.url, &[]));
+    assert_eq!(refused.code, Some(75), "{refused:?}");
+    let words = "too early: 0 of 1 expected servers have fetched the next key `";
+    assert!(refused.stderr.contains(words), "{refused:?}");
+    let gone = run(&mut rotate("http://127.0.0.1:1/.well-known/jwks.json", &[]));
+    assert_eq!(gone.code, Some(69), "{gone:?}");
+    assert!(
+        gone.stderr.contains("failed to ask the JWKS endpoint"),
+        "{gone:?}"
+    );
+    assert_eq!(signs(&ring), before);
+
+    // With `--wait` it goes on as soon as a server has fetched the key set.
+    let waiting = Running::start(&mut rotate(&endpoint.url, &["--wait"]));
+    waiting.logged("too early: 0 of 1");
+    ask(Method::GET, &endpoint.url).await.bytes().await.unwrap();
+    until("rotated", async || signs(&ring) != before).await;
+
+    let before = signs(&ring);
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let rotated = run(&mut rotate(&endpoint.url, &["--expect-fetchers=0"]));
+    assert_eq!(rotated.code, Some(0), "{rotated:?}");
+    assert_ne!(signs(&ring), before);
+}
+
+#[test]
+fn what_writes_nothing_needs_no_lock() {
+    let (folder, ring) = with_old_keys();
+    ring.retire(&policy(), SystemTime::now).unwrap();
+    ring.rotate(&policy(), SystemTime::now).unwrap();
+    let path = folder.path().join("certs/signing/.lock");
+    let lock = fs::File::options().append(true).open(path).unwrap();
+    lock.lock().unwrap();
+    let begun = Instant::now();
+    for (arguments, code) in [
+        (&["key", "list"][..], 0),
+        (&["key", "retire"], 0),
+        (&["key", "rotate"], 75),
+        (&["jwks", "print"], 0),
+    ] {
+        let ended = run(keyutil(folder.path()).args(arguments));
+        assert_eq!(ended.code, Some(code), "{arguments:?}: {ended:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(25), "{begun:?}");
+}
+
+#[tokio::test]
+async fn a_broken_file_makes_the_endpoint_unready_and_it_serves_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let endpoint = Endpoint::start(folder.path(), &["--generate"]);
+    assert_eq!(
+        page(&endpoint, "/readyz").await,
+        (StatusCode::OK, "ok\n".to_owned())
+    );
+    fs::write(folder.path().join("certs/signing/jwks.json"), "{}").unwrap();
+    until("unready", async || {
+        page(&endpoint, "/readyz").await.0 != StatusCode::OK
+    })
+    .await;
+    let (_, reason) = page(&endpoint, "/readyz").await;
+    assert!(reason.contains("no array `keys`"), "{reason}");
+    assert_eq!(
+        ask(Method::GET, &endpoint.url).await.status(),
+        StatusCode::OK
+    );
 }
 
 async fn ask(method: Method, url: &str) -> Response {

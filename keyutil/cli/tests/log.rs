@@ -16,7 +16,11 @@ fn quiet_leaves_the_error_and_verbose_adds_to_the_log() {
         let mut command = registering(flags);
         command.current_dir(keys.path());
         // Which is read, and used, and both are details.
-        command.args(["--signing-key", "certs/signing/current.pem", "--tls=false"]);
+        command.args([
+            "--signing-key",
+            "certs/signing/active/current.pem",
+            "--tls=false",
+        ]);
         let ended = nobody_listens(&mut command);
         assert!(ended.stderr.contains("Connection refused"), "{ended:?}");
         ended.stderr

@@ -35,6 +35,7 @@ use crate::{
     },
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
     status::{CredentialStatus, Failure, STALL_LIMIT, StalledRead},
+    token::signing_key,
 };
 
 /// A value that is loaded from files and can be identified in a log.
@@ -522,7 +523,10 @@ impl Diagnose for LoadError {
     fn diagnosis(&self) -> Diagnosis {
         let (step, class, hint) = match self {
             Self::NotAPath { .. } => (Step::Files, Class::Usage, None),
-            Self::Read { source, .. } => (Step::Files, Class::Usage, unreadable(source)),
+            Self::Read { path, source } => {
+                let hint = signing_key::moved(path).or_else(|| unreadable(source));
+                (Step::Files, Class::Usage, hint)
+            }
             Self::Content { diagnosis, .. } => {
                 (diagnosis.step, diagnosis.class, diagnosis.hint.clone())
             }

@@ -219,6 +219,27 @@ impl Numbers {
         Ok(())
     }
 
+    /// Adds a gauge, of times in seconds since 1970, or of anything else: a value for each value of
+    /// the label, or one value without a label.
+    ///
+    /// # Errors
+    /// An error for a duplicate or invalid name.
+    pub fn gauges<'a>(
+        &self,
+        name: &str,
+        help: &str,
+        label: Option<&str>,
+        values: impl IntoIterator<Item = (Option<&'a str>, f64)>,
+    ) -> prometheus::Result<()> {
+        let labels: Vec<_> = label.into_iter().collect();
+        let gauge = self.time(name, help, &labels)?;
+        for (label, value) in values {
+            let labels: Vec<_> = label.into_iter().collect();
+            gauge.with_label_values(&labels).set(value);
+        }
+        Ok(())
+    }
+
     fn registered<C: Collector + Clone + 'static>(&self, family: C) -> prometheus::Result<C> {
         self.registry.register(Box::new(family.clone()))?;
         Ok(family)
@@ -244,7 +265,8 @@ fn options(name: &str, help: &str) -> Opts {
     Opts::new(name, help).namespace("keyutil")
 }
 
-fn seconds(time: SystemTime) -> f64 {
+/// Returns a time in seconds since 1970.
+pub fn seconds(time: SystemTime) -> f64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     since.as_secs_f64()
 }

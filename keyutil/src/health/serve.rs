@@ -10,11 +10,12 @@ use std::{
     future::Future,
     io,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -23,6 +24,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::{AbortHandle, JoinSet},
@@ -97,8 +99,8 @@ pub async fn serve(listener: TcpListener, routes: Router, shutdown: impl Future<
             () = &mut shutdown => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let connection = answer_one(stream, routes.clone(), stopping.clone());
+            Ok((stream, peer)) => {
+                let connection = answer_one(stream, peer, routes.clone(), stopping.clone());
                 connections.add(connection).await;
             }
             Err(error) => {
@@ -119,8 +121,38 @@ pub async fn serve(listener: TcpListener, routes: Router, shutdown: impl Future<
     let _ = timeout(DRAIN_LIMIT, ended).await;
 }
 
+/// The request of a connection and its answer, as an extension of the request.
+#[derive(Clone)]
+pub struct Exchange {
+    peer: SocketAddr,
+    once_written: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+}
+
+impl Exchange {
+    /// The address of the client, or of a proxy in front of this endpoint.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Does something once the whole answer has been written to the connection. It is not done when
+    /// the connection fails or its time is over before.
+    pub fn once_written(&self, done: impl FnOnce() + Send + 'static) {
+        *self.once_written.lock() = Some(Box::new(done));
+    }
+}
+
 /// Answers one request and closes the connection.
-async fn answer_one(stream: TcpStream, routes: Router, stopping: CancellationToken) {
+async fn answer_one(
+    stream: TcpStream,
+    peer: SocketAddr,
+    routes: Router,
+    stopping: CancellationToken,
+) {
+    let exchange = Exchange {
+        peer,
+        once_written: Arc::default(),
+    };
+    let routes = routes.layer(Extension(exchange.clone()));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
@@ -138,7 +170,11 @@ async fn answer_one(stream: TcpStream, routes: Router, stopping: CancellationTok
         connection.await
     };
     // A failure is that of the client.
-    let _ = timeout(LIFETIME, served).await;
+    if let Ok(Ok(())) = timeout(LIFETIME, served).await
+        && let Some(done) = exchange.once_written.lock().take()
+    {
+        done();
+    }
 }
 
 /// The open connections. Dropping it closes them.
@@ -192,4 +228,56 @@ impl Connections {
 /// A plain-text answer.
 pub fn plain(status: StatusCode, text: impl Into<String>) -> Response {
     (status, text.into()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// More than the buffers of a connection take.
+    const LARGE: usize = 32 << 20;
+
+    #[tokio::test]
+    async fn what_follows_an_answer_is_done_once_all_of_it_is_written() {
+        let written = Arc::new(AtomicUsize::new(0));
+        let handler = {
+            let written = written.clone();
+            move |Extension(exchange): Extension<Exchange>| async move {
+                exchange.once_written(move || _ = written.fetch_add(1, Ordering::Relaxed));
+                vec![b'x'; LARGE]
+            }
+        };
+        let listener = listen(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new().route("/", get(handler));
+        let serving = tokio::spawn(serve(listener, routes, std::future::pending()));
+        let ask = async |read: bool| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            if read {
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).await.unwrap();
+                assert!(answer.len() > LARGE);
+            } else {
+                // The answer has begun.
+                stream.read_exact(&mut [0; 100]).await.unwrap();
+            }
+        };
+        ask(false).await;
+        ask(true).await;
+        let done = async {
+            while written.load(Ordering::Relaxed) == 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), done).await.unwrap();
+        assert_eq!(written.load(Ordering::Relaxed), 1);
+        serving.abort();
+    }
 }

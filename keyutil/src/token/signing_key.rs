@@ -1,6 +1,6 @@
 //! The private key that signs tokens, and its public half.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
 use jsonwebtoken::{
     Algorithm, EncodingKey, Header,
@@ -19,6 +19,28 @@ use crate::{
     diagnosis::{Class, Diagnose, Diagnosis, Step},
     x509::pem::{self, Detected, KeyKind, PemError},
 };
+
+/// Returns a hint for a path without a file, if the key is where this or an earlier version has it:
+/// `active/current.pem` or `current.pem` in the folder of the signing keys.
+pub fn moved(path: &Path) -> Option<String> {
+    let folder = path.parent()?;
+    if path.file_name()? != "current.pem" || path.exists() {
+        return None;
+    }
+    if folder.file_name().is_some_and(|name| name == "active") {
+        let earlier = folder.parent()?.join("current.pem");
+        return earlier.exists().then(|| {
+            format!(
+                "the key is `{}`, as earlier versions had it: `keyutil key list --dir {}` moves it",
+                earlier.display(),
+                folder.parent().unwrap_or(folder).display()
+            )
+        });
+    }
+    let now = folder.join("active/current.pem");
+    let hint = || format!("the key that signs is `{}`", now.display());
+    now.exists().then(hint)
+}
 
 /// A private key for tokens: P-256 (ES256) or RSA (RS256).
 ///
@@ -219,7 +241,7 @@ impl KeyError {
         match self {
             Self::Pem(_) | Self::Public => Some(
                 "set `--signing-key` to a private key, P-256 or RSA; `keyutil key generate` makes \
-                  one in `certs/signing/current.pem`",
+                  one in `certs/signing/active/current.pem`",
             ),
             // The messages say what to do.
             _ => None,

@@ -8,13 +8,18 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use keyutil::{base::chain, credentials::FileWatcher, diagnosis::ResultExt, health, program};
+use keyutil::{
+    base::chain,
+    credentials::FileWatcher,
+    diagnosis::{Diagnose, ResultExt},
+    health, program,
+};
 use keyutil_cli::keys::{
     self,
     keyring::{Schedule, read_signing_key},
     serve,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     cannot_listen,
@@ -38,7 +43,12 @@ pub enum Jwks {
 ///
 /// With `--rotate-every` this command also rotates the signing key, with the same waits as `keyutil
 /// key rotate` and `keyutil key retire`. The first rotation is due one interval after the current
-/// key began to sign; a restart does not delay it.
+/// key began to sign; a restart does not delay it. The next key signs only after `--expect-fetchers`
+/// servers have fetched it from this process.
+///
+/// `/healthz` says that the process is alive, `/readyz` that the keys can be rotated and the key set
+/// is that of the file, and `/metrics` since when. A key set is served whatever `/readyz` says: do
+/// not take an endpoint out of service because of it.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -64,6 +74,16 @@ pub struct Serve {
     /// Interval at which the signing key is rotated [default: never]
     #[arg(long, env = "KEYUTIL_ROTATE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
     rotate_every: Option<Duration>,
+
+    /// How many servers, told apart by their addresses, must have fetched the key set with the next
+    /// key before `--rotate-every` makes it sign; 0 does not wait for them
+    #[arg(
+        long,
+        env = "KEYUTIL_EXPECT_FETCHERS",
+        default_value_t = 1,
+        value_name = "NUMBER"
+    )]
+    expect_fetchers: usize,
 
     #[command(flatten)]
     times: Times,
@@ -105,6 +125,14 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
             "signing keys created"
         );
     }
+    // The key set is served in any case.
+    if let Err(error) = ring.migrate() {
+        warn!(
+            error = chain(&error),
+            hint = error.diagnosis().hint,
+            "failed to move the signing key to its own folder"
+        );
+    }
     let document = serve::follow(ring.jwks_path()).map_err(|error| {
         let cause = format!("no key set to serve: {}", chain(&error));
         unusable(
@@ -121,6 +149,13 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
         kids = document.current().kids().join(", "),
         "serving the key set"
     );
+    let endpoint = serve::Endpoint::new(document.clone());
+    let status = endpoint.rotation.clone();
+    let schedule = schedule.map(|schedule| {
+        schedule
+            .expecting(endpoint.fetches.clone(), arguments.expect_fetchers)
+            .reporting(status.clone())
+    });
     let _watch = FileWatcher::start(vec![Box::new(document.clone())]);
     let interrupted = async {
         let _ = interrupted.await;
@@ -132,9 +167,10 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
         }
     };
     tokio::select! {
-        () = serve::serve(listener, document, interrupted) => Ok(()),
+        () = serve::serve(listener, endpoint, interrupted) => Ok(()),
         never = rotating => match never {},
-        never = ring.finish_emergencies() => match never {},
+        never = ring.clone().observe(status.clone()) => match never {},
+        never = ring.finish_emergencies(status) => match never {},
     }
 }
 

@@ -6,16 +6,23 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use humantime::{format_duration, format_rfc3339_seconds, parse_duration};
 use keyutil::{
-    diagnosis::ResultExt,
+    base::{chain, redact},
+    diagnosis::{Class, Diagnosed, Diagnosis, ResultExt, Step},
     program::{self, UsageError},
 };
-use keyutil_cli::keys::keyring::{
-    KeyState, Keyring, KeyringError, PolicyError, Ring, RingKey, Rotated, RotationPolicy,
-    RotationTimes,
+use keyutil_cli::keys::{
+    fetch,
+    keyring::{
+        KeyState, Keyring, KeyringError, PolicyError, Ring, RingKey, Rotated, RotationPolicy,
+        RotationTimes,
+    },
+    serve,
 };
+use tracing::info;
 
 use super::wait_until;
 
@@ -140,8 +147,26 @@ pub struct Rotate {
     #[arg(long, requires = "emergency", value_name = "KID")]
     kid: Option<String>,
 
+    /// URL of the key set at `keyutil jwks serve`, which is asked whether servers have fetched the
+    /// next key [default: it is not asked]
+    #[arg(long, env = "KEYUTIL_JWKS", value_name = "URL")]
+    jwks: Option<String>,
+
+    /// How many servers, told apart by their addresses, must have fetched the next key from the
+    /// endpoint at `--jwks` before it signs; 0 does not ask
+    #[arg(
+        long,
+        env = "KEYUTIL_EXPECT_FETCHERS",
+        default_value_t = 1,
+        value_name = "NUMBER"
+    )]
+    expect_fetchers: usize,
+
     #[command(flatten)]
     times: Times,
+
+    #[command(flatten)]
+    shorten: Shorten,
 }
 
 /// Remove keys from the key set that no valid token needs
@@ -159,6 +184,19 @@ pub struct Retire {
 
     #[command(flatten)]
     times: Times,
+
+    #[command(flatten)]
+    shorten: Shorten,
+}
+
+/// The permission to shorten recorded waits.
+#[derive(Args)]
+#[command(next_help_heading = "Timing")]
+pub struct Shorten {
+    /// Let the durations of this run replace longer ones of earlier runs, which `ring.json` has
+    /// recorded; keys that have signed stay published for as long as was promised
+    #[arg(long)]
+    shorten_waits: bool,
 }
 
 /// The durations that the waits consist of.
@@ -201,58 +239,152 @@ impl Times {
     }
 }
 
+impl Shorten {
+    /// Returns the waits of this run, and warns of durations that other runs have recorded.
+    fn policy(&self, times: &Times, ring: &Keyring) -> Result<RotationPolicy, UsageError> {
+        let policy = times.policy()?;
+        let policy = if self.shorten_waits {
+            policy.shortening()
+        } else {
+            policy
+        };
+        warn_of_differences(ring, &policy);
+        Ok(policy)
+    }
+}
+
+fn warn_of_differences(ring: &Keyring, policy: &RotationPolicy) {
+    for difference in ring.differences(policy) {
+        program::print_warning(difference);
+    }
+}
+
 /// Returns the usage error for contradictory durations.
 pub fn usage(error: PolicyError) -> UsageError {
     UsageError(error.to_string())
 }
 
 async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
-    let policy = arguments.times.policy()?;
+    let asked = if arguments.emergency {
+        None
+    } else {
+        arguments.asked()
+    };
     let ring = arguments.folder.ring();
+    let policy = arguments.shorten.policy(&arguments.times, &ring)?;
     if arguments.emergency {
         let rotated = ring
             .rotate_in_emergency(arguments.kid.as_deref(), SystemTime::now)
             .diagnosed()?;
         print(&rotated)?;
         let now = SystemTime::now();
-        print_accepted(&rotated, &ring.look(now).diagnosed()?, &policy, now)?;
+        let ring = ring.look(now).diagnosed()?;
+        print_accepted(&rotated, &ring, &ring.policy(&policy), now)?;
         return print_cost(&rotated, arguments.times.refresh_interval);
     }
-    let rotated = match ring.rotate(&policy, SystemTime::now) {
-        Err(KeyringError::TooEarly { kid, left, .. }) if arguments.wait => {
-            let what = format!("the next key `{kid}` may sign");
-            wait_and_rotate(&ring, &policy, &what, left)
-                .await
-                .diagnosed()?
+    let mut logged = false;
+    let rotated = loop {
+        if let Some((url, expected)) = &asked
+            && let Some(unfetched) = unfetched(&ring, &policy, url, *expected).await?
+        {
+            if !arguments.wait || unfetched.class != Class::TooEarly {
+                return Err(Diagnosed::from(unfetched).into());
+            }
+            if !logged {
+                info!("{}", unfetched.cause);
+                logged = true;
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+            continue;
         }
-        done => done.diagnosed()?,
+        match ring.rotate(&policy, SystemTime::now) {
+            // Another process has rotated in the meantime, or the clock was set back.
+            Err(KeyringError::TooEarly { kid, left, .. }) if arguments.wait => {
+                wait_until(&format!("the next key `{kid}` may sign"), left).await;
+            }
+            done => break done.diagnosed()?,
+        }
     };
     print(&rotated)?;
-    let kept = policy.retire_after();
-    let before = rotated.before.filter(|kid| !rotated.removed.contains(kid));
-    if let Some(before) = before {
+    let ring = ring.look(SystemTime::now()).diagnosed()?;
+    let before = |key: &&RingKey| Some(&key.kid) == rotated.before.as_ref();
+    if let Some(before) = ring.previous.iter().find(before) {
         program::print_line(format_args!(
-            "stays published for {}: {before}",
-            format_duration(kept)
+            "stays published for {}: {}",
+            format_duration(before.wait(&ring.policy(&policy))),
+            before.kid
         ))?;
     }
     Ok(())
 }
 
-async fn wait_and_rotate(
+impl Rotate {
+    /// Returns the endpoint to ask, and how many must have fetched the next key from it.
+    fn asked(&self) -> Option<(String, usize)> {
+        let jwks = self.jwks.as_deref().filter(|jwks| !jwks.is_empty())?;
+        if self.expect_fetchers == 0 {
+            return None;
+        }
+        if !jwks.starts_with("http://") && !jwks.starts_with("https://") {
+            program::print_warning(
+                "`--jwks` (KEYUTIL_JWKS) names a file, which does not tell whether servers have fetched the \
+                 next key",
+            );
+            return None;
+        }
+        Some((jwks.to_owned(), self.expect_fetchers))
+    }
+}
+
+/// The pause before the endpoint is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Asks the endpoint whether the next key was fetched, if it could sign now. Returns what keeps it
+/// from that.
+async fn unfetched(
     ring: &Keyring,
     policy: &RotationPolicy,
-    what: &str,
-    mut left: Duration,
-) -> Result<Rotated, KeyringError> {
-    loop {
-        wait_until(what, left).await;
-        match ring.rotate(policy, SystemTime::now) {
-            // Another process has rotated in the meantime, or the clock was set back.
-            Err(KeyringError::TooEarly { left: more, .. }) => left = more,
-            done => return done,
-        }
-    }
+    url: &str,
+    expected: usize,
+) -> anyhow::Result<Option<Diagnosis>> {
+    let now = SystemTime::now();
+    // What is wrong with the ring is reported by the rotation, and an interrupted one is finished.
+    let Some(ring) = ring.look(now).ok().filter(|ring| !ring.interrupted) else {
+        return Ok(None);
+    };
+    let allowed = ring.rotation_allowed(policy).filter(|at| *at <= now);
+    let Some(next) = ring.next.as_ref().filter(|_| allowed.is_some()) else {
+        return Ok(None);
+    };
+    let metrics = serve::metrics_url(url).unwrap_or_else(|| url.to_owned());
+    let told = fetch::fetch(&metrics, fetch::TIMEOUT).await.diagnosed();
+    let told =
+        told.context("failed to ask the JWKS endpoint whether servers have fetched the next key")?;
+    let (kid, shown) = (&next.kid, redact::source(url));
+    let (class, cause, hint) = match serve::fetchers(&told.document, kid) {
+        Some(fetched) if fetched >= expected => return Ok(None),
+        Some(fetched) => (
+            Class::TooEarly,
+            format!(
+                "too early: {fetched} of {expected} expected servers have fetched the next key `{kid}` from `{shown}`"
+            ),
+            "`--wait` waits; check `keySourceURIs` and `refreshInterval` of the servers; `--expect-fetchers` is \
+             their number, and 0 rotates without them",
+        ),
+        None => (
+            Class::Usage,
+            format!(
+                "`{shown}` does not tell which keys were fetched: it is not `keyutil jwks serve`"
+            ),
+            "rotate with `--expect-fetchers 0`, when every server has fetched the key set",
+        ),
+    };
+    Ok(Some(Diagnosis {
+        step: Step::Jwks,
+        class,
+        cause,
+        hint: Some(hint.to_owned()),
+    }))
 }
 
 fn print(rotated: &Rotated) -> anyhow::Result<()> {
@@ -318,8 +450,8 @@ fn print_cost(rotated: &Rotated, refresh_interval: Duration) -> anyhow::Result<(
 }
 
 fn retire(arguments: Retire) -> anyhow::Result<()> {
-    let policy = arguments.times.policy()?;
     let ring = arguments.folder.ring();
+    let policy = arguments.shorten.policy(&arguments.times, &ring)?;
     let removed = ring.retire(&policy, SystemTime::now).diagnosed()?;
     for kid in &removed {
         program::print_line(format_args!("removed        {kid}"))?;
@@ -359,7 +491,14 @@ pub struct List {
 fn list(arguments: List) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let now = SystemTime::now();
-    let ring = arguments.folder.ring().look(now).diagnosed()?;
+    let keyring = arguments.folder.ring();
+    // The list is of use where nothing can be written, too.
+    if let Err(error) = keyring.migrate() {
+        program::print_warning(chain(&error));
+    }
+    let ring = keyring.look(now).diagnosed()?;
+    warn_of_differences(&keyring, &policy);
+    let policy = ring.policy(&policy);
     program::print_line(format_args!(
         "{:43}  {:11}  {:>14}  {:>14}  {:>14}  next step",
         "kid", "state", "published", "signs since", "stopped"
@@ -389,7 +528,7 @@ fn row(key: &RingKey, policy: &RotationPolicy, now: SystemTime) -> String {
     let step = match key.state {
         KeyState::Current => "stops signing at the next rotation".to_owned(),
         KeyState::Compromised => "`keyutil key rotate` drops it".to_owned(),
-        KeyState::Next => due("may sign", key.published + policy.publish_before(), now),
+        KeyState::Next => due("may sign", key.published + key.wait(policy), now),
         KeyState::Previous => due("is removed", key.removable(policy), now),
     };
     format!(
@@ -405,7 +544,7 @@ fn row(key: &RingKey, policy: &RotationPolicy, now: SystemTime) -> String {
 fn problems(ring: &Ring) -> Vec<&'static str> {
     let mut problems = Vec::new();
     if ring.current.is_none() {
-        problems.push("no key signs: `current.pem` is missing");
+        problems.push("no key signs: `active/current.pem` is missing");
     }
     if ring.next.is_none() {
         problems.push("there is no next key: `keyutil key rotate` publishes one");

@@ -28,7 +28,7 @@ Examples:
   keyutil namespace register --namespace orders --retention 30days
   keyutil namespace register --namespace orders --address temporal.example.com:7233 \\
       --tls-ca-path certs/admin/ca.crt --tls-cert-path certs/admin/tls.crt \\
-      --tls-key-path certs/admin/tls.key --signing-key certs/signing/current.pem")]
+      --tls-key-path certs/admin/tls.key --signing-key certs/signing/active/current.pem")]
 pub struct Register {
     /// How long the histories of finished workflows are kept, at least 1 day
     #[arg(long, default_value = "3days", value_name = "DURATION", value_parser = humantime::parse_duration)]

@@ -8,6 +8,7 @@ use keyutil::{
     diagnosis::Class,
     program::{Failed, UsageError},
 };
+use keyutil_cli::keys::fetch::USER_AGENT;
 use reqwest::{Client, Url, redirect::Policy};
 
 /// Query a health endpoint, such as that of `worker --health-listen`; succeeds on status 2xx
@@ -44,6 +45,7 @@ pub async fn run(Probe { url, timeout }: Probe) -> anyhow::Result<()> {
         .no_proxy()
         .redirect(Policy::none())
         .timeout(timeout)
+        .user_agent(USER_AGENT)
         .build()?;
     let shown = redact::source(url.as_str());
     let mut answer = client.get(url).send().await.map_err(|error| {

@@ -23,7 +23,11 @@ use keyutil::{
 };
 use keyutil_cli::{
     agent::{self, Renewal, RenewalError, SHORTEST_LIFETIME},
-    keys::{fetch, keyring::read_signing_key, verify},
+    keys::{
+        fetch,
+        keyring::{Keyring, read_signing_key},
+        verify,
+    },
 };
 use secrecy::ExposeSecret;
 use tracing::info;
@@ -107,7 +111,7 @@ struct Minting {
     #[arg(
         long,
         env = "KEYUTIL_SIGNING_KEY_PATH",
-        default_value = "certs/signing/current.pem",
+        default_value = "certs/signing/active/current.pem",
         value_name = "FILE"
     )]
     signing_key: PathBuf,
@@ -152,6 +156,10 @@ fn mint(arguments: Mint) -> anyhow::Result<()> {
     let template = arguments.minting.template(&mut problems);
     problems.into_result().diagnosed()?;
     for warning in permission::lint(&template.permissions, None) {
+        program::print_warning(warning);
+    }
+    let ring = Keyring::of_signing_key(&arguments.minting.signing_key);
+    if let Some(warning) = ring.and_then(|ring| ring.outlived_by(template.lifetime)) {
         program::print_warning(warning);
     }
     let key = arguments.minting.read_key()?;

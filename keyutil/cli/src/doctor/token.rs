@@ -433,7 +433,7 @@ fn beside_the_signing_key(examination: &Examination<'_>) -> Option<String> {
 
 fn ring(examination: &Examination<'_>) -> Option<Keyring> {
     let key = non_empty(&examination.connect.token.signing_key)?;
-    let ring = Keyring::at(key.parent()?);
+    let ring = Keyring::of_signing_key(key)?;
     ring.jwks_path().exists().then_some(ring)
 }
 

@@ -13,6 +13,9 @@ use keyutil::{
     diagnosis::{Class, Diagnose, Diagnosis, Step},
 };
 
+/// Names this tool to endpoints: its fetches are not those of a server.
+pub const USER_AGENT: &str = concat!("keyutil/", env!("CARGO_PKG_VERSION"));
+
 /// The default limit for the whole response. The server itself has no limit.
 pub const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,6 +55,7 @@ pub async fn fetch(source: &str, limit: Duration) -> Result<Fetched, FetchError>
     };
     let client = reqwest::Client::builder()
         .timeout(limit)
+        .user_agent(USER_AGENT)
         .build()
         .map_err(failed)?;
     let mut answer = client.get(source).send().await.map_err(failed)?;

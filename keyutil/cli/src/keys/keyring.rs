@@ -7,10 +7,12 @@
 //! | what | file |
 //! |---|---|
 //! | the ring on disk, and its errors | `keyring.rs` |
+//! | folders of earlier versions, where the key that signs was beside the others | `keyring/migrate.rs` |
 //! | the state of the ring, derived from its files | `keyring/ring.rs` |
 //! | the operations of a rotation, and their order | `keyring/rotate.rs` |
 //! | the waits of a rotation, and rotations at an interval | `keyring/schedule.rs` |
 
+mod migrate;
 mod ring;
 mod rotate;
 mod schedule;
@@ -19,12 +21,13 @@ mod tests;
 
 pub use ring::{KeyState, Ring, RingKey};
 pub use rotate::{Generated, Rotated};
-pub use schedule::{PolicyError, RotationPolicy, RotationTimes, Schedule};
+pub use schedule::{PolicyError, RotationPolicy, RotationStatus, RotationTimes, Schedule};
 
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -33,12 +36,12 @@ use secrecy::SecretString;
 use tracing::info;
 
 use self::{
-    ring::{KeyringFiles, Record},
-    rotate::Rotation,
+    ring::{Entry, KeyringFiles, Record},
+    rotate::{Plan, Rotation},
 };
 use super::Jwks;
 use crate::{
-    files::{Lock, LockError, WriteError, folder_hint},
+    files::{Lock, LockError, WriteError, folder_hint, sweep},
     keys::jwks::JwksError,
 };
 use keyutil::{
@@ -47,10 +50,13 @@ use keyutil::{
         read::{MAX_FILE_SIZE, read_at_most, read_regular},
     },
     diagnosis::{Class, Diagnose, Diagnosis, Step},
-    token::{KeyError, SigningKey},
+    token::{KeyError, SigningKey, signing_key},
 };
 
 /// The folder of a key ring, with the file names of `certs/signing`.
+///
+/// The key that signs is in a folder of its own, so that a process that mints can be given that
+/// folder alone, which may be on another file system.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     folder: PathBuf,
@@ -64,9 +70,23 @@ impl Keyring {
         }
     }
 
+    /// Returns the ring that a signing key is the current one of, by the path of the key.
+    pub fn of_signing_key(path: &Path) -> Option<Self> {
+        let folder = path.parent()?;
+        match folder.file_name() {
+            Some(name) if name == ACTIVE => Some(Self::at(folder.parent()?)),
+            _ => Some(Self::at(folder)),
+        }
+    }
+
     /// Returns the path of the private key that signs.
     pub fn current_path(&self) -> PathBuf {
-        self.folder.join("current.pem")
+        self.active_folder().join(CURRENT)
+    }
+
+    /// Returns the folder of the private key that signs, and of nothing else.
+    pub fn active_folder(&self) -> PathBuf {
+        self.folder.join(ACTIVE)
     }
 
     /// Returns the path of the private key that is published and signs next.
@@ -86,7 +106,7 @@ impl Keyring {
 
     /// Returns whether a key signs.
     pub fn exists(&self) -> bool {
-        self.current_path().exists()
+        self.current_path().exists() || self.earlier_path().exists()
     }
 
     /// Creates a ring of two P-256 keys, and writes its four files.
@@ -99,7 +119,7 @@ impl Keyring {
         replace: bool,
         clock: impl FnOnce() -> SystemTime,
     ) -> Result<Generated, KeyringError> {
-        let _lock = Lock::wait(&self.folder)?;
+        let _lock = self.locked()?;
         if self.exists() && !replace {
             return Err(KeyringError::Exists {
                 path: self.current_path(),
@@ -119,7 +139,7 @@ impl Keyring {
     pub fn rotate(
         &self,
         policy: &RotationPolicy,
-        clock: impl FnOnce() -> SystemTime,
+        clock: impl Fn() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
         self.rotate_by(Rotation::InTurn(policy), clock)
     }
@@ -134,7 +154,7 @@ impl Keyring {
     pub fn rotate_in_emergency(
         &self,
         kid: Option<&str>,
-        clock: impl FnOnce() -> SystemTime,
+        clock: impl Fn() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
         self.rotate_by(Rotation::Emergency(kid), clock)
     }
@@ -170,8 +190,12 @@ impl Keyring {
     fn rotate_by(
         &self,
         rotation: Rotation<'_>,
-        clock: impl FnOnce() -> SystemTime,
+        clock: impl Fn() -> SystemTime,
     ) -> Result<Rotated, KeyringError> {
+        let plan = |found: &KeyringFiles| rotate::rotate(self, found, rotation, clock());
+        if let Some(result) = self.without_a_change(plan) {
+            return result;
+        }
         let _lock = self.lock()?;
         self.rotate_locked(rotation, clock)
     }
@@ -204,8 +228,12 @@ impl Keyring {
     pub fn retire(
         &self,
         policy: &RotationPolicy,
-        clock: impl FnOnce() -> SystemTime,
+        clock: impl Fn() -> SystemTime,
     ) -> Result<Vec<String>, KeyringError> {
+        let plan = |found: &KeyringFiles| rotate::retire(self, found, policy, clock());
+        if let Some(result) = self.without_a_change(plan) {
+            return result;
+        }
         let _lock = self.lock()?;
         let found = self.find(Broken::Refused)?;
         let removed = rotate::retire(self, &found, policy, clock())?.apply()?;
@@ -218,23 +246,81 @@ impl Keyring {
         Ok(removed)
     }
 
-    /// Reads the state of the ring.
+    /// Returns the result of a plan that changes no file. It needs no lock.
+    fn without_a_change<T>(
+        &self,
+        plan: impl Fn(&KeyringFiles) -> Result<Plan<T>, KeyringError>,
+    ) -> Option<Result<T, KeyringError>> {
+        if self.is_of_an_earlier_version() {
+            return None;
+        }
+        // What fails is tried again with the lock: another process may be at work.
+        let planned = plan(&self.find(Broken::Refused).ok()?).ok()?;
+        let changes = !planned.change.operations().is_empty();
+        (!changes).then_some(planned.result)
+    }
+
+    /// Reads the state of the ring, without a lock: another process may hold it.
     ///
     /// # Errors
     /// [`KeyringError`], when one of its files is broken, or no key signs.
     pub fn look(&self, now: SystemTime) -> Result<Ring, KeyringError> {
-        // A ring on a read-only file system cannot be locked, and no other process changes it.
-        let _lock = match self.lock() {
-            Err(KeyringError::Lock(_)) => None,
-            lock => Some(lock?),
-        };
-        let ring = Ring::of(&self.find(Broken::Refused)?, now)?;
+        let mut looked = Ring::of(&self.find(Broken::Refused)?, now)?;
+        // What looks interrupted may be in progress.
+        for _ in 0..READS {
+            if !looked.interrupted || Lock::held_by(&self.folder).is_none() {
+                break;
+            }
+            thread::sleep(PAUSE);
+            looked = Ring::of(&self.find(Broken::Refused)?, now)?;
+        }
+        let ring = looked;
         if ring.keys().next().is_none() {
             return Err(KeyringError::NothingSigns {
                 path: self.current_path(),
             });
         }
         Ok(ring)
+    }
+
+    /// Returns a sentence for each duration that differs from the one that earlier runs have
+    /// recorded. Of the two, the longer one holds.
+    pub fn differences(&self, policy: &RotationPolicy) -> Vec<String> {
+        let recorded = self.recorded_policy();
+        recorded.map_or_else(Vec::new, |recorded| policy.differences(&recorded))
+    }
+
+    /// Returns the longest lifetime of a token that does not outlive its key, if a run has recorded
+    /// it and this process may read it.
+    pub fn longest_token(&self) -> Option<Duration> {
+        Some(self.recorded_policy()?.longest_token())
+    }
+
+    /// Returns a warning for tokens of this lifetime if they may outlive their key.
+    pub fn outlived_by(&self, lifetime: Duration) -> Option<String> {
+        let longest = self.longest_token().filter(|longest| lifetime > *longest)?;
+        Some(format!(
+            "the token lives for {}, and a key in `{}` that stops signing stays published for tokens of \
+             {}: later, servers refuse the token; set `--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) of \
+             `keyutil key` and `keyutil jwks serve` to the longest lifetime of any token",
+            format_duration(lifetime),
+            self.folder.display(),
+            format_duration(longest)
+        ))
+    }
+
+    /// Returns since when the current key signs, if the record can be read.
+    fn signing_since(&self) -> Option<SystemTime> {
+        let text = read_regular(&self.ring_path(), MAX_FILE_SIZE).ok()?;
+        let record = serde_json::from_slice::<Record>(&text).ok()?;
+        let signs = |key: &&Entry| key.state == KeyState::Current;
+        Some(record.keys.iter().find(signs)?.activated?.0)
+    }
+
+    /// Returns the durations that were recorded, if the record can be read.
+    fn recorded_policy(&self) -> Option<RotationPolicy> {
+        let text = read_regular(&self.ring_path(), MAX_FILE_SIZE).ok()?;
+        serde_json::from_slice::<Record>(&text).ok()?.policy
     }
 
     /// Reads the published document.
@@ -255,24 +341,67 @@ impl Keyring {
     fn lock(&self) -> Result<Lock, KeyringError> {
         let path = self.folder.clone();
         fs::metadata(&path).map_err(|source| KeyringError::Read { path, source })?;
-        Ok(Lock::wait(&self.folder)?)
+        self.locked()
+    }
+
+    /// Locks the ring, and puts its files in the places of this version.
+    fn locked(&self) -> Result<Lock, KeyringError> {
+        let lock = Lock::wait(&self.folder)?;
+        let folder = self.active_folder();
+        match sweep(&folder, Duration::ZERO) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(KeyringError::Read {
+                    path: folder,
+                    source: error,
+                });
+            }
+            _ => {}
+        }
+        self.migrate_locked()?;
+        Ok(lock)
+    }
+
+    /// Reads all files as they are at one moment: until two reads in a row find the same.
+    fn read(&self) -> Result<[Option<Vec<u8>>; 4], KeyringError> {
+        let once = || -> Result<_, KeyringError> {
+            let current = match read_if_there(&self.current_path())? {
+                // Read without the lock, and not migrated yet.
+                None => read_if_there(&self.earlier_path())?,
+                current => current,
+            };
+            Ok([
+                current,
+                read_if_there(&self.next_path())?,
+                read_if_there(&self.ring_path())?,
+                read_if_there(&self.jwks_path())?,
+            ])
+        };
+        let mut found = once()?;
+        for _ in 0..READS {
+            let again = once()?;
+            if again == found {
+                break;
+            }
+            thread::sleep(PAUSE);
+            found = again;
+        }
+        Ok(found)
     }
 
     fn find(&self, broken: Broken) -> Result<KeyringFiles, KeyringError> {
+        let [current, next_pem, record, published] = self.read()?;
         let key = |path, pem: &[u8]| {
             SigningKey::from_pem(pem).map_err(|source| KeyringError::BrokenKey { path, source })
         };
-        let current = read_if_there(&self.current_path())?;
         let current = current.map(|pem| key(self.current_path(), &pem));
         let current = match (current.transpose(), broken) {
             (Err(_), Broken::Missing) => None,
             (current, _) => current?,
         };
-        let next_pem = read_if_there(&self.next_path())?;
         let next = next_pem.as_deref().map(|pem| key(self.next_path(), pem));
         let next = next.transpose()?;
         let next_pem = next_pem.map(|pem| SecretString::from(&*String::from_utf8_lossy(&pem)));
-        let record = read_if_there(&self.ring_path())?
+        let record = record
             .map(|text| serde_json::from_slice::<Record>(&text))
             .transpose()
             .map_err(|source| KeyringError::BrokenRecord {
@@ -280,7 +409,6 @@ impl Keyring {
                 source: source.into(),
             })?;
         // A document that must not be published is written again.
-        let published = read_if_there(&self.jwks_path())?;
         let published = published.and_then(|text| Jwks::parse(&text).ok());
         Ok(KeyringFiles {
             current,
@@ -291,6 +419,17 @@ impl Keyring {
         })
     }
 }
+
+/// The folder of the key that signs, below that of the ring.
+const ACTIVE: &str = "active";
+
+/// The file of the key that signs.
+const CURRENT: &str = "current.pem";
+
+/// How often files are read again that another process is changing, and the pause before: for as
+/// long as a rotation takes on a busy machine.
+const READS: usize = 50;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// How a `current.pem` that cannot sign is treated.
 #[derive(Clone, Copy)]
@@ -358,6 +497,14 @@ pub enum KeyringError {
         signs: String,
         before: Option<String>,
     },
+    /// Two keys sign, each for other readers.
+    #[error(
+        "`{}` and `{}` are different keys: an earlier version of keyutil, or a restored backup, has \
+         replaced the first",
+        earlier.display(),
+        current.display()
+    )]
+    TwoCurrent { earlier: PathBuf, current: PathBuf },
     #[error("no key signs: `{}` is missing", path.display())]
     NothingSigns { path: PathBuf },
     #[error("there is no next key")]
@@ -398,6 +545,10 @@ impl KeyringError {
                 "check with `keyutil key list` which key is compromised; if it is the one that signs \
                  now, run the command again",
             ),
+            Self::TwoCurrent { .. } => Some(
+                "end the earlier version, and remove the file of the key that must not sign: `keyutil jwks \
+                 print --signing-key` prints the kid of each, and `keyutil key list` which key signs",
+            ),
             Self::NothingSigns { .. } => Some(
                 "restore the file; or make `next.pem` sign at once with `keyutil key rotate --emergency`; \
                  or create a new ring with `keyutil key generate`",
@@ -412,7 +563,7 @@ impl KeyringError {
             ),
             Self::BrokenKey { .. } => Some(
                 "restore the file; if it is lost, remove `next.pem`, and a new next key is published, \
-                 or replace `current.pem` with `keyutil key rotate --emergency`",
+                 or replace `active/current.pem` with `keyutil key rotate --emergency`",
             ),
             Self::BrokenRecord { .. } => Some(
                 "remove it: all keys then count as published now, and the next rotation waits again",
@@ -432,6 +583,7 @@ impl KeyringError {
             Self::Read { .. }
             | Self::NotSigned { .. }
             | Self::NothingSigns { .. }
+            | Self::TwoCurrent { .. }
             | Self::BrokenKey { .. }
             | Self::BrokenRecord { .. }
             | Self::UnusableKey { .. }
@@ -458,6 +610,9 @@ impl Diagnose for KeyringError {
             cause: chain(self),
             hint: match self {
                 Self::UnusableKey { source, .. } => source.diagnosis().hint,
+                Self::Read { path, .. } => {
+                    signing_key::moved(path).or_else(|| self.hint().map(str::to_owned))
+                }
                 _ => self.hint().map(str::to_owned),
             },
         }

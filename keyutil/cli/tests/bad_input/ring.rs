@@ -19,7 +19,7 @@ use super::{
     samples::secrets_of,
 };
 
-const NAMES: [&str; 4] = ["ring.json", "jwks.json", "current.pem", "next.pem"];
+const NAMES: [&str; 4] = ["ring.json", "jwks.json", "active/current.pem", "next.pem"];
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

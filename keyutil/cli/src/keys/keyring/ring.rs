@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{KeyringError, RotationPolicy};
 use crate::{
     keys::{Jwks, jwks},
-    wall_clock::{ClockRegression, Timestamp},
+    wall_clock::{ClockRegression, Span, Timestamp},
 };
 use keyutil::token::SigningKey;
 
@@ -51,6 +51,8 @@ pub struct Ring {
     pub previous: Vec<RingKey>,
     /// Whether a rotation was interrupted.
     pub interrupted: bool,
+    /// The durations that the waits of this ring were promised with, if a run has recorded them.
+    pub(super) policy: Option<RotationPolicy>,
     pub(super) clock_regression: Option<ClockRegression>,
 }
 
@@ -67,6 +69,9 @@ pub struct RingKey {
     pub activated: Option<SystemTime>,
     /// When the key stopped signing.
     pub retired: Option<SystemTime>,
+    /// The wait that was promised: how long a next key is published before it signs, or how long
+    /// another key stays published after it stopped.
+    pub promised: Option<Duration>,
     pub(super) public: Jwk,
 }
 
@@ -126,6 +131,7 @@ impl Ring {
             next,
             previous,
             interrupted: in_both || marked,
+            policy: record.and_then(|record| record.policy),
             clock_regression,
         })
     }
@@ -135,9 +141,25 @@ impl Ring {
         self.current.iter().chain(&self.next).chain(&self.previous)
     }
 
+    /// Returns the waits that hold for a run with these ones: the longer of each and the recorded
+    /// one, unless the run shortens them.
+    pub fn policy(&self, policy: &RotationPolicy) -> RotationPolicy {
+        policy.holding(self.policy)
+    }
+
     /// Returns when the next key may sign.
     pub fn rotation_allowed(&self, policy: &RotationPolicy) -> Option<SystemTime> {
-        Some(self.next.as_ref()?.published + policy.publish_before())
+        let next = self.next.as_ref()?;
+        Some(next.published + next.wait(&self.policy(policy)))
+    }
+
+    /// Records the waits that a run promises.
+    pub(super) fn promise(&mut self, policy: &RotationPolicy) {
+        self.policy = Some(*policy);
+        let keys = self.current.iter_mut().chain(&mut self.next);
+        for key in keys.chain(&mut self.previous) {
+            key.promised = Some(key.wait(policy));
+        }
     }
 
     /// Returns when a rotation at this interval is due.
@@ -148,7 +170,8 @@ impl Ring {
 
     /// Returns when the next key may be removed from the key set.
     pub fn removal_due(&self, policy: &RotationPolicy) -> Option<SystemTime> {
-        self.previous.iter().map(|key| key.removable(policy)).min()
+        let policy = self.policy(policy);
+        self.previous.iter().map(|key| key.removable(&policy)).min()
     }
 
     pub(super) fn document(&self) -> Result<Jwks, KeyringError> {
@@ -159,6 +182,7 @@ impl Ring {
         let keys = self.keys().map(RingKey::entry).collect();
         Record {
             keys,
+            policy: self.policy,
             clock_set_back: self.clock_regression.clone(),
         }
     }
@@ -173,19 +197,35 @@ impl RingKey {
             published: now,
             activated: (state == KeyState::Current).then_some(now),
             retired: None,
+            promised: None,
             public: key.public().clone(),
         }
     }
 
     /// Returns when the key may be removed from the key set, once it has stopped signing.
     pub fn removable(&self, policy: &RotationPolicy) -> SystemTime {
-        self.retired.unwrap_or(self.published) + policy.retire_after()
+        self.retired.unwrap_or(self.published) + self.wait(policy)
+    }
+
+    /// Returns how long a next key is published before it signs, or how long another key stays
+    /// published after it stopped: the longer of the promised wait and that of `policy`.
+    pub fn wait(&self, policy: &RotationPolicy) -> Duration {
+        match self.state {
+            KeyState::Next if policy.shortens() => policy.publish_before(),
+            KeyState::Next => self
+                .promised
+                .unwrap_or_default()
+                .max(policy.publish_before()),
+            // Tokens that rely on the promise may exist, whatever is decided for later ones.
+            _ => self.promised.unwrap_or_default().max(policy.retire_after()),
+        }
     }
 
     pub(super) fn signing(mut self, now: SystemTime) -> Self {
         self.state = KeyState::Current;
         self.activated = Some(now);
         self.retired = None;
+        self.promised = None;
         self
     }
 
@@ -202,6 +242,7 @@ impl RingKey {
             published: Timestamp(self.published),
             activated: self.activated.map(Timestamp),
             retired: self.retired.map(Timestamp),
+            promised: self.promised.map(Span),
             public: Some(self.public.clone()),
         }
     }
@@ -219,6 +260,9 @@ impl Sources<'_> {
         let activated = entry.and_then(|entry| entry.activated);
         let retired = entry.and_then(|entry| entry.retired);
         let is_compromised = entry.is_some_and(|entry| entry.state == KeyState::Compromised);
+        // A next key that signs since a rotation that was interrupted was promised another wait.
+        let same = |entry: &&Entry| (entry.state == KeyState::Next) == (state == KeyState::Next);
+        let promised = entry.filter(same).and_then(|entry| entry.promised);
         RingKey {
             kid: kid.to_owned(),
             state: match state {
@@ -232,6 +276,7 @@ impl Sources<'_> {
                 KeyState::Previous | KeyState::Compromised => activated.map(|time| time.0),
             },
             retired: (state == KeyState::Previous).then(|| self.at_most_now(retired)),
+            promised: promised.map(|span| span.0),
             public,
         }
     }
@@ -283,10 +328,13 @@ impl Sources<'_> {
 /// `ring.json`: when each key was published, began to sign and stopped.
 ///
 /// Only the two private keys decide which key signs and which one waits. The record adds the times,
-/// and the public keys, from which a lost `jwks.json` can be restored.
+/// and the public keys, from which a lost `jwks.json` can be restored; and the waits that were
+/// promised, which a run with other durations must not shorten.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
     pub(super) keys: Vec<Entry>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) policy: Option<RotationPolicy>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) clock_set_back: Option<ClockRegression>,
 }
@@ -310,6 +358,9 @@ pub(super) struct Entry {
     pub(super) activated: Option<Timestamp>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) retired: Option<Timestamp>,
+    /// The wait from `published` until the key signs, or from `retired` until it is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) promised: Option<Span>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) public: Option<Jwk>,
 }

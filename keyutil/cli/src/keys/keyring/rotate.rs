@@ -119,7 +119,9 @@ pub(super) fn retire(
         });
     }
     let planner = Planner::new(keyring, found, now);
-    let removed = remove_due(&mut ring, policy, planner.now);
+    let policy = ring.policy(policy);
+    let removed = remove_due(&mut ring, &policy, planner.now);
+    ring.promise(&policy);
     let (_, operations) = planner.completed(ring)?;
     Ok(Plan::new(operations, Ok(removed)))
 }
@@ -137,6 +139,7 @@ pub(super) fn generate(
         next: Some(RingKey::new(&next, KeyState::Next, now)),
         previous: Vec::new(),
         interrupted: false,
+        policy: keyring.recorded_policy(),
         clock_regression: None,
     };
     // The old key signs until it is replaced, and stays published until then.
@@ -181,6 +184,7 @@ impl<'a> Planner<'a> {
         if allowed.is_none_or(|allowed| self.now < allowed) {
             return self.too_early(ring, policy);
         }
+        let policy = &ring.policy(policy);
         let (next, next_pem) = self.take_next(&mut ring)?;
         let removed = remove_due(&mut ring, policy, self.now);
         let before = ring.current.take();
@@ -197,6 +201,7 @@ impl<'a> Planner<'a> {
         ring.previous.splice(0..0, stopped);
         ring.current = Some(next.signing(self.now));
         ring.next = Some(RingKey::new(&key, KeyState::Next, self.now));
+        ring.promise(policy);
         let operations = vec![
             self.keyring.publish(&ring)?,
             Operation::keep(self.keyring.current_path(), next_pem),
@@ -213,12 +218,14 @@ impl<'a> Planner<'a> {
         policy: &RotationPolicy,
     ) -> Result<Plan<Rotated>, KeyringError> {
         let (ring, operations) = self.completed(ring)?;
+        let policy = ring.policy(policy);
         let next = ring.next.ok_or(KeyringError::NoNext)?;
-        let allowed = next.published + policy.publish_before();
+        let publish_before = next.wait(&policy);
+        let allowed = next.published + publish_before;
         let error = KeyringError::TooEarly {
             kid: next.kid,
             published: next.published,
-            publish_before: policy.publish_before(),
+            publish_before,
             left: allowed.duration_since(self.now).unwrap_or_default(),
         };
         Ok(Plan::new(operations, Err(error)))

@@ -1,16 +1,28 @@
 //! The waits of a rotation, and rotations at an interval.
 
 use std::{
+    collections::BTreeMap,
     convert::Infallible,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use humantime::format_duration;
-use tracing::error;
+use humantime::{format_duration, format_rfc3339_seconds};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tracing::{error, warn};
 
 use super::{Keyring, KeyringError, Ring};
-use crate::wall_clock::LONGEST_WAIT;
-use keyutil::base::chain;
+use crate::{
+    files::{LOCK_LIMIT, Lock},
+    keys::fetches::Fetches,
+    wall_clock::{LONGEST_WAIT, Span},
+};
+use keyutil::{
+    base::chain,
+    health::metrics::{Numbers, seconds},
+    status::Failure,
+};
 
 /// The durations that the waits of a rotation consist of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,10 +55,73 @@ impl Default for RotationTimes {
 
 /// The two waits of a rotation: no key signs before servers know it, and no key with a valid token
 /// is removed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// The ring records the durations of each run that relies on them. Of a recorded duration and that of
+/// a later run, the longer one holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Recorded", into = "Recorded")]
 pub struct RotationPolicy {
-    publish_before: Duration,
+    times: RotationTimes,
     retire_after: Duration,
+    shortens: bool,
+}
+
+/// A [`RotationPolicy`] in `ring.json`.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    refresh_interval: Span,
+    token_lifetime: Span,
+    clock_skew: Span,
+    propagation: Span,
+    retire_after: Span,
+}
+
+impl From<Recorded> for RotationPolicy {
+    fn from(recorded: Recorded) -> Self {
+        Self {
+            times: RotationTimes {
+                refresh_interval: recorded.refresh_interval.0,
+                token_lifetime: recorded.token_lifetime.0,
+                clock_skew: recorded.clock_skew.0,
+                propagation: recorded.propagation.0,
+            },
+            retire_after: recorded.retire_after.0,
+            shortens: false,
+        }
+    }
+}
+
+impl From<RotationPolicy> for Recorded {
+    fn from(policy: RotationPolicy) -> Self {
+        Self {
+            refresh_interval: Span(policy.times.refresh_interval),
+            token_lifetime: Span(policy.times.token_lifetime),
+            clock_skew: Span(policy.times.clock_skew),
+            propagation: Span(policy.times.propagation),
+            retire_after: Span(policy.retire_after),
+        }
+    }
+}
+
+impl RotationTimes {
+    /// The longest time until a server has fetched what was just published.
+    fn until_known(&self) -> Duration {
+        sum([self.propagation, self.refresh_interval, self.clock_skew])
+    }
+
+    /// The longest time until no server has a valid token of a key that just stopped signing.
+    fn until_unused(&self) -> Duration {
+        sum([self.until_known(), self.token_lifetime])
+    }
+
+    fn combined(self, other: Self, pick: impl Fn(Duration, Duration) -> Duration) -> Self {
+        Self {
+            refresh_interval: pick(self.refresh_interval, other.refresh_interval),
+            token_lifetime: pick(self.token_lifetime, other.token_lifetime),
+            clock_skew: pick(self.clock_skew, other.clock_skew),
+            propagation: pick(self.propagation, other.propagation),
+        }
+    }
 }
 
 impl RotationPolicy {
@@ -55,13 +130,7 @@ impl RotationPolicy {
     /// # Errors
     /// [`PolicyError`], for a `retire_after` shorter than tokens need.
     pub fn new(times: RotationTimes, retire_after: Option<Duration>) -> Result<Self, PolicyError> {
-        let publish_before = sum([times.propagation, times.refresh_interval, times.clock_skew]);
-        let shortest = sum([
-            times.propagation,
-            times.token_lifetime,
-            times.clock_skew,
-            times.refresh_interval,
-        ]);
+        let shortest = times.until_unused();
         let retire_after = retire_after.unwrap_or(shortest);
         if retire_after < shortest {
             return Err(PolicyError::RetiresTooEarly {
@@ -71,15 +140,99 @@ impl RotationPolicy {
             });
         }
         Ok(Self {
-            publish_before: publish_before.min(LONGEST_WAIT),
+            times: times.combined(times, |one, _| one.min(LONGEST_WAIT)),
             retire_after: retire_after.min(LONGEST_WAIT),
+            shortens: false,
         })
+    }
+
+    /// Returns the same waits, which replace longer recorded ones. Keys that have signed stay
+    /// published for as long as was promised while they signed.
+    pub fn shortening(self) -> Self {
+        let shortens = true;
+        Self { shortens, ..self }
+    }
+
+    pub(super) fn shortens(&self) -> bool {
+        self.shortens
+    }
+
+    /// Returns the waits that hold where `recorded` ones were promised: the longer of each, unless
+    /// these shorten them.
+    pub(super) fn holding(self, recorded: Option<Self>) -> Self {
+        let Some(recorded) = recorded.filter(|_| !self.shortens) else {
+            return self;
+        };
+        let times = self.times.combined(recorded.times, Duration::max);
+        let waits = [self.retire_after, recorded.retire_after];
+        let retire_after = waits.into_iter().fold(times.until_unused(), Duration::max);
+        Self {
+            times,
+            retire_after: retire_after.min(LONGEST_WAIT),
+            shortens: false,
+        }
+    }
+
+    /// Returns a sentence for each duration that differs from the `recorded` one.
+    pub(super) fn differences(&self, recorded: &Self) -> Vec<String> {
+        let (ours, theirs) = (&self.times, &recorded.times);
+        let mut pairs = vec![
+            (
+                "`--refresh-interval` (KEYUTIL_JWKS_REFRESH_INTERVAL)",
+                ours.refresh_interval,
+                theirs.refresh_interval,
+            ),
+            (
+                "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME)",
+                ours.token_lifetime,
+                theirs.token_lifetime,
+            ),
+            (
+                "`--clock-skew` (KEYUTIL_CLOCK_SKEW)",
+                ours.clock_skew,
+                theirs.clock_skew,
+            ),
+            (
+                "`--propagation` (KEYUTIL_PROPAGATION)",
+                ours.propagation,
+                theirs.propagation,
+            ),
+        ];
+        // By default it is the sum of the others.
+        let is_set = |policy: &Self| policy.retire_after != policy.times.until_unused();
+        if is_set(self) || is_set(recorded) {
+            pairs.push((
+                "`--retire-after` (KEYUTIL_RETIRE_AFTER)",
+                self.retire_after,
+                recorded.retire_after,
+            ));
+        }
+        let differing = pairs.into_iter().filter(|(_, ours, theirs)| ours != theirs);
+        let told = differing.map(|(flag, ours, theirs)| {
+            let (ours_text, theirs_text) = (format_duration(ours), format_duration(theirs));
+            let holds = if ours < theirs && !self.shortens {
+                format!(
+                    "the longer one holds, until `keyutil key retire --shorten-waits` shortens it"
+                )
+            } else {
+                format!("{ours_text} holds")
+            };
+            format!("{flag} is {ours_text}, and `ring.json` has recorded {theirs_text}: {holds}")
+        });
+        told.collect()
+    }
+
+    /// Returns the longest lifetime of a token that does not outlive its key.
+    pub(super) fn longest_token(&self) -> Duration {
+        let least = self.times.token_lifetime;
+        let margin = self.times.until_known();
+        self.retire_after.saturating_sub(margin).max(least)
     }
 
     /// Returns how long a key is published before it signs: until then some server may not have
     /// fetched it and would refuse its tokens.
     pub fn publish_before(&self) -> Duration {
-        self.publish_before
+        self.times.until_known().min(LONGEST_WAIT)
     }
 
     /// Returns how long a key stays published after it stopped signing: until then some of its
@@ -93,10 +246,11 @@ impl RotationPolicy {
     /// # Errors
     /// [`PolicyError::TooOften`], when the next key could not be published long enough.
     pub fn check_interval(&self, every: Duration) -> Result<(), PolicyError> {
-        if every < self.publish_before {
+        let publish_before = self.publish_before();
+        if every < publish_before {
             return Err(PolicyError::TooOften {
                 every,
-                publish_before: self.publish_before,
+                publish_before,
             });
         }
         Ok(())
@@ -147,6 +301,11 @@ pub struct Schedule {
     keyring: Keyring,
     policy: RotationPolicy,
     every: Duration,
+    /// How many addresses must have fetched the next key before it signs.
+    expected: Option<(Fetches, usize)>,
+    status: RotationStatus,
+    /// What was logged of durations that differ from the recorded ones.
+    warned: Arc<Mutex<Vec<String>>>,
 }
 
 /// The longest pause before the next check: the machine may have been suspended.
@@ -159,28 +318,47 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// is repeated later.
 async fn pause_after(
     work: impl FnOnce() -> Result<Duration, KeyringError> + Send + 'static,
-    attempted: &str,
+    attempted: &'static str,
+    status: &RotationStatus,
 ) {
     let failure = match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(pause)) => return tokio::time::sleep(pause).await,
+        Ok(Ok(pause)) => {
+            status.succeeded(attempted);
+            return tokio::time::sleep(pause).await;
+        }
         Ok(Err(failure)) => chain(&failure),
         Err(panicked) => chain(&panicked),
     };
     error!(error = failure, "failed to {attempted}, retrying");
+    status.failed(attempted, failure, SystemTime::now());
     tokio::time::sleep(PAUSE_AFTER_FAILURE).await;
 }
 
 impl Keyring {
     /// Finishes emergency rotations that were interrupted, within about a second, until the future
     /// is dropped. Until then the compromised keys are published.
-    pub async fn finish_emergencies(self) -> Infallible {
+    pub async fn finish_emergencies(self, status: RotationStatus) -> Infallible {
         loop {
             let ring = self.clone();
             let finish = move || {
                 ring.finish_emergency(SystemTime::now)
                     .map(|_| Duration::from_secs(1))
             };
-            pause_after(finish, "finish an emergency rotation").await;
+            pause_after(finish, FINISH, &status).await;
+        }
+    }
+
+    /// Follows the age of the signing key and the holder of the lock, until the future is dropped.
+    pub async fn observe(self, status: RotationStatus) -> Infallible {
+        loop {
+            let (ring, status) = (self.clone(), status.clone());
+            let observe = move || {
+                let (since, holder) = (ring.signing_since(), Lock::held_by(&ring.folder));
+                status.observed(since, holder, SystemTime::now());
+            };
+            // A panic is logged by its hook.
+            let _ = tokio::task::spawn_blocking(observe).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }
@@ -200,7 +378,21 @@ impl Schedule {
             keyring,
             policy,
             every: every.min(LONGEST_WAIT),
+            expected: None,
+            status: RotationStatus::default(),
+            warned: Arc::default(),
         })
+    }
+
+    /// Makes rotations wait until so many addresses have fetched the key set with the next key.
+    pub fn expecting(self, fetches: Fetches, fetchers: usize) -> Self {
+        let expected = Some((fetches, fetchers)).filter(|_| fetchers > 0);
+        Self { expected, ..self }
+    }
+
+    /// Reports failures and stalled rotations to `status`.
+    pub fn reporting(self, status: RotationStatus) -> Self {
+        Self { status, ..self }
     }
 
     /// Rotates and removes keys when they are due, until the future is dropped. Failures are logged
@@ -213,7 +405,7 @@ impl Schedule {
                     .turn(SystemTime::now())
                     .map(|pause| pause.min(LONGEST_PAUSE))
             };
-            pause_after(turn, "rotate the signing key").await;
+            pause_after(turn, ROTATE, &self.status).await;
         }
     }
 
@@ -222,10 +414,17 @@ impl Schedule {
     /// # Errors
     /// [`KeyringError`], when the ring cannot be read or written.
     pub fn turn(&self, now: SystemTime) -> Result<Duration, KeyringError> {
+        self.warn_of_differences();
         // This also records times that were lost; they count from now on, once.
         self.keyring.retire(&self.policy, || now)?;
         let ring = self.keyring.look(now)?;
-        if ring.interrupted || self.rotation_due(&ring).is_none_or(|due| due <= now) {
+        let due = self.rotation_due(&ring);
+        let is_due = ring.interrupted || due.is_none_or(|due| due <= now);
+        let unfetched = due.filter(|_| is_due && !ring.interrupted);
+        let unfetched = unfetched.and_then(|due| self.unfetched(&ring, due, now));
+        let waits = unfetched.is_some();
+        self.status.waits(unfetched, now);
+        if is_due && !waits {
             match self.keyring.rotate(&self.policy, || now) {
                 // Another process has rotated, or a next key had to be published first.
                 Err(KeyringError::TooEarly { .. }) => {}
@@ -240,8 +439,199 @@ impl Schedule {
         Ok(left.max(Duration::from_secs(1)))
     }
 
+    /// Returns why the next key does not sign although it is due: too few have fetched it.
+    fn unfetched(&self, ring: &Ring, due: SystemTime, now: SystemTime) -> Option<Stall> {
+        let (fetches, expected) = self.expected.as_ref()?;
+        let next = ring.next.as_ref()?;
+        let present = fetches.present(now);
+        let fetched = present.fetchers_of(&next.kid);
+        if fetched >= *expected {
+            return None;
+        }
+        // Each server has fetched by then, unless something is wrong.
+        let policy = ring.policy(&self.policy);
+        let overdue = due.max(present.since + policy.publish_before());
+        Some(Stall {
+            since: due,
+            overdue,
+            reason: format!(
+                "the signing key is not rotated, as it should have been at {}: {fetched} of {expected} expected \
+                 servers have fetched the key set with the next key `{}`. Check `keySourceURIs` and \
+                 `refreshInterval` of the servers; `--expect-fetchers` (KEYUTIL_EXPECT_FETCHERS) is their number, \
+                 and 0 rotates without them",
+                format_rfc3339_seconds(due),
+                next.kid
+            ),
+        })
+    }
+
+    /// Logs each difference from the recorded durations once.
+    fn warn_of_differences(&self) {
+        let differences = self.keyring.differences(&self.policy);
+        let mut warned = self.warned.lock();
+        for difference in &differences {
+            if !warned.contains(difference) {
+                warn!("{difference}");
+            }
+        }
+        *warned = differences;
+    }
+
     fn rotation_due(&self, ring: &Ring) -> Option<SystemTime> {
         ring.rotation_due(&self.policy, self.every)
+    }
+}
+
+const ROTATE: &str = "rotate the signing key";
+const FINISH: &str = "finish an emergency rotation";
+
+/// What a process that rotates keys has to report. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct RotationStatus(Arc<Mutex<RotationState>>);
+
+#[derive(Debug, Default)]
+struct RotationState {
+    signing_since: Option<SystemTime>,
+    /// The failures that last, by what was attempted.
+    failures: BTreeMap<&'static str, Failure>,
+    failed: u64,
+    last_failure: Option<SystemTime>,
+    stall: Option<Stall>,
+    stall_logged: bool,
+    /// The process that holds the lock, and since when.
+    holder: Option<(String, SystemTime)>,
+}
+
+/// A rotation that is due and waits for fetches of the key set.
+#[derive(Clone, Debug)]
+struct Stall {
+    since: SystemTime,
+    /// From when on it is a fault.
+    overdue: SystemTime,
+    reason: String,
+}
+
+impl RotationStatus {
+    /// Judges whether keys can be rotated.
+    ///
+    /// # Errors
+    /// The reasons why they cannot.
+    pub fn readiness(&self, now: SystemTime) -> Result<(), Vec<String>> {
+        let state = self.0.lock();
+        let failures = state.failures.iter().map(|(attempted, failure)| {
+            let since = format_rfc3339_seconds(failure.since);
+            format!("failed to {attempted} since {since}: {}", failure.reason)
+        });
+        let mut reasons: Vec<_> = failures.collect();
+        reasons.extend(state.stalled(now).map(|stall| stall.reason.clone()));
+        if let Some((holder, since)) = &state.holder
+            && state.lock_held(now) >= LOCK_LIMIT
+        {
+            reasons.push(format!(
+                "{holder} has held the lock of the signing keys since {}, so that no other process can change \
+                 them: end it if it hangs",
+                format_rfc3339_seconds(*since)
+            ));
+        }
+        if reasons.is_empty() {
+            Ok(())
+        } else {
+            Err(reasons)
+        }
+    }
+
+    /// Adds the metrics.
+    ///
+    /// # Errors
+    /// An error for a duplicate name.
+    pub fn render(&self, numbers: &Numbers, now: SystemTime) -> prometheus::Result<()> {
+        let state = self.0.lock();
+        let since = |time: SystemTime| now.duration_since(time).unwrap_or_default().as_secs_f64();
+        let one = |value: Option<f64>| value.map(|value| (None, value));
+        numbers.gauges(
+            "signing_key_since_timestamp_seconds",
+            "Time since which the current key signs, in seconds since 1970",
+            None,
+            one(state.signing_since.map(seconds)),
+        )?;
+        numbers.count(
+            "rotation_failures_total",
+            "Failed attempts to rotate or remove signing keys",
+            state.failed,
+        )?;
+        numbers.gauges(
+            "rotation_last_failure_timestamp_seconds",
+            "Time of the last such failure, in seconds since 1970",
+            None,
+            one(state.last_failure.map(seconds)),
+        )?;
+        numbers.gauges(
+            "rotation_stalled_seconds",
+            "Time for which a rotation is due that waits for fetches of the key set, or 0",
+            None,
+            one(Some(
+                state.stalled(now).map_or(0.0, |stall| since(stall.since)),
+            )),
+        )?;
+        numbers.gauges(
+            "signing_lock_held_seconds",
+            "Time for which another process has held the lock of the signing keys, or 0",
+            None,
+            one(Some(state.lock_held(now).as_secs_f64())),
+        )
+    }
+
+    /// Makes every metric have a value.
+    #[cfg(test)]
+    pub(crate) fn with_all_metrics(&self, now: SystemTime) {
+        self.observed(Some(now), None, now);
+        self.failed(ROTATE, String::new(), now);
+    }
+
+    fn succeeded(&self, attempted: &'static str) {
+        self.0.lock().failures.remove(attempted);
+    }
+
+    fn failed(&self, attempted: &'static str, reason: String, now: SystemTime) {
+        let mut state = self.0.lock();
+        let mut lasting = state.failures.remove(attempted);
+        Failure::note(&mut lasting, reason, now);
+        state
+            .failures
+            .extend(lasting.map(|failure| (attempted, failure)));
+        state.failed += 1;
+        state.last_failure = Some(now);
+    }
+
+    fn waits(&self, stall: Option<Stall>, now: SystemTime) {
+        let mut state = self.0.lock();
+        state.stall = stall;
+        let reason = state.stalled(now).map(|stall| stall.reason.clone());
+        if let Some(reason) = reason.as_ref().filter(|_| !state.stall_logged) {
+            warn!("{reason}");
+        }
+        state.stall_logged = reason.is_some();
+    }
+
+    fn observed(&self, signing_since: Option<SystemTime>, holder: Option<String>, now: SystemTime) {
+        let mut state = self.0.lock();
+        state.signing_since = signing_since;
+        let before = state.holder.take();
+        state.holder = holder.map(|holder| match before {
+            Some((same, since)) if same == holder => (same, since),
+            _ => (holder, now),
+        });
+    }
+}
+
+impl RotationState {
+    fn stalled(&self, now: SystemTime) -> Option<&Stall> {
+        self.stall.as_ref().filter(|stall| stall.overdue <= now)
+    }
+
+    fn lock_held(&self, now: SystemTime) -> Duration {
+        let held = |(_, since): &(String, SystemTime)| now.duration_since(*since).ok();
+        self.holder.as_ref().and_then(held).unwrap_or_default()
     }
 }
 
@@ -250,6 +640,62 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_keeps_keys_from_being_rotated_is_told() {
+        let status = RotationStatus::default();
+        let now = SystemTime::UNIX_EPOCH + 1_000_000_000 * SECOND;
+        let told = |status: &RotationStatus, passed: u32| {
+            let reasons = status.readiness(now + passed * SECOND).err();
+            reasons.unwrap_or_default().join("\n")
+        };
+        // A lock that is taken again and again, and one that is held.
+        for passed in 0..40 {
+            let holder = Some(format!("process {}", passed % 2));
+            status.observed(None, holder, now + passed * SECOND);
+        }
+        assert_eq!(told(&status, 40), "");
+        for passed in 40..71 {
+            status.observed(
+                Some(now),
+                Some("process 7".to_owned()),
+                now + passed * SECOND,
+            );
+            assert_eq!(told(&status, passed) != "", passed == 70);
+        }
+        assert!(told(&status, 70).starts_with("process 7 has held the lock"));
+        status.observed(None, None, now);
+        assert_eq!(told(&status, 70), "");
+
+        status.failed(ROTATE, "the disk is full".to_owned(), now);
+        status.succeeded(FINISH);
+        let words = "failed to rotate the signing key since 2001-09-09T01:46:40Z: the disk is full";
+        assert_eq!(told(&status, 0), words);
+        status.succeeded(ROTATE);
+        assert_eq!(told(&status, 0), "");
+
+        let stall = Stall {
+            since: now,
+            overdue: now + 10 * SECOND,
+            reason: "not fetched".to_owned(),
+        };
+        status.waits(Some(stall), now);
+        assert_eq!(told(&status, 9), "");
+        assert_eq!(told(&status, 10), "not fetched");
+        let numbers = Numbers::default();
+        status.render(&numbers, now + 11 * SECOND).unwrap();
+        let text = numbers.text().unwrap();
+        for line in [
+            "keyutil_rotation_stalled_seconds 11\n",
+            "keyutil_rotation_failures_total 1\n",
+            "keyutil_rotation_last_failure_timestamp_seconds 1000000000\n",
+            "keyutil_signing_lock_held_seconds 0\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        status.waits(None, now + 11 * SECOND);
+        assert_eq!(told(&status, 12), "");
+    }
 
     #[test]
     fn the_waits_are_those_of_the_servers_defaults() {

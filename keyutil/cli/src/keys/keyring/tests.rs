@@ -617,8 +617,10 @@ fn completes(world: &mut World) {
     assert_eq!(ring.keys().count(), 2, "{ring:?}");
     let kids: BTreeSet<_> = ring.keys().map(|key| key.kid.clone()).collect();
     assert_eq!(world.published(), kids);
-    let left = fs::read_dir(world.ring.current_path().parent().unwrap()).unwrap();
-    assert_eq!(left.count(), 5, "four files and a lock");
+    let left = fs::read_dir(&world.ring.folder).unwrap();
+    assert_eq!(left.count(), 5, "three files, a lock and a folder");
+    let left = fs::read_dir(world.ring.active_folder()).unwrap();
+    assert_eq!(left.count(), 1, "the key that signs");
 }
 
 fn acts(acts: &'static [Act]) -> impl Strategy<Value = Vec<Run>> {
@@ -714,4 +716,277 @@ fn an_emergency_after_an_interrupted_rotation_hits_no_other_key() {
         .removed;
     assert_eq!(dropped[0], signs);
     assert!(!world.published().contains(&signs));
+}
+
+// Folders of earlier versions.
+
+/// Moves the key that signs to where earlier versions had it.
+fn as_an_earlier_version(ring: &Keyring) {
+    fs::rename(ring.current_path(), ring.earlier_path()).unwrap();
+    fs::remove_dir(ring.active_folder()).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn the_key_that_signs_is_moved_and_found_at_both_paths_throughout() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    // What an interrupted run may have left.
+    type Interrupted = fn(&Keyring);
+    let interrupted: [Interrupted; 4] = [
+        |_| {},
+        |ring| fs::create_dir(ring.active_folder()).unwrap(),
+        |ring| {
+            fs::create_dir(ring.active_folder()).unwrap();
+            fs::write(ring.active_folder().join(".unfinished-1"), "-----").unwrap();
+        },
+        |ring| {
+            fs::create_dir(ring.active_folder()).unwrap();
+            fs::copy(ring.earlier_path(), ring.current_path()).unwrap();
+            let link = ring.folder.join(".unfinished-2");
+            std::os::unix::fs::symlink("active/current.pem", link).unwrap();
+        },
+    ];
+    for left in interrupted {
+        let mut world = World::new();
+        let (ring, signs) = (world.ring.clone(), world.signs());
+        as_an_earlier_version(&ring);
+        left(&ring);
+        // A group of minters.
+        let group = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        group(&ring.folder, 0o750);
+        group(&ring.earlier_path(), 0o640);
+        assert!(ring.exists());
+        assert_eq!(ring.look(world.now).unwrap().current.unwrap().kid, signs);
+
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    let found = read_signing_key(&ring.earlier_path()).unwrap();
+                    assert_eq!(found.kid(), signs);
+                }
+            });
+            ring.migrate().unwrap();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            reader.join().unwrap();
+        });
+
+        assert_eq!(world.signs(), signs);
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!(mode(&ring.active_folder()), 0o750);
+        assert_eq!(mode(&ring.current_path()), 0o640);
+        world.pass(100);
+        let now = world.rotate().unwrap().now;
+        for path in [ring.current_path(), ring.earlier_path()] {
+            assert_eq!(read_signing_key(&path).unwrap().kid(), now);
+        }
+        fs::remove_file(ring.earlier_path()).unwrap();
+        completes(&mut world);
+    }
+}
+
+#[test]
+fn every_command_that_writes_moves_the_key_first() {
+    type Command = fn(&World) -> Result<(), KeyringError>;
+    let commands: [Command; 5] = [
+        |world| world.rotate().map(|_| ()),
+        |world| world.ring.retire(&policy(), || world.now).map(|_| ()),
+        |world| {
+            let emergency = world.ring.rotate_in_emergency(None, || world.now);
+            emergency.map(|_| ())
+        },
+        |world| world.ring.generate(true, || world.now).map(|_| ()),
+        |world| world.ring.migrate(),
+    ];
+    for command in commands {
+        let mut world = World::new();
+        as_an_earlier_version(&world.ring);
+        world.pass(100);
+        command(&world).unwrap();
+        let at = |path: PathBuf| read_signing_key(&path).unwrap().kid().to_owned();
+        assert_eq!(at(world.ring.earlier_path()), world.signs());
+        what_signs_is_published(&[Moment::of(&world)]);
+    }
+}
+
+#[test]
+fn of_two_keys_that_sign_none_is_chosen() {
+    let mut world = World::new();
+    world.pass(100);
+    fs::copy(world.ring.next_path(), world.ring.earlier_path()).unwrap();
+    let files = world.files();
+    let emergency = world.ring.rotate_in_emergency(None, || world.now);
+    for error in [world.rotate().unwrap_err(), emergency.unwrap_err()] {
+        assert!(matches!(error, KeyringError::TwoCurrent { .. }), "{error}");
+        assert_eq!(error.diagnosis().class, Class::Usage);
+    }
+    assert_eq!(world.files(), files);
+    // As the hint says: the other one is the key that signs.
+    fs::remove_file(world.ring.current_path()).unwrap();
+    world.ring.migrate().unwrap();
+    assert!(world.published().contains(&world.signs()));
+}
+
+/// As in containers, where it is a volume of its own: nothing can be renamed into it.
+#[cfg(unix)]
+#[test]
+fn the_folder_of_the_key_that_signs_may_be_on_another_file_system() {
+    use std::os::unix::fs::MetadataExt;
+    let Ok(other) = tempfile::tempdir_in("/dev/shm") else {
+        eprintln!("skipped: there is no /dev/shm");
+        return;
+    };
+    let mut world = World::new();
+    let ring = world.ring.clone();
+    as_an_earlier_version(&ring);
+    std::os::unix::fs::symlink(other.path(), ring.active_folder()).unwrap();
+    ring.migrate().unwrap();
+    world.pass(100);
+    let rotated = world.rotate().unwrap();
+    let device = |path: &Path| fs::metadata(path).unwrap().dev();
+    if device(other.path()) == device(&ring.folder) {
+        eprintln!("skipped: /dev/shm is the file system of the temporary files");
+        return;
+    }
+    let signs = read_signing_key(&other.path().join("current.pem")).unwrap();
+    assert_eq!(signs.kid(), rotated.now);
+}
+
+// Runs with other durations.
+
+/// As short as the record can tell.
+fn quick() -> RotationPolicy {
+    let times = RotationTimes {
+        refresh_interval: SECOND,
+        token_lifetime: 2 * SECOND,
+        clock_skew: Duration::ZERO,
+        propagation: Duration::ZERO,
+    };
+    RotationPolicy::new(times, None).unwrap()
+}
+
+fn lifetime(seconds: u32) -> RotationPolicy {
+    let times = RotationTimes {
+        token_lifetime: seconds * SECOND,
+        ..RotationTimes::default()
+    };
+    RotationPolicy::new(times, None).unwrap()
+}
+
+#[test]
+fn a_run_with_shorter_durations_keeps_what_another_promised() {
+    let mut world = World::new();
+    world.pass(100);
+    let hour = lifetime(3600);
+    let before = world
+        .ring
+        .rotate(&hour, || world.now)
+        .unwrap()
+        .before
+        .unwrap();
+
+    // The next key was promised 100 s, and the previous one an hour and 100 s.
+    world.pass(99);
+    let error = world.ring.rotate(&quick(), || world.now).unwrap_err();
+    assert!(error.to_string().contains("for 1m 40s"), "{error}");
+    let ring = world.ring.look(world.now).unwrap();
+    assert_eq!(ring.rotation_allowed(&quick()), Some(world.now + SECOND));
+    assert_eq!(ring.removal_due(&quick()), Some(world.now + 3601 * SECOND));
+    for seconds in [1, 3599] {
+        world.pass(seconds);
+        let schedule = Schedule::new(world.ring.clone(), quick(), Duration::MAX).unwrap();
+        schedule.turn(world.now).unwrap();
+        assert!(world.published().contains(&before), "after {seconds}");
+    }
+    world.pass(1);
+    assert_eq!(world.ring.retire(&quick(), || world.now).unwrap(), [before]);
+}
+
+#[test]
+fn a_longer_duration_of_a_later_run_holds() {
+    let mut world = World::new();
+    world.pass(100);
+    let before = world.rotate().unwrap().before.unwrap();
+    world.pass(399);
+    let hour = lifetime(3600);
+    assert_eq!(world.ring.retire(&hour, || world.now).unwrap(), [""; 0]);
+    world.pass(3300);
+    assert_eq!(world.ring.retire(&policy(), || world.now).unwrap(), [""; 0]);
+    world.pass(1);
+    assert_eq!(
+        world.ring.retire(&policy(), || world.now).unwrap(),
+        [before]
+    );
+}
+
+#[test]
+fn waits_are_shortened_on_request_and_not_those_of_tokens_that_exist() {
+    let mut world = World::new();
+    let hour = lifetime(3600);
+    world.ring.retire(&hour, || world.now).unwrap();
+    let shorter = quick().shortening();
+    world.pass(1);
+    // The next key may sign earlier, and the one before has signed tokens of an hour.
+    let first = world
+        .ring
+        .rotate(&shorter, || world.now)
+        .unwrap()
+        .before
+        .unwrap();
+    world.pass(1);
+    let second = world
+        .ring
+        .rotate(&quick(), || world.now)
+        .unwrap()
+        .before
+        .unwrap();
+    world.pass(3);
+    assert_eq!(world.ring.retire(&quick(), || world.now).unwrap(), [second]);
+    world.pass(3695);
+    assert_eq!(world.ring.retire(&quick(), || world.now).unwrap(), [""; 0]);
+    world.pass(1);
+    assert_eq!(world.ring.retire(&quick(), || world.now).unwrap(), [first]);
+}
+
+#[test]
+fn a_record_without_durations_is_read() {
+    let mut world = World::new();
+    world.ring.retire(&lifetime(3600), || world.now).unwrap();
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&fs::read(world.ring.ring_path()).unwrap()).unwrap();
+    record.as_object_mut().unwrap().remove("policy").unwrap();
+    for key in record["keys"].as_array_mut().unwrap() {
+        key.as_object_mut().unwrap().remove("promised").unwrap();
+    }
+    fs::write(world.ring.ring_path(), record.to_string()).unwrap();
+    assert_eq!(world.ring.differences(&policy()), [""; 0]);
+    assert_eq!(world.ring.longest_token(), None);
+    world.pass(100);
+    world.rotate().unwrap();
+    assert_eq!(world.ring.longest_token(), Some(300 * SECOND));
+}
+
+#[test]
+fn what_differs_from_the_record_is_named_with_both_values() {
+    let world = World::new();
+    world.ring.retire(&lifetime(3600), || world.now).unwrap();
+    let differences = world.ring.differences(&policy());
+    assert_eq!(
+        differences,
+        [
+            "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) is 5m, and `ring.json` has recorded 1h: the \
+             longer one holds, until `keyutil key retire --shorten-waits` shortens it"
+        ]
+    );
+    let retire_after = Some(7200 * SECOND);
+    let longer = RotationPolicy::new(RotationTimes::default(), retire_after).unwrap();
+    let differences = world.ring.differences(&longer);
+    assert!(differences[1].starts_with("`--retire-after` (KEYUTIL_RETIRE_AFTER) is 2h, and `ring.json` has recorded 1h 1m 40s: 2h holds"), "{differences:?}");
+    world.ring.retire(&longer, || world.now).unwrap();
+    // Its token lifetime, and what the longer wait allows.
+    assert_eq!(world.ring.longest_token(), Some(7100 * SECOND));
+    assert_eq!(world.ring.outlived_by(7100 * SECOND), None);
+    assert!(world.ring.outlived_by(7101 * SECOND).is_some());
 }
