@@ -20,23 +20,37 @@ for service in "${running[@]}" prometheus grafana; do
 done >"$work/doors"
 [ "$(cut -d' ' -f1 "$work/doors" | sort -u | wc -l)" -gt 5 ] || fail "too few ports: $(cat "$work/doors")"
 
-for network in $(docker network ls -q --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --format '{{.Name}}'); do
+# network, member: also of those that have ended
+for service in starter keyutil; do
+    # It stays, unlike those of `run`.
+    "${compose[@]}" run -T --no-deps "$service" --help </dev/null >/dev/null 2>&1
+done
+for id in $(docker ps -aq --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME"); do
+    service=$(inspect "$id" '{{index .Config.Labels "com.docker.compose.service"}}')
+    for network in $(inspect "$id" '{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}'); do
+        echo "$network $service"
+    done
+done >"$work/members"
+
+for network in $(docker network ls --filter "label=com.docker.compose.project=$COMPOSE_PROJECT_NAME" --format '{{.Name}}'); do
     # shellcheck disable=SC2016 # the inner shell expands them
     in_network "$network" '
         while read -r service address port; do
             (timeout 3 bash -c "exec 3<>/dev/tcp/$address/$port" 2>/dev/null && echo "$service:$port") &
         done <<<"$0"
-        wait' "$(cat "$work/doors")" >"$work/open" || true
-    sort -u "$work/open" | xargs echo "${network#"${COMPOSE_PROJECT_NAME}"_}:"
+        wait' "$(cat "$work/doors")" >"$work/open"
+    members=$(sed -n "s/^$network //p" "$work/members" | sort -u | xargs)
+    sort -u "$work/open" | xargs echo "${network#"${COMPOSE_PROJECT_NAME}"_}: $members:"
 done | sort >"$work/found"
 
-# Rows: | `network` | … | `service:port`, … |
-sed -n '/^| network /,/^$/s/^| `\([a-z]*\)` |.*| \([^|]*\) |$/\1: \2/p' docs/containers.md | tr -d '`,' |
-    while read -r network doors; do
+# Rows: | `network` | `member`, … | `service:port`, … |, of which only what there is: Grafana's image may
+# not be available.
+sed -n '/^| network /,/^$/s/^| `\([a-z]*\)` | \([^|]*\) | \([^|]*\) |$/\1: \2: \3/p' docs/containers.md | tr -d '`,' |
+    while IFS=: read -r network members doors; do
+        present=$(for member in $members; do sed -n "s/^[^ ]* \($member\)$/\1/p" "$work/members"; done | sort -u | xargs)
         for door in $doors; do
-            # Only what runs: Grafana's image may not be available.
             ! grep "^${door%:*} " "$work/doors" >/dev/null || echo "$door"
-        done | sort -u | xargs echo "$network"
+        done | sort -u | xargs echo "$network: $present:"
     done | sort >"$work/documented"
 cat "$work/found"
 diff "$work/documented" "$work/found" >"$work/differences" ||
