@@ -27,6 +27,9 @@ use crate::{
     transport::{Connector, Security, TrustSource},
 };
 
+/// The longest time that one attempt of a connection takes.
+pub(crate) const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
+
 pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, id, non_empty, non_empty_text};
 pub use errors::{Names, SettingsErrors};
 
@@ -113,7 +116,7 @@ impl Settings {
         let connector = |security| {
             let address = address.as_ref()?;
             let connector = Connector::new(address.host.clone(), address.port, security);
-            Some(connector.within(args.connect_timeout))
+            Some(connector.within(args.connect_timeout.min(ATTEMPT_LIMIT)))
         };
         Checked {
             connector: security.and_then(connector),

@@ -88,7 +88,8 @@ pub struct ConnectArgs {
     )]
     pub grpc_compression: Compression,
 
-    /// Time limit for connecting to a server that is still starting
+    /// Time limit for connecting to a server that is still starting, or that may accept the token
+    /// after its next fetch of the key set
     #[arg(long, global = true, env = "KEYUTIL_CONNECT_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
 
