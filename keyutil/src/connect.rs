@@ -37,13 +37,13 @@ use tracing::{info, warn};
 use url::Url;
 
 use crate::{
-    base::chain,
+    base::{chain, time::whole_seconds},
     credentials::FileWatcher,
     diagnosis::{Diagnose, Diagnosis},
     explain::TokenVerdict,
-    settings::{ConnectArgs, Settings},
+    settings::{ATTEMPT_LIMIT, ConnectArgs, Settings},
     token::Role,
-    transport::{ConnectStage, ConnectorError, RotatingChannel, sdk_service},
+    transport::{Cause, ConnectStage, ConnectorError, RotatingChannel, sdk_service},
 };
 
 pub use error::ConnectError;
@@ -101,7 +101,8 @@ impl fmt::Debug for Connection {
 /// Connects, and returns when the server has answered an authorized call in the namespace.
 /// `program` is the default subject of minted tokens.
 ///
-/// Attempts are repeated for up to `--connect-timeout` while the server is still starting.
+/// Attempts are repeated for up to `--connect-timeout` while the server is still starting, and while
+/// its next fetch of the key set may make it accept the token.
 ///
 /// # Errors
 /// [`ConnectError`]. Errors that a later attempt would repeat are returned at once.
@@ -216,19 +217,25 @@ impl PendingConnection {
         };
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(Duration::from_millis(50))
-            .with_max_delay(Duration::from_secs(1))
+            .with_max_delay(LONGEST_PAUSE)
             .without_max_times()
             .with_jitter()
             .build();
-        let mut announced = false;
-        let mut first_missing = None;
+        let mut waits = WaitLog::default();
+        let (mut first_missing, mut last) = (None, None::<ConnectError>);
         loop {
             // The connector has the same limit, and its error says which stage timed out.
-            let limit = remaining().saturating_add(Duration::from_millis(250));
+            let limit = remaining().min(ATTEMPT_LIMIT) + Duration::from_millis(250);
             let error = match tokio::time::timeout(limit, attempt()).await {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => error,
-                Err(_) => self.no_answer(started.elapsed()),
+                Err(_) => match last.take() {
+                    // The rest of the time was too short for an attempt.
+                    Some(known) if limit < Duration::from_secs(1) => {
+                        return Err(known.after(started.elapsed()));
+                    }
+                    _ => self.no_answer(started.elapsed()),
+                },
             };
             // A namespace that was just registered is known everywhere after two refreshes of the
             // server's cache, `system.namespaceCacheRefreshInterval` of 2 s each. Counted from the
@@ -240,18 +247,18 @@ impl PendingConnection {
                 return Err(error.after(started.elapsed()));
             }
             self.observer.connecting_failed(&error);
-            if !std::mem::replace(&mut announced, true) {
-                info!(
-                    reason = chain(&error),
-                    limit = %humantime::format_duration(self.connect_timeout),
-                    "waiting for the server"
-                );
-            }
-            let pause = pauses.next().unwrap_or(Duration::from_secs(1));
+            waits.note(&error, self.connect_timeout, started.elapsed());
+            let longest = match error {
+                // Each attempt asks the server three times.
+                ConnectError::Refused { .. } => LONGEST_PAUSE,
+                _ => Duration::from_secs(1),
+            };
+            let pause = pauses.next().unwrap_or(LONGEST_PAUSE).min(longest);
             tokio::time::sleep(pause.min(remaining())).await;
             if remaining().is_zero() {
                 return Err(error.after(started.elapsed()));
             }
+            last = Some(error);
         }
     }
 
@@ -266,6 +273,40 @@ impl PendingConnection {
                     after: waited,
                 },
             },
+        }
+    }
+}
+
+/// The longest pause between two attempts. The jitter can double it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Logs why a connection is not made yet: when the reason appears or becomes another one, and again
+/// at growing intervals.
+#[derive(Default)]
+struct WaitLog {
+    logged: Option<(bool, Instant)>,
+    pause: Duration,
+}
+
+impl WaitLog {
+    fn note(&mut self, error: &ConnectError, limit: Duration, waited: Duration) {
+        let refused = matches!(error, ConnectError::Refused { .. });
+        let due = |(was, at): (bool, Instant)| was != refused || at.elapsed() >= self.pause;
+        if !self.logged.is_none_or(due) {
+            return;
+        }
+        self.pause = (self.pause * 2).clamp(Duration::from_secs(10), Duration::from_secs(60));
+        self.logged = Some((refused, Instant::now()));
+        let Diagnosis { cause, hint, .. } = error.diagnosis();
+        let limit = humantime::format_duration(limit);
+        let waited = (waited >= Duration::from_secs(1)).then(|| whole_seconds(waited));
+        if refused {
+            warn!(
+                reason = cause, hint, %limit, waited,
+                "waiting: the server refuses the token, and may accept it after its next fetch of the key set"
+            );
+        } else {
+            info!(reason = cause, %limit, waited, "waiting for the server");
         }
     }
 }
@@ -332,8 +373,8 @@ impl PendingConnection {
 }
 
 /// Explains a failure that concerns more than this call of the SDK: the message for its status, and
-/// the diagnosis.
-fn explain(session: &Session, status: &Status, namespace: &str) -> Option<(String, Diagnosis)> {
+/// the cause.
+fn explain(session: &Session, status: &Status, namespace: &str) -> Option<(String, Cause)> {
     // All calls of workers and starters require at most `write`.
     let known = session.explain_shared(status, namespace, Role::Write, TokenVerdict::Unknown);
     let error = known.or_else(|| {
@@ -349,7 +390,11 @@ fn explain(session: &Session, status: &Status, namespace: &str) -> Option<(Strin
         ConnectError::Call { .. } => status.message().to_owned(),
         other => chain(other),
     };
-    Some((message, error.diagnosis()))
+    let cause = Cause {
+        diagnosis: error.diagnosis(),
+        may_pass: error.may_pass(false),
+    };
+    Some((message, cause))
 }
 
 /// The status in an error of the SDK that prints it, but does not return it as a source.

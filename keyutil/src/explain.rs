@@ -102,6 +102,12 @@ impl Explanation {
         }
     }
 
+    /// Whether the server may accept the same token later: its next fetch of the key set cures the
+    /// most frequent of the possible causes.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Possible(_))
+    }
+
     /// The step of the first cause.
     pub fn step(&self) -> Step {
         self.causes()

@@ -28,6 +28,9 @@ use crate::{
     transport::{Connector, Proxy, Security, TrustSource},
 };
 
+/// The longest time that one attempt of a connection takes.
+pub(crate) const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
+
 pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, id, non_empty, non_empty_text};
 pub use errors::{Names, SettingsErrors};
 
@@ -121,7 +124,7 @@ impl Settings {
             let address = address.as_ref()?;
             let connector = Connector::new(address.host.clone(), address.port, security);
             let connector = connector.through(proxy.clone().flatten());
-            Some(connector.within(args.connect_timeout))
+            Some(connector.within(args.connect_timeout.min(ATTEMPT_LIMIT)))
         };
         Checked {
             connector: security.and_then(connector),

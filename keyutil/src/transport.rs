@@ -27,7 +27,7 @@ mod stream;
 use tonic::service::interceptor::InterceptedService;
 
 pub use auth_interceptor::AuthInterceptor;
-pub use call_outcomes::{CallOutcomes, is_refusal};
+pub use call_outcomes::{CallOutcomes, Cause, is_refusal};
 pub use channel::{Rejection, RotatingChannel};
 pub use connector::{Connector, Security, TlsCredentials, TrustSource};
 pub use error::{ConnectStage, ConnectorError, LocalCause, alert_in};

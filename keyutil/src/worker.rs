@@ -10,17 +10,22 @@ use std::{
     time::Duration,
 };
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use clap::Args;
 use futures::future::join_all;
 use parking_lot::Mutex;
-use temporalio_client::Client;
-use temporalio_common::telemetry::{
-    PrometheusExporterOptions, TelemetryOptions,
-    metrics::{CoreMeter, TemporalMeter},
-    start_prometheus_metric_exporter, telemetry_init,
+use temporalio_client::{Client, Connection, NamespacedClient, grpc::WorkflowService};
+use temporalio_common::{
+    protos::temporal::api::workflowservice::v1::DescribeNamespaceRequest,
+    telemetry::{
+        PrometheusExporterOptions, TelemetryOptions,
+        metrics::{CoreMeter, TemporalMeter},
+        start_prometheus_metric_exporter, telemetry_init,
+    },
 };
 use temporalio_sdk::{
     Runtime, RuntimeError, Worker, WorkerCreateError, WorkerOptions, WorkerRunError,
+    error::WorkerValidationError,
     runtime::{
         AutoscalingOptions, PollerBehavior, RuntimeOptions,
         worker_tuner::{FixedSizeSlotSupplier, WorkerTuner},
@@ -28,6 +33,7 @@ use temporalio_sdk::{
 };
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Status};
 use tracing::{info, warn};
 
 /// The limits of a worker, as flags and variables. A limit that is not set keeps the value in the
@@ -202,8 +208,9 @@ const CANCELLATION_GRACE: Duration = Duration::from_secs(2);
 /// Runs workers until `shutdown` completes, then shuts them down gracefully.
 ///
 /// Each worker polls the task queue of its options in the namespace of its client. Clients of one
-/// [`Connection`](crate::Connection) share its connection. When one worker ends, the others are
-/// stopped too. With no workers it returns at once.
+/// [`Connection`](crate::Connection) share its connection. A worker starts when the server has
+/// described its namespace, and waits for that as long as the server does not answer. When one
+/// worker ends, the others are stopped too. With no workers it returns at once.
 ///
 /// # Errors
 /// [`RunError`], if a worker cannot start or gives up, or if the grace period ends before the
@@ -215,28 +222,22 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let grace = options.shutdown_grace;
     let runtime = runtime(options.meter)?;
-    let (mut made, mut task_queues) = (Vec::new(), Vec::new());
+    let (stopping, one_ended) = (CancellationToken::new(), CancellationToken::new());
+    let failure = Mutex::new(None);
+    let (mut started, mut task_queues) = (Vec::new(), Vec::new());
     for (client, mut options) in workers {
         options.graceful_shutdown_period = Some(grace);
         task_queues.push(options.task_queue.clone());
-        made.push(Worker::new(&runtime, client, options).map_err(RunError::Create)?);
+        let worker = run_one(&runtime, client, options, &stopping);
+        started.push(async {
+            if let Err(error) = worker.await {
+                failure.lock().get_or_insert(error);
+            }
+            one_ended.cancel();
+        });
     }
-    let stops: Vec<_> = made.iter().map(Worker::shutdown_handle).collect();
-    let one_ended = CancellationToken::new();
-    let failure = Mutex::new(None);
-    let mut running = pin!(join_all(made.iter_mut().map(async |worker| {
-        if let Err(error) = worker.run().await {
-            failure.lock().get_or_insert(error);
-        }
-        one_ended.cancel();
-    })));
-    let first_failure = || match failure.lock().take() {
-        Some(error) => Err(RunError::Run(error)),
-        None => Ok(()),
-    };
-    for task_queue in &task_queues {
-        info!(task_queue, "worker started");
-    }
+    let mut running = pin!(join_all(started));
+    let first_failure = || failure.lock().take().map_or(Ok(()), Err);
     let reason = tokio::select! {
         _ = &mut running => return first_failure(),
         () = one_ended.cancelled() => "another worker ended",
@@ -244,9 +245,7 @@ pub async fn run(
     };
 
     info!(reason, grace = %humantime::format_duration(grace), "stopping: finishing running work");
-    for stop in &stops {
-        stop();
-    }
+    stopping.cancel();
     let ended = tokio::time::timeout(grace.saturating_add(CANCELLATION_GRACE), running).await;
     let task_queue = task_queues.join(", ");
     // The failure of the first worker is more important than a second one that has not stopped.
@@ -261,6 +260,103 @@ pub async fn run(
             Err(RunError::GracePeriodExpired { grace })
         }
     }
+}
+
+/// Runs one worker until `stopping`.
+///
+/// The SDK's worker begins with the description of its namespace. It ends when it gets none within a
+/// minute, and cannot be stopped meanwhile. It is therefore made when the server has answered the
+/// same call.
+async fn run_one(
+    runtime: &Runtime,
+    client: Client,
+    options: WorkerOptions,
+    stopping: &CancellationToken,
+) -> Result<(), RunError> {
+    let task_queue = options.task_queue.clone();
+    let (connection, namespace) = (client.connection().clone(), client.namespace());
+    let mut worker = None;
+    let mut pauses = ExponentialBuilder::new()
+        .with_min_delay(Duration::from_secs(1))
+        .with_max_delay(LONGEST_PAUSE)
+        .without_max_times()
+        .with_jitter()
+        .build();
+    loop {
+        let described = tokio::select! {
+            described = describe(connection.clone(), namespace.clone()) => described,
+            () = stopping.cancelled() => return Ok(()),
+        };
+        let failed = match described {
+            Err(status) if may_pass(&status) => status,
+            // The SDK's worker ends with any other error by itself.
+            _ => {
+                let worker = match &mut worker {
+                    Some(worker) => worker,
+                    None => {
+                        let made = Worker::new(runtime, client.clone(), options.clone());
+                        info!(task_queue, "worker started");
+                        worker.insert(made.map_err(RunError::Create)?)
+                    }
+                };
+                match run_until(worker, stopping).await {
+                    Err(WorkerRunError::Validation(
+                        WorkerValidationError::NamespaceDescribeError { source, .. },
+                    )) if may_pass(&source) => source,
+                    ended => return ended.map_err(RunError::Run),
+                }
+            }
+        };
+        warn!(
+            task_queue,
+            reason = failed.message(),
+            "the worker waits for the server: the namespace could not be described"
+        );
+        tokio::select! {
+            () = tokio::time::sleep(pauses.next().unwrap_or(LONGEST_PAUSE)) => {}
+            () = stopping.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// The longest pause between two descriptions, each of which the SDK repeats for a minute. The
+/// jitter can double it.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+async fn describe(mut connection: Connection, namespace: String) -> Result<(), Status> {
+    let request = Request::new(DescribeNamespaceRequest {
+        namespace,
+        ..Default::default()
+    });
+    connection.describe_namespace(request).await.map(drop)
+}
+
+/// Whether a call failed without an answer of the server, or with one that it may not give again.
+fn may_pass(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Cancelled
+            | Code::Aborted
+            | Code::Internal
+            | Code::DataLoss
+            | Code::Unknown
+    )
+}
+
+async fn run_until(
+    worker: &mut Worker,
+    stopping: &CancellationToken,
+) -> Result<(), WorkerRunError> {
+    let stop = worker.shutdown_handle();
+    let mut running = pin!(worker.run());
+    tokio::select! {
+        ended = &mut running => return ended,
+        () = stopping.cancelled() => stop(),
+    }
+    running.await
 }
 
 fn runtime(meter: Option<Arc<dyn CoreMeter>>) -> Result<Runtime, RunError> {

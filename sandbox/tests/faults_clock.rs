@@ -124,6 +124,7 @@ async fn with_a_clock_ten_minutes_off_a_worker_does_not_start_and_says_so() {
 
 async fn fails_to_start(stack: &Stack, clock: &Clock) -> (Option<i32>, String) {
     let mut command = support::worker_command(stack).await;
+    command.args(["--connect-timeout", "5s"]);
     let output = support::run(clock.is_of(&mut command)).await;
     let told = support::stderr(&output);
     eprintln!("{told}");

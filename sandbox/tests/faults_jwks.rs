@@ -77,7 +77,7 @@ async fn stops_the_work_until_it_is_good(manner: Manner) {
     endpoint.become_like(manner);
     rotate(&stack);
     tokio::time::sleep(FAULT).await;
-    let refused = support::starter(&stack, &[]).await;
+    let refused = support::starter(&stack, &["--connect-timeout", "5s"]).await;
     assert_eq!(refused.status.code(), Some(80), "{refused:?}");
     let words = support::stderr(&refused);
     assert!(words.contains("Request unauthorized."), "{words}");

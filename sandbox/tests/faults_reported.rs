@@ -1,13 +1,14 @@
 //! A worker whose calls fail says so once, and again at growing intervals, and when it is over; and
 //! one that the SDK ends says why.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
-use crate::support::{self, LIMIT, Program};
-use keyutil::token::signing_key;
+use crate::support::{self, HOUR, LIMIT, Program};
+use keyutil::token::Permission;
 use keyutil_cli::files::{self, Mode};
 use sandbox::StackOptions;
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 
 /// What keeps calls from going well, as it is logged.
 const TOLD: &str = "calls are failing";
@@ -15,18 +16,23 @@ const TOLD: &str = "calls are failing";
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_refused_for_a_minute_tells_when_it_will_end_and_why_it_did() {
     let stack = support::stack(StackOptions::default()).await;
-    // Of the worker's own, so that the starter goes on with the right one.
-    let file = stack.guard().folder().join("signing.pem");
-    fs::copy(stack.keyring().current_path(), &file).unwrap();
-    let mut command = support::worker_command(&stack).await;
-    command.env("KEYUTIL_SIGNING_KEY_PATH", &file);
-    let mut worker = support::polling(&mut command).await;
+    let file = stack.guard().folder().join("token");
+    let replace = |token: SecretString| {
+        files::replace(&file, token.expose_secret().as_bytes(), Mode::Private).unwrap();
+    };
+    replace(support::token(&stack, HOUR));
+    let worker = support::worker_with_token_file(&stack, &file).await;
     support::assert_greeted(&support::starter(&stack, &[]).await);
 
-    let unpublished = signing_key::generate_pem().unwrap();
-    let unpublished = unpublished.expose_secret().as_bytes();
-    files::replace(&file, unpublished, Mode::Private).unwrap();
-    worker.wait_for("credential replaced", LIMIT).await;
+    // What no fetch of the key set cures.
+    replace(support::token_of(
+        &stack,
+        Permission::write("another"),
+        HOUR,
+    ));
+    let reloaded = |status: &Value| status["credentials"]["token"]["reloads"].as_u64() > Some(0);
+    worker.until("the token is replaced", reloaded).await;
+    let mut worker = worker.program;
     // What comes of the polls that were let in before is refused, and so are those that follow.
     let load = ["--count", "5", "--workflow-timeout", "1s"];
     let mut command = support::starter_command(&stack).await;
@@ -35,9 +41,9 @@ async fn a_worker_that_is_refused_for_a_minute_tells_when_it_will_end_and_why_it
     let first = worker.wait_for(TOLD, LIMIT).await;
     for words in [
         "WARN",
-        "step=JWKS",
-        "the server does not know the key",
-        "keyutil doctor",
+        "step=permission",
+        "the token has the permissions `another:write`",
+        "issue the token with `--permissions default:write`",
     ] {
         assert!(first.contains(words), "no {words} in {first}");
     }
@@ -50,13 +56,13 @@ async fn a_worker_that_is_refused_for_a_minute_tells_when_it_will_end_and_why_it
     // The SDK has had enough after 60 s, and pauses between its attempts.
     let ended = worker.ended(2 * LIMIT).await;
     let log = worker.log();
-    assert_eq!(ended.code(), Some(80), "{log}");
+    assert_eq!(ended.code(), Some(77), "{log}");
     assert!(worker.lines_with(TOLD).len() <= 5, "{log}");
     let (_, end) = log.split_once("worker: the worker failed").unwrap();
     for words in [
         "Request unauthorized.",
-        "does not know the key",
-        "hint: run `keyutil doctor",
+        "the token has the permissions `another:write`",
+        "hint: issue the token with",
     ] {
         assert!(end.contains(words), "no {words} in {end}");
     }

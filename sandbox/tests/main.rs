@@ -29,6 +29,7 @@ mod membership;
 mod other_servers;
 mod provision;
 mod refusals;
+mod refusals_that_pass;
 mod rotation_authorities;
 mod rotation_client_certificate;
 mod rotation_internode;

@@ -19,6 +19,8 @@ use worker::{DEFAULT_NAMESPACE, DEFAULT_TASK_QUEUE};
 #[command(
     version,
     mut_arg("namespace", |argument| argument.default_value(DEFAULT_NAMESPACE)),
+    // A start that is repeated from outside loses more time than one that waits.
+    mut_arg("connect_timeout", |argument| argument.default_value("5m")),
     after_help = program::examples_and_exit_codes(EXAMPLES)
 )]
 struct Arguments {

@@ -114,6 +114,7 @@ impl ConnectError {
             Self::Unreachable { source, .. } => source.may_pass(),
             Self::NoToken { .. } => true,
             Self::NoNamespace { .. } => fresh,
+            Self::Refused { explanation, .. } => explanation.may_pass(),
             Self::Call { status, .. } => matches!(
                 status.code(),
                 Code::Unavailable

@@ -107,7 +107,8 @@ pub struct ConnectArgs {
     )]
     pub no_proxy: Option<bool>,
 
-    /// Time limit for connecting to a server that is still starting
+    /// Time limit for connecting to a server that is still starting, or that may accept the token
+    /// after its next fetch of the key set
     #[arg(long, global = true, env = "KEYUTIL_CONNECT_TIMEOUT", default_value = "30s", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub connect_timeout: Duration,
 

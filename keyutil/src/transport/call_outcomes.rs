@@ -47,7 +47,7 @@ struct Counts {
 
 /// The long polls for tasks. `PollWorkflowExecutionUpdate` is not one of them: it waits for an
 /// update that a client has started.
-const POLLS: [&str; 3] = [
+pub(super) const POLLS: [&str; 3] = [
     "PollWorkflowTaskQueue",
     "PollActivityTaskQueue",
     "PollNexusTaskQueue",
@@ -65,6 +65,16 @@ struct Failures {
     refusals: RefusalStatus,
     /// The number of calls that had begun when the last one failed.
     begun: u64,
+}
+
+/// The cause of a failure that affects other calls too.
+#[derive(Clone, Debug)]
+pub struct Cause {
+    /// The diagnosis.
+    pub diagnosis: Diagnosis,
+    /// Whether a later call may succeed although nothing changes on this side. The SDK then sees a
+    /// refused poll as one that did not reach the server.
+    pub may_pass: bool,
 }
 
 /// A call in progress.
@@ -128,12 +138,12 @@ impl CallOutcomes {
         }
     }
 
-    /// Counts a failure. The `diagnosis`, if there is one, is of a cause that affects other calls
-    /// too.
-    pub(super) fn failed(&self, call: Call, status: &Status, diagnosis: Option<Diagnosis>) {
-        self.counts(call).count(status.code());
-        if let Some(diagnosis) = diagnosis {
-            self.record_failure(call, diagnosis, is_refusal(status));
+    /// Counts a failure with the code of the answer. The `cause`, if there is one, affects other
+    /// calls too.
+    pub(super) fn failed(&self, call: Call, answered: Code, cause: Option<Cause>) {
+        self.counts(call).count(answered);
+        if let Some(cause) = cause {
+            self.record_failure(call, cause, refuses(answered));
         }
     }
 
@@ -165,18 +175,18 @@ impl CallOutcomes {
     }
 
     #[cold]
-    fn record_failure(&self, call: Call, diagnosis: Diagnosis, refused: bool) {
+    fn record_failure(&self, call: Call, cause: Cause, refused: bool) {
         let now = SystemTime::now();
         let mut failures = self.failures.lock();
         failures.begun = self.begun.load(Ordering::Relaxed);
         if refused {
             let refusals = &mut failures.refusals;
             refusals.count += 1;
-            refusals.last = Some(diagnosis.clone());
+            refusals.last = Some(cause.diagnosis.clone());
             refusals.last_at = Some(now);
             refusals.refusing_since.get_or_insert(now);
         }
-        failures.log.note(diagnosis, refused, call.poll);
+        failures.log.note(cause, refused, call.poll);
         self.failing.store(true, Ordering::Release);
     }
 
@@ -206,10 +216,11 @@ impl CallOutcomes {
 
 /// Whether the server has refused a call for lack of authentication or permission.
 pub fn is_refusal(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::PermissionDenied | Code::Unauthenticated
-    )
+    refuses(status.code())
+}
+
+fn refuses(code: Code) -> bool {
+    matches!(code, Code::PermissionDenied | Code::Unauthenticated)
 }
 
 impl Counts {
@@ -254,6 +265,9 @@ const RELAPSE: Duration = Duration::from_secs(60);
 /// `retry.rs` of temporalio-client 1.1).
 const SDK_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a worker does while polls are refused and that may pass.
+const WAITS: &str = "the worker repeats its polls until the server accepts the token";
+
 /// The causes that are ongoing, and those that have ended.
 #[derive(Debug, Default)]
 struct FailureLog {
@@ -268,6 +282,7 @@ struct LoggedFailure {
     diagnosis: Diagnosis,
     /// Whether the server refuses the calls.
     refusal: bool,
+    may_pass: bool,
     begun: Instant,
     noted: Instant,
     logged_at: Instant,
@@ -280,7 +295,11 @@ struct LoggedFailure {
 impl FailureLog {
     /// Records a failure. `refused` says whether the server refused the call, and `poll` the kind
     /// of poll.
-    fn note(&mut self, diagnosis: Diagnosis, refused: bool, poll: Option<usize>) {
+    fn note(&mut self, cause: Cause, refused: bool, poll: Option<usize>) {
+        let Cause {
+            diagnosis,
+            may_pass,
+        } = cause;
         if let Some(since) = poll.and_then(|kind| self.refused_polls.get_mut(kind))
             && refused
         {
@@ -296,6 +315,7 @@ impl FailureLog {
             let ongoing = LoggedFailure {
                 diagnosis,
                 refusal: refused,
+                may_pass,
                 begun: now,
                 noted: now,
                 logged_at: now,
@@ -312,7 +332,8 @@ impl FailureLog {
             }
             (ongoing.stands, ongoing.begun) = (true, now);
         }
-        (ongoing.diagnosis, ongoing.noted) = (diagnosis, now);
+        (ongoing.diagnosis, ongoing.may_pass) = (diagnosis, may_pass);
+        ongoing.noted = now;
         if now.duration_since(ongoing.logged_at) >= ongoing.pause {
             let lasted = now.duration_since(ongoing.begun);
             ongoing.log((!lasted.is_zero()).then_some(lasted), ends_at);
@@ -371,12 +392,14 @@ impl LoggedFailure {
         let Diagnosis {
             step, cause, hint, ..
         } = &self.diagnosis;
+        let ends_at = ends_at.filter(|_| self.refusal);
         warn!(
             %step,
             reason = cause,
             hint,
             lasted = lasted.map(whole_seconds),
-            worker_ends_at = ends_at.filter(|_| self.refusal).map(rfc3339),
+            worker_ends_at = ends_at.filter(|_| !self.may_pass).map(rfc3339),
+            next = ends_at.filter(|_| self.may_pass).map(|_| WAITS),
             "calls are failing"
         );
     }
@@ -397,8 +420,11 @@ mod tests {
             cause: cause.to_owned(),
             hint: None,
         };
-        let status = Status::permission_denied("Request unauthorized.");
-        calls.failed(calls.begin(rpc), &status, Some(diagnosis));
+        let cause = Cause {
+            diagnosis,
+            may_pass: false,
+        };
+        calls.failed(calls.begin(rpc), Code::PermissionDenied, Some(cause));
     }
 
     #[test]
@@ -413,7 +439,7 @@ mod tests {
         ] {
             ok(rpc);
         }
-        calls.failed(calls.begin(POLL), &Status::unavailable("gone"), None);
+        calls.failed(calls.begin(POLL), Code::Unavailable, None);
         let status = calls.status();
         let count = |outcomes: &Outcomes, code: &str| outcomes.by_code.get(code).copied();
         assert_eq!(count(&status.polls, "Ok"), Some(2));
@@ -484,12 +510,16 @@ mod tests {
         assert!(!refusing());
     }
 
-    fn diagnosis(step: Step) -> Diagnosis {
-        Diagnosis {
+    fn cause(step: Step) -> Cause {
+        let diagnosis = Diagnosis {
             step,
             class: Class::Token,
             cause: "no such kid".to_owned(),
             hint: None,
+        };
+        Cause {
+            diagnosis,
+            may_pass: false,
         }
     }
 
@@ -506,7 +536,7 @@ mod tests {
         for second in 1..=seconds {
             for step in steps {
                 let before: Vec<_> = log.known.iter().map(|known| known.logged_at).collect();
-                log.note(diagnosis(*step), true, Some(0));
+                log.note(cause(*step), true, Some(0));
                 let after: Vec<_> = log.known.iter().map(|known| known.logged_at).collect();
                 if after != before {
                     times.push(begun.elapsed().as_secs());
@@ -543,11 +573,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cause_that_returns_late_is_new() {
         let mut log = FailureLog::default();
-        log.note(diagnosis(Step::Jwks), true, None);
+        log.note(cause(Step::Jwks), true, None);
         log.mark_succeeded(true, None);
         assert_eq!(log.latest(), None);
         tokio::time::advance(2 * RELAPSE).await;
-        log.note(diagnosis(Step::Jwks), true, None);
+        log.note(cause(Step::Jwks), true, None);
         assert_eq!(log.known[0].logged_at, Instant::now());
         assert_eq!(log.known[0].pause, FIRST_PAUSE);
         assert!(log.latest().is_some());
@@ -556,7 +586,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_poll_that_stays_open_without_a_connection_proves_nothing() {
         let mut log = FailureLog::default();
-        log.note(diagnosis(Step::Tcp), false, Some(0));
+        log.note(cause(Step::Tcp), false, Some(0));
         log.mark_authorized(Some(0), false);
         assert!(log.latest().is_some());
         log.mark_authorized(Some(0), true);
@@ -566,15 +596,15 @@ mod tests {
     #[test]
     fn the_worker_ends_by_the_first_kind_of_poll_that_is_refused() {
         let mut log = FailureLog::default();
-        log.note(diagnosis(Step::Grpc), false, Some(0));
-        log.note(diagnosis(Step::Jwks), true, None);
+        log.note(cause(Step::Grpc), false, Some(0));
+        log.note(cause(Step::Jwks), true, None);
         assert_eq!(log.worker_ends_at(), None);
-        log.note(diagnosis(Step::Jwks), true, Some(1));
+        log.note(cause(Step::Jwks), true, Some(1));
         let first = log.worker_ends_at();
         assert!(first > Some(SystemTime::now() + SDK_PATIENCE / 2));
         // Success or later refusal of another kind of poll does not delay it.
         log.mark_succeeded(true, Some(0));
-        log.note(diagnosis(Step::Jwks), true, Some(2));
+        log.note(cause(Step::Jwks), true, Some(2));
         assert_eq!(log.worker_ends_at(), first);
         log.mark_succeeded(true, Some(1));
         assert!(log.worker_ends_at() > first);

@@ -32,13 +32,10 @@ use tower::{Service, ServiceBuilder, layer::layer_fn, service_fn};
 use super::{
     AuthorizedChannel, RotatingChannel,
     auth_interceptor::TokenExpiry,
-    call_outcomes::{CallOutcomes, is_refusal},
+    call_outcomes::{CallOutcomes, Cause, POLLS, is_refusal},
     error::LocalCause,
 };
-use crate::{
-    base::{causes, chain, time::rfc3339},
-    diagnosis::Diagnosis,
-};
+use crate::base::{causes, chain, time::rfc3339};
 
 /// The SDK's own limit for an answer (`temporalio-client`, `get_decode_max_size`).
 const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
@@ -47,7 +44,7 @@ const LARGEST_ANSWER: usize = 128 * 1024 * 1024;
 ///
 /// 1. The outcome is counted, and a lasting failure is logged.
 /// 2. A failure is explained. `explain` gets the status and the namespace of the call. It returns
-///    the message for the status and the diagnosis, or `None` for a failure that concerns only this
+///    the message for the status and the cause, or `None` for a failure that concerns only this
 ///    call.
 /// 3. The bytes are sent with a token. A refusal of a token that expired in transit becomes a
 ///    status that the SDK retries.
@@ -56,11 +53,7 @@ pub fn sdk_service(
     rotating: RotatingChannel,
     compression: Option<CompressionEncoding>,
     outcomes: Arc<CallOutcomes>,
-    explain: impl Fn(&Status, Option<&str>) -> Option<(String, Diagnosis)>
-    + Clone
-    + Send
-    + Sync
-    + 'static,
+    explain: impl Fn(&Status, Option<&str>) -> Option<(String, Cause)> + Clone + Send + Sync + 'static,
 ) -> CallbackBasedGrpcService {
     let target = rotating.connector().target();
     let stack = ServiceBuilder::new()
@@ -110,8 +103,12 @@ where
                     outcomes.succeeded(call);
                     Ok(answer)
                 }
-                Err(Explained { status, diagnosis }) => {
-                    outcomes.failed(call, &status, diagnosis);
+                Err(Explained {
+                    status,
+                    answered,
+                    cause,
+                }) => {
+                    outcomes.failed(call, answered, cause);
                     Err(status)
                 }
             }
@@ -119,18 +116,53 @@ where
     }
 }
 
-/// A failed call, and the diagnosis if its cause affects other calls too.
+/// A failed call as the SDK sees it, the code with which it failed, and the cause if it affects other
+/// calls too.
 struct Explained {
     status: Status,
-    diagnosis: Option<Diagnosis>,
+    answered: Code,
+    cause: Option<Cause>,
+}
+
+impl From<Status> for Explained {
+    fn from(status: Status) -> Self {
+        Self {
+            answered: status.code(),
+            status,
+            cause: None,
+        }
+    }
 }
 
 /// A failed call and its namespace.
 struct Failed {
     status: Status,
     namespace: Option<String>,
-    /// Whether the server takes a repetition of the call for the same call.
-    repeatable: bool,
+    repetition: Repetition,
+}
+
+/// Whether the SDK may repeat a call that failed, beyond what it repeats by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repetition {
+    /// It may not.
+    Never,
+    /// After its deadline: the server takes a repetition of the call for the same call.
+    AfterDeadline,
+    /// After a refusal that may pass: a worker makes the call.
+    AfterRefusal,
+}
+
+impl Repetition {
+    fn of(rpc: &str, proto: Bytes) -> Self {
+        // `DescribeNamespace` is the first call of the SDK's worker.
+        if POLLS.contains(&rpc) || rpc.starts_with("Respond") || rpc == "DescribeNamespace" {
+            Self::AfterRefusal
+        } else if is_repeatable(rpc, proto) {
+            Self::AfterDeadline
+        } else {
+            Self::Never
+        }
+    }
 }
 
 /// Makes the status that the SDK needs for its retry decision, with a message for people.
@@ -139,56 +171,58 @@ struct Failed {
 /// SDK retries that only if the sources of the error contain a transport error, and the callback
 /// drops the sources. It does not retry a call that reached its deadline; a start with a request id
 /// can be repeated, and becomes `Unavailable`.
+///
+/// A refused poll it retries for a minute, and then ends its worker; it drops the result of a task
+/// that the server refuses to take. While the refusal may pass, both become `Unavailable`: the SDK
+/// repeats polls without limit, and results for a minute.
 fn explained(
     Failed {
         status,
         namespace,
-        repeatable,
+        repetition,
     }: Failed,
     target: &str,
-    explain: &impl Fn(&Status, Option<&str>) -> Option<(String, Diagnosis)>,
+    explain: &impl Fn(&Status, Option<&str>) -> Option<(String, Cause)>,
 ) -> Explained {
     if LocalCause::of(&status) == Some(LocalCause::TokenExpiredOnTheWay) {
-        return Explained {
-            status,
-            diagnosis: None,
-        };
+        return status.into();
     }
-    if repeatable && is_late(&status) {
+    if repetition == Repetition::AfterDeadline && is_late(&status) {
         let message = format!("`{target}` did not answer the call before its deadline");
-        return Explained {
-            status: Status::unavailable(message),
-            diagnosis: None,
-        };
+        return Status::unavailable(message).into();
     }
-    let (message, diagnosis) = explain(&status, namespace.as_deref()).unzip();
+    let (message, cause) = explain(&status, namespace.as_deref()).unzip();
+    let answered = status.code();
     let Some(source) = status.source() else {
-        let Some(message) = message else {
-            return Explained {
-                status,
-                diagnosis: None,
-            };
+        let (Some(message), Some(cause)) = (message, cause) else {
+            return status.into();
         };
+        let waits = repetition == Repetition::AfterRefusal && is_refusal(&status) && cause.may_pass;
+        let code = if waits { Code::Unavailable } else { answered };
         let details = Bytes::copy_from_slice(status.details());
         let metadata = status.metadata().clone();
-        let status = Status::with_details_and_metadata(status.code(), message, details, metadata);
-        return Explained { status, diagnosis };
+        return Explained {
+            status: Status::with_details_and_metadata(code, message, details, metadata),
+            answered,
+            cause: Some(cause),
+        };
     };
     if is_late(&status) {
-        return Explained {
-            status: Status::deadline_exceeded("the call took longer than its grpc-timeout"),
-            diagnosis: None,
-        };
+        return Status::deadline_exceeded("the call took longer than its grpc-timeout").into();
     }
     if causes(source).any(|cause| cause.is::<tonic::transport::Error>()) {
         let message = message
             .unwrap_or_else(|| format!("the connection to `{target}` failed: {}", chain(source)));
         return Explained {
-            status: Status::unavailable(message),
-            diagnosis,
+            cause,
+            ..Status::unavailable(message).into()
         };
     }
-    Explained { status, diagnosis }
+    Explained {
+        status,
+        answered,
+        cause,
+    }
 }
 
 /// Whether a call reached its deadline, here or at the server.
@@ -229,7 +263,7 @@ async fn send(
         return Err(Failed {
             status,
             namespace,
-            repeatable: false,
+            repetition: Repetition::Never,
         });
     };
     let mut grpc = Grpc::new(channel).max_decoding_message_size(LARGEST_ANSWER);
@@ -260,7 +294,7 @@ async fn send(
                 status = expired_on_the_way(&status, at);
             }
             Err(Failed {
-                repeatable: is_repeatable(&request.rpc, request.proto),
+                repetition: Repetition::of(&request.rpc, request.proto),
                 status,
                 namespace,
             })
@@ -356,7 +390,10 @@ mod tests {
     use tonic::service::interceptor::InterceptedService;
 
     use super::*;
-    use crate::transport::{AuthInterceptor, Connector, Security};
+    use crate::{
+        diagnosis::{Class, Diagnosis, Step},
+        transport::{AuthInterceptor, Connector, Security},
+    };
 
     /// Calls over a connection that carries nothing after it was made, as one through a firewall
     /// that has forgotten it: no answer, and no RST.
@@ -389,6 +426,36 @@ mod tests {
         let status = call.await.err().unwrap();
         drop(listener);
         (status.code(), status.message().to_owned())
+    }
+
+    #[test]
+    fn a_refusal_that_may_pass_is_repeated_where_a_worker_makes_the_call() {
+        for (rpc, may_pass, expected) in [
+            ("PollActivityTaskQueue", true, Code::Unavailable),
+            ("PollActivityTaskQueue", false, Code::PermissionDenied),
+            ("RespondWorkflowTaskCompleted", true, Code::Unavailable),
+            ("DescribeNamespace", true, Code::Unavailable),
+            ("StartWorkflowExecution", true, Code::PermissionDenied),
+        ] {
+            let failed = Failed {
+                status: Status::permission_denied("Request unauthorized."),
+                namespace: None,
+                repetition: Repetition::of(rpc, Bytes::new()),
+            };
+            let cause = Cause {
+                diagnosis: Diagnosis {
+                    step: Step::Jwks,
+                    class: Class::Token,
+                    cause: "no such kid".to_owned(),
+                    hint: None,
+                },
+                may_pass,
+            };
+            let explain = |_: &Status, _: Option<&str>| Some(("why".to_owned(), cause.clone()));
+            let told = explained(failed, "server:7233", &explain);
+            assert_eq!(told.status.code(), expected, "{rpc} {may_pass}");
+            assert_eq!(told.answered, Code::PermissionDenied, "{rpc} {may_pass}");
+        }
     }
 
     #[tokio::test]

@@ -189,12 +189,17 @@ pub fn stderr(output: &Output) -> String {
 
 /// A token that worker and starter can use, for as long as this.
 pub fn token(stack: &Stack, lifetime: Duration) -> SecretString {
+    token_of(stack, Permission::write(stack.namespace()), lifetime)
+}
+
+/// The same with another permission.
+pub fn token_of(stack: &Stack, permission: Permission, lifetime: Duration) -> SecretString {
     let claims = ClaimsTemplate {
         kid: None,
         subject: "somebody".to_owned(),
         permissions_claim: Default::default(),
         audience: Some(AUDIENCE.to_owned()),
-        permissions: vec![Permission::write(stack.namespace())],
+        permissions: vec![permission],
         lifetime,
     };
     let key = read_signing_key(&stack.keyring().current_path()).unwrap();
