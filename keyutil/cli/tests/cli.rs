@@ -54,6 +54,7 @@ fn a_variable_that_is_empty_counts_as_not_set() {
         "KEYUTIL_GRPC_COMPRESSION",
         "KEYUTIL_CONNECT_TIMEOUT",
         "KEYUTIL_DISTRUST_AFTER",
+        "KEYUTIL_TLS_CRL_PATH",
         "KEYUTIL_TOKEN_FILE",
         "KEYUTIL_SIGNING_KEY_PATH",
         "KEYUTIL_PERMISSIONS",

@@ -40,4 +40,5 @@ mod pki_rotate_handshake;
 mod server_refused;
 mod transport;
 mod transport_distrust;
+mod transport_revocation;
 mod transport_trial;

@@ -85,7 +85,10 @@ pub fn open(args: &ConnectArgs) -> PendingConnection {
 /// Looks at the files now, as the watch does once a second.
 pub fn look(opened: &PendingConnection) {
     let Security::Tls {
-        identity, trust, ..
+        identity,
+        trust,
+        revoked,
+        ..
     } = opened.session().channel().connector().security()
     else {
         panic!("no TLS");
@@ -95,6 +98,9 @@ pub fn look(opened: &PendingConnection) {
     }
     if let TrustSource::File(trust) = trust {
         trust.refresh();
+    }
+    if let Some(revoked) = revoked {
+        revoked.refresh();
     }
 }
 
