@@ -18,7 +18,9 @@ use tonic::codec::CompressionEncoding;
 
 use crate::{
     base::{chain, redact::without_user},
-    credentials::{Identity, Refresh, Token, TokenSource, TrustBundle, token::TokenError},
+    credentials::{
+        Identity, Refresh, RevocationLists, Token, TokenSource, TrustBundle, token::TokenError,
+    },
     diagnosis::{Class, Diagnose, Diagnosis, Step},
     token::{
         ClaimsTemplate, Permission, PermissionsClaim,
@@ -148,9 +150,15 @@ impl Settings {
     pub fn watched(&self) -> Vec<Box<dyn Refresh>> {
         let mut watched: Vec<Box<dyn Refresh>> = Vec::new();
         if let Security::Tls {
-            identity, trust, ..
+            identity,
+            trust,
+            revoked,
+            ..
         } = self.connector.security()
         {
+            if let Some(revoked) = revoked {
+                watched.push(Box::new(revoked.clone()));
+            }
             if let Some(identity) = identity {
                 watched.push(Box::new(identity.clone()));
             }
@@ -177,6 +185,7 @@ fn security(
         non_empty(&args.tls_key_path),
     );
     let authority = non_empty(&args.tls_ca_path);
+    let revoked = non_empty(&args.tls_crl_path);
     let server_name = non_empty_text(&args.tls_server_name);
     let tokens = args.token.sources().next().is_some();
 
@@ -193,6 +202,7 @@ fn security(
         ("--tls-cert-path", certificate.is_some()),
         ("--tls-key-path", key.is_some()),
         ("--tls-ca-path", authority.is_some()),
+        ("--tls-crl-path", revoked.is_some()),
         ("--tls-server-name", server_name.is_some()),
     ];
     let set: Vec<_> = options
@@ -249,6 +259,12 @@ fn security(
         )
     });
 
+    let revoked = revoked.map(|file| {
+        let files = [("`--tls-crl-path` (KEYUTIL_TLS_CRL_PATH)", &**file)];
+        let followed = RevocationLists::follow(file.clone(), args.distrust_after);
+        problems.note_loaded(&files, followed)
+    });
+
     if asked == Some(false) || (asked.is_none() && set.is_empty() && !tokens) {
         if tokens && address.is_some_and(|address| !address.looks_like_loopback()) {
             problems.add(format!(
@@ -268,6 +284,10 @@ fn security(
         server_name: server_name?,
         identity,
         trust,
+        revoked: match revoked {
+            Some(followed) => Some(followed?),
+            None => None,
+        },
     })
 }
 

@@ -84,6 +84,8 @@ pub struct CredentialsStatus {
     pub client_certificate: Option<CredentialStatus>,
     /// The CAs that verify the server.
     pub server_ca: Option<CredentialStatus>,
+    /// The revocation lists of server certificates.
+    pub revocation_lists: Option<CredentialStatus>,
 }
 
 impl CredentialsStatus {
@@ -94,6 +96,7 @@ impl CredentialsStatus {
             ("signing_key", &self.signing_key),
             ("client_certificate", &self.client_certificate),
             ("server_ca", &self.server_ca),
+            ("revocation_lists", &self.revocation_lists),
         ]
         .into_iter()
         .filter_map(|(name, credential)| Some((name, credential.as_ref()?)))

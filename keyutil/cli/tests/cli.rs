@@ -55,6 +55,7 @@ fn a_variable_that_is_empty_counts_as_not_set() {
         "KEYUTIL_CONNECT_TIMEOUT",
         "KEYUTIL_NO_PROXY",
         "KEYUTIL_DISTRUST_AFTER",
+        "KEYUTIL_TLS_CRL_PATH",
         "KEYUTIL_TOKEN_FILE",
         "KEYUTIL_SIGNING_KEY_PATH",
         "KEYUTIL_PERMISSIONS",

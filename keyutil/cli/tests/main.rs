@@ -42,4 +42,5 @@ mod transport;
 mod transport_addresses;
 mod transport_distrust;
 mod transport_proxy;
+mod transport_revocation;
 mod transport_trial;

@@ -361,6 +361,10 @@ fn server_certificate_hint(source: &ConnectorError) -> String {
         Some(E::NotValidYet | E::NotValidYetContext { .. }) => {
             "correct the clock of this machine, or wait until the server's certificate is valid"
         }
+        Some(E::Revoked) => {
+            "if the server has a new certificate, find out what answers in its place; if not, give \
+             it one; the lists are those of `--tls-crl-path` (KEYUTIL_TLS_CRL_PATH)"
+        }
         Some(E::InvalidPurpose | E::InvalidPurposeContext { .. }) => {
             "reissue the server's certificate with the extended key usage `serverAuth`"
         }

@@ -127,9 +127,13 @@ impl fmt::Debug for Observer {
 fn credentials(security: &Security, source: Option<&TokenSource>) -> CredentialsStatus {
     let mut status = CredentialsStatus::default();
     if let Security::Tls {
-        identity, trust, ..
+        identity,
+        trust,
+        revoked,
+        ..
     } = security
     {
+        status.revocation_lists = revoked.as_ref().map(CredentialStatus::from);
         status.client_certificate = identity.as_ref().map(CredentialStatus::from);
         status.server_ca = Some(match trust {
             TrustSource::File(trust) => trust.into(),

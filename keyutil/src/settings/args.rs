@@ -69,6 +69,10 @@ pub struct ConnectArgs {
     #[arg(long, global = true, env = "TEMPORAL_TLS_SERVER_CA_CERT_PATH", value_name = "FILE", value_parser = path())]
     pub tls_ca_path: Option<PathBuf>,
 
+    /// File with revocation lists (CRLs) for server certificates, in PEM; reloaded when it changes
+    #[arg(long, global = true, env = "KEYUTIL_TLS_CRL_PATH", value_name = "FILE", value_parser = path())]
+    pub tls_crl_path: Option<PathBuf>,
+
     /// Time after which a CA that was removed from the CA file is distrusted, even if no connection
     /// can then be made; `0s`: at once
     #[arg(long, global = true, env = "KEYUTIL_DISTRUST_AFTER", default_value = "5m", value_name = "DURATION", value_parser = humantime::parse_duration)]
@@ -212,6 +216,7 @@ impl Default for ConnectArgs {
             tls_cert_path: None,
             tls_key_path: None,
             tls_ca_path: None,
+            tls_crl_path: None,
             distrust_after: Duration::from_secs(300),
             tls_server_name: None,
             grpc_compression: Compression::None,

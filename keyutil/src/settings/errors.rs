@@ -158,6 +158,7 @@ const SETTINGS: [(&str, &str, &str); 19] = [
         "TEMPORAL_TLS_SERVER_CA_CERT_PATH",
         "tls_ca_path",
     ),
+    ("tls-crl-path", "KEYUTIL_TLS_CRL_PATH", "tls_crl_path"),
     ("distrust-after", "KEYUTIL_DISTRUST_AFTER", "distrust_after"),
     (
         "tls-server-name",

@@ -232,6 +232,14 @@ impl Shared {
                             credentials,
                         });
                     }
+                    Err(error) if error.is_revoked() && self.obey_revocation(&credentials) => {
+                        error!(
+                            target = self.connector.target(),
+                            error = chain(&error),
+                            "the certificate of the server is revoked: new calls do not use the \
+                             previous connection"
+                        );
+                    }
                     Err(error) => {
                         let reached = !error.may_pass();
                         self.trials
@@ -281,6 +289,20 @@ impl Shared {
                 });
             }
         }
+    }
+
+    /// Ends the use of a connection that was verified with earlier revocation lists than these.
+    fn obey_revocation(&self, new: &TlsCredentials) -> bool {
+        let held = self.live.load().credentials.clone();
+        let credentials = TlsCredentials {
+            revoked: new.revoked.clone(),
+            ..held.clone()
+        };
+        let newer = !credentials.same(&held);
+        if newer {
+            self.replace(Live::untried(&self.connector, &self.endpoint, credentials));
+        }
+        newer
     }
 
     fn replace(&self, live: Live) {
@@ -539,7 +561,9 @@ fn report(
     error: &ConnectorError,
     removed: Option<RemovedCa>,
 ) {
-    let TlsCredentials { identity, trust } = credentials;
+    let TlsCredentials {
+        identity, trust, ..
+    } = credentials;
     // The server may have refused the client certificate after it was verified with the new CAs.
     if let Some(removed) = removed
         && error.client_certificate_alert().is_none()

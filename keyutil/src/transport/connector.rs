@@ -12,12 +12,7 @@ use tokio::{io::AsyncBufReadExt, net::TcpStream, time::Instant};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
-    rustls::{
-        self, ClientConfig,
-        client::{Resumption, WebPkiServerVerifier},
-        crypto::aws_lc_rs,
-        pki_types::ServerName,
-    },
+    rustls::{self, ClientConfig, client::Resumption, crypto::aws_lc_rs, pki_types::ServerName},
 };
 use tracing::debug;
 
@@ -30,7 +25,7 @@ use super::{
 };
 use crate::{
     base::chain,
-    credentials::{Identity, Reloading, TrustBundle},
+    credentials::{Identity, Reloading, RevocationLists, TrustBundle, revocation},
     status::RemovedCa,
     transport::peer::{Secured, handshake},
 };
@@ -286,6 +281,7 @@ impl Connector {
         let Security::Tls {
             server_name,
             trust: trust_source,
+            revoked,
             ..
         } = &self.security
         else {
@@ -297,9 +293,11 @@ impl Connector {
             _ => trust_source.current(),
         };
         let peer = Arc::new(PeerInfo::default());
-        let config = client_config(identity, &trust, &peer).map_err(|error| {
-            ConnectorError::handshake(server_name, &peer, io::Error::other(error))
-        })?;
+        let revoked = revoked.as_ref().map(|lists| lists.current());
+        let config =
+            client_config(identity, &trust, revoked.as_deref(), &peer).map_err(|error| {
+                ConnectorError::handshake(server_name, &peer, io::Error::other(error))
+            })?;
         let connecting = TlsConnector::from(Arc::new(config)).connect(server_name.clone(), tcp);
         let tls = deadline
             .wait(ConnectStage::Handshake, connecting)
@@ -359,11 +357,11 @@ impl Deadline {
 fn client_config(
     identity: Option<&Identity>,
     trust: &Arc<TrustBundle>,
+    revoked: Option<&RevocationLists>,
     peer: &Arc<PeerInfo>,
 ) -> Result<ClientConfig, rustls::client::VerifierBuilderError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier =
-        WebPkiServerVerifier::builder_with_provider(trust.roots(), provider.clone()).build()?;
+    let verifier = revocation::server_verifier(trust.roots(), revoked)?;
     #[expect(clippy::expect_used, reason = "the provider has both versions")]
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -404,6 +402,8 @@ pub enum Security {
         identity: Option<Reloading<Identity>>,
         /// The CAs that verify the server.
         trust: TrustSource,
+        /// The server certificates that are not accepted any more.
+        revoked: Option<Reloading<RevocationLists>>,
     },
 }
 
@@ -441,6 +441,8 @@ pub struct TlsCredentials {
     pub identity: Option<Arc<Identity>>,
     /// The CAs that verify the server.
     pub trust: Option<Arc<TrustBundle>>,
+    /// The server certificates that are not accepted. New connections use the current lists.
+    pub revoked: Option<Arc<RevocationLists>>,
 }
 
 impl TlsCredentials {
@@ -449,26 +451,41 @@ impl TlsCredentials {
         match security {
             Security::Plaintext { .. } => Self::default(),
             Security::Tls {
-                identity, trust, ..
+                identity,
+                trust,
+                revoked,
+                ..
             } => Self {
                 identity: identity.as_ref().map(|identity| identity.current()),
                 trust: Some(trust.current()),
+                revoked: revoked.as_ref().map(|lists| lists.current()),
             },
         }
     }
 
-    /// The same with the current CAs, if one of these was removed and is distrusted by now.
+    /// The same with the current CAs and revocation lists, if one of these CAs was removed and is
+    /// distrusted by now, or these lists were replaced as long ago.
     pub(super) fn without_distrusted(&self, security: &Security) -> Option<Self> {
         let Security::Tls { trust, .. } = security else {
             return None;
         };
-        let distrusted = self
+        let removed = self
             .trust
             .as_ref()
             .is_some_and(|held| trust.distrusts(held));
-        distrusted.then(|| Self {
+        let replaced = self
+            .revoked
+            .as_ref()
+            .is_some_and(|lists| lists.are_overdue());
+        let now = Self::now(security);
+        (removed || replaced).then(|| Self {
             identity: self.identity.clone(),
-            trust: Some(trust.current()),
+            trust: if removed {
+                now.trust
+            } else {
+                self.trust.clone()
+            },
+            revoked: now.revoked,
         })
     }
 
@@ -478,11 +495,11 @@ impl TlsCredentials {
         let partial_updates = [
             Self {
                 identity: self.identity.clone(),
-                trust: new.trust.clone(),
+                ..new.clone()
             },
             Self {
-                identity: new.identity.clone(),
                 trust: self.trust.clone(),
+                ..new.clone()
             },
         ];
         let known = |half: &Self| half.same(self) || half.same(new);
@@ -492,19 +509,23 @@ impl TlsCredentials {
             .collect()
     }
 
-    fn same(&self, other: &Self) -> bool {
+    pub(super) fn same(&self, other: &Self) -> bool {
         fn one<T>(some: Option<&Arc<T>>, others: Option<&Arc<T>>) -> bool {
             some.map(Arc::as_ptr) == others.map(Arc::as_ptr)
         }
         one(self.identity.as_ref(), other.identity.as_ref())
             && one(self.trust.as_ref(), other.trust.as_ref())
+            && one(self.revoked.as_ref(), other.revoked.as_ref())
     }
 
     /// Whether the files still hold these credentials. On the path of every call: compares pointers
     /// without counting a reference.
     pub(super) fn is_current(&self, security: &Security) -> bool {
         let Security::Tls {
-            identity, trust, ..
+            identity,
+            trust,
+            revoked,
+            ..
         } = security
         else {
             return true;
@@ -518,12 +539,19 @@ impl TlsCredentials {
             (TrustSource::File(now), Some(then)) => Arc::ptr_eq(&now.peek(), then),
             _ => true,
         };
-        same_identity && same_trust
+        let same_lists = match (revoked, &self.revoked) {
+            (Some(now), Some(then)) => Arc::ptr_eq(&now.peek(), then),
+            _ => true,
+        };
+        same_identity && same_trust && same_lists
     }
     /// Waits until the files hold other credentials than these.
     pub(super) async fn replaced(&self, security: &Security) {
         let Security::Tls {
-            identity, trust, ..
+            identity,
+            trust,
+            revoked,
+            ..
         } = security
         else {
             return future::pending().await;
@@ -540,9 +568,16 @@ impl TlsCredentials {
                 _ => future::pending().await,
             }
         };
+        let revoked = async {
+            match (revoked, &self.revoked) {
+                (Some(now), Some(then)) => now.replaced(then).await,
+                _ => future::pending().await,
+            }
+        };
         tokio::select! {
             () = identity => {}
             () = trust => {}
+            () = revoked => {}
         }
     }
 }

@@ -225,6 +225,11 @@ impl ConnectorError {
         }
     }
 
+    /// Whether the server's certificate, or one of its issuers, is revoked.
+    pub fn is_revoked(&self) -> bool {
+        self.server_certificate_error() == Some(&CertificateError::Revoked)
+    }
+
     /// Whether the same attempt may succeed later with the same configuration.
     pub fn may_pass(&self) -> bool {
         match self {
@@ -326,6 +331,9 @@ impl fmt::Display for InWords<'_> {
                     names if names.is_empty() => f.write_str(", and it contains no names"),
                     names => write!(f, ", only for `{}`", names.join("`, `")),
                 }
+            }
+            E::Revoked => {
+                f.write_str("a list of the revocation file revokes it, or one of its issuers")
             }
             E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
                 f.write_str("it lacks the extended key usage `serverAuth`")

@@ -272,7 +272,7 @@ pub fn upper_hex(bytes: &[u8]) -> String {
 }
 
 /// Clamped to the range of the date formatters.
-fn system_time(time: ASN1Time) -> SystemTime {
+pub(super) fn system_time(time: ASN1Time) -> SystemTime {
     let seconds = u64::try_from(time.timestamp()).unwrap_or(0);
     UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND))
 }

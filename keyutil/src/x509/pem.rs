@@ -7,7 +7,7 @@
 use std::fmt;
 
 use tokio_rustls::rustls::pki_types::{
-    CertificateDer, PrivateKeyDer,
+    CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
     pem::{self, PemObject},
 };
 
@@ -18,11 +18,22 @@ use crate::{
 
 /// All certificates of a file, at least one.
 pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    all(text, Expected::Certificate)
+}
+
+/// All revocation lists of a file, at least one.
+pub fn revocation_lists(
+    text: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    all(text, Expected::RevocationList)
+}
+
+fn all<T: PemObject>(text: &[u8], expected: Expected) -> Result<Vec<T>, PemError> {
     let text = without_byte_order_mark(text);
-    let found = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|error| PemError::of(error, text, Expected::Certificate))?;
+    let found = T::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|error| PemError::of(error, text, expected))?;
     if found.is_empty() {
-        return Err(PemError::no_block(text, Expected::Certificate));
+        return Err(PemError::no_block(text, expected));
     }
     Ok(found)
 }
@@ -102,6 +113,8 @@ pub enum Expected {
     Certificate,
     /// A private key.
     PrivateKey,
+    /// At least one certificate revocation list.
+    RevocationList,
 }
 
 impl fmt::Display for Expected {
@@ -109,6 +122,7 @@ impl fmt::Display for Expected {
         f.write_str(match self {
             Self::Certificate => "a certificate",
             Self::PrivateKey => "a private key",
+            Self::RevocationList => "a certificate revocation list",
         })
     }
 }
@@ -193,6 +207,9 @@ impl Detected {
             (Self::Block("PKCS7"), Expected::Certificate) => {
                 ": `openssl pkcs7 -print_certs -in <file> -out <new file>`"
             }
+            (Self::Der, Expected::RevocationList) => {
+                ": `openssl crl -inform DER -in <file> -out <new file>`"
+            }
             (Self::Utf16, _) => ": save it as UTF-8",
             _ => "",
         }
@@ -276,6 +293,7 @@ fn begins(text: &[u8], expected: Expected) -> bool {
     let labels: &[&str] = match expected {
         Expected::Certificate => &["CERTIFICATE"],
         Expected::PrivateKey => &["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"],
+        Expected::RevocationList => &["X509 CRL"],
     };
     blocks(text).any(|block| matches!(block, Detected::Block(label) if labels.contains(&label)))
 }

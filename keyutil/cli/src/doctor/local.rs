@@ -151,9 +151,26 @@ pub(super) fn check_files(
     }
     let now = SystemTime::now();
     if let Some(Security::Tls {
-        identity, trust, ..
+        identity,
+        trust,
+        revoked,
+        ..
     }) = connector.map(Connector::security)
     {
+        if let Some(revoked) = revoked {
+            let lists = revoked.current();
+            report.ok(
+                Step::Files,
+                format!("revocation lists: {}", lists.identify()),
+            );
+            for warning in lists.warnings(now) {
+                report.warn(
+                    Step::Files,
+                    warning,
+                    "check the process that fetches the list",
+                );
+            }
+        }
         if let Some(identity) = identity {
             look_at_identity(report, &identity.current(), now);
         }

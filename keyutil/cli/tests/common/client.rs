@@ -95,7 +95,10 @@ pub fn open_with(
 /// Looks at the files now, as the watch does once a second.
 pub fn look(opened: &PendingConnection) {
     let Security::Tls {
-        identity, trust, ..
+        identity,
+        trust,
+        revoked,
+        ..
     } = opened.session().channel().connector().security()
     else {
         panic!("no TLS");
@@ -105,6 +108,9 @@ pub fn look(opened: &PendingConnection) {
     }
     if let TrustSource::File(trust) = trust {
         trust.refresh();
+    }
+    if let Some(revoked) = revoked {
+        revoked.refresh();
     }
 }
 
