@@ -127,6 +127,9 @@ pub struct CredentialStatus {
     /// The time since which it is in use; `None` for a credential that is never replaced.
     #[serde(with = "time::option")]
     pub since: Option<SystemTime>,
+    /// The start of its validity, for certificates.
+    #[serde(with = "time::option")]
+    pub valid_from: Option<SystemTime>,
     /// The end of its validity.
     #[serde(with = "time::option")]
     pub valid_until: Option<SystemTime>,
@@ -150,6 +153,7 @@ impl CredentialStatus {
             id: None,
             from: vec![from.to_owned()],
             since: None,
+            valid_from: None,
             valid_until: None,
             reloads: 0,
             failed_reloads: 0,
