@@ -24,6 +24,7 @@ mod hello;
 mod help;
 mod history;
 mod other_servers;
+mod pki_renew;
 mod provision;
 mod refusals;
 mod rotation_authorities;
