@@ -55,10 +55,13 @@ hello
 say "down keeps what there is"
 finished=$(count 'ExecutionStatus%3D%22Completed%22')
 [ "$finished" -gt "$before" ] || fail "$finished finished workflows are not more than $before"
-run keyutil pki list 2>/dev/null | sort >"$work/certificates"
+# The certificates of the parties may be renewed at any moment.
+authorities() { run keyutil pki list 2>/dev/null | awk '$1 ~ /^(clients|frontend|internode)$/ && length($2) != 32'; }
+authorities >"$work/authorities"
+[ "$(wc -l <"$work/authorities")" = 3 ] || fail "the CAs: $(cat "$work/authorities")"
 "${compose[@]}" down >/dev/null 2>&1
 up
 [ "$(count 'ExecutionStatus%3D%22Completed%22')" = "$finished" ] || fail "workflows are lost"
-run keyutil pki list 2>/dev/null | sort | diff - "$work/certificates" || fail "the certificates are others"
+authorities | diff - "$work/authorities" || fail "the CAs are others"
 hello
 echo "$finished finished workflows are still there"

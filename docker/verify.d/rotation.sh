@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# Every credential is replaced by command, as docs/containers.md says, while workflows run.
+# Certificates and CAs are replaced by themselves, and then every credential by command, as
+# docs/containers.md says, while workflows run.
 
 say "every credential rotates, with work going on"
 load
@@ -19,7 +20,35 @@ rotated() { # rotated <what…>
     run keyutil "$@" >"$work/rotated" 2>"$work/rotated-log" || { cat "$work/rotated-log" >&2; fail "$*"; }
 }
 
-rotated pki rotate worker
+# field <party> <2: serial, 6: number of the issuing CA> <output of pki list>. The row of a party has
+# the serial number second; that of a CA does not.
+field() { awk -v name="$1" -v field="$2" '$1 == name && length($2) == 32 { print $field }' "$3"; }
+listed() { run keyutil pki list >"$1" 2>/dev/null; }
+# all_other <field>: it differs for every party from what it was at first
+all_other() {
+    local party before now
+    listed "$work/listed" || { cat "$work/listed"; return 1; }
+    for party in "${@:2}"; do
+        before=$(field "$party" "$1" "$work/listed-first")
+        now=$(field "$party" "$1" "$work/listed")
+        [ -n "$before" ] && [ -n "$now" ] && [ "$before" != "$now" ] || { echo "$party: $before, $now"; return 1; }
+    done
+}
+all_retired() { listed "$work/listed" && ! grep -E '^[a-z]+-(next|previous) ' "$work/listed"; }
+worker_shows_its_own() { listed "$work/listed" && worker_shows "$(field worker 2 "$work/listed")"; }
+worker_shows_the_servers() { listed "$work/listed" && worker_shows "$(field frontend 2 "$work/listed")"; }
+
+listed "$work/listed-first" || fail "pki list: $(cat "$work/listed-first")"
+within 200 "every certificate was renewed by itself" all_other 2 worker starter admin ui frontend internode
+within 400 "the CAs of clients and frontend rotated by themselves" all_other 6 worker starter admin ui frontend
+within 100 "the old CAs are no longer trusted" all_retired
+within 60 "the server has seen the worker's certificate" worker_shows_its_own
+within 60 "the worker has seen the server's certificate" worker_shows_the_servers
+echo "all certificates, and the CAs of clients and frontend, were replaced by themselves"
+
+# From here on the CA lives for years: the certificate that is kept below must not expire with it.
+rotated pki rotate client-ca
+rotated pki rotate worker --lifetime 1h
 new=$(serial worker "$work/rotated")
 [ -n "$new" ] || fail "no serial in: $(cat "$work/rotated")"
 within 60 "the server has seen the worker's certificate $new" worker_shows "$new"

@@ -12,18 +12,18 @@ may_have() { # may_have <volume> <service…>: nobody else has it
         fi
     done
 }
-may_have ca pki
+may_have ca pki pki-renew
 may_have signing jwks
 may_have signing-active jwks token-worker token-starter token-admin token-ui
-may_have worker-tls pki worker
+may_have worker-tls pki pki-renew worker
 may_have worker-token token-worker worker
 may_have starter-token token-starter
-may_have admin-tls pki namespace
+may_have admin-tls pki pki-renew namespace
 may_have admin-token token-admin namespace
-may_have ui-tls pki ui
+may_have ui-tls pki pki-renew ui
 may_have ui-token token-ui ui-proxy
-may_have frontend-tls pki temporal
-may_have internode-tls pki temporal
+may_have frontend-tls pki pki-renew temporal
+may_have internode-tls pki pki-renew temporal
 may_have database-password database-password postgresql schema temporal
 
 for service in "${running[@]}"; do

@@ -47,7 +47,7 @@ healthy() {
     [ -n "$id" ] && [ "$(inspect "$id" '{{.State.Health.Status}}')" = healthy ]
 }
 
-running=(jwks token-worker token-starter token-admin token-ui postgresql temporal worker ui ui-proxy)
+running=(pki-renew jwks token-worker token-starter token-admin token-ui postgresql temporal worker ui ui-proxy)
 all_healthy() {
     local one
     for one in "${running[@]}"; do

@@ -131,6 +131,9 @@ pub struct CredentialStatus {
     /// The time since which it is in use; `None` for a credential that is never replaced.
     #[serde(with = "time::option")]
     pub since: Option<SystemTime>,
+    /// The start of its validity, for certificates.
+    #[serde(with = "time::option")]
+    pub valid_from: Option<SystemTime>,
     /// The end of its validity.
     #[serde(with = "time::option")]
     pub valid_until: Option<SystemTime>,
@@ -154,6 +157,7 @@ impl CredentialStatus {
             id: None,
             from: vec![from.to_owned()],
             since: None,
+            valid_from: None,
             valid_until: None,
             reloads: 0,
             failed_reloads: 0,

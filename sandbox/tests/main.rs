@@ -27,6 +27,7 @@ mod history;
 mod log;
 mod membership;
 mod other_servers;
+mod pki_renew;
 mod provision;
 mod refusals;
 mod refusals_that_pass;

@@ -38,6 +38,20 @@ pub enum Operation {
         /// The file to remove.
         path: PathBuf,
     },
+    /// Writes the new content of a file beside it, for [`Operation::Switch`].
+    Stage {
+        /// The file to replace later.
+        path: PathBuf,
+        /// The new content. `Debug` does not show it.
+        content: SecretString,
+        /// The permissions of the new file.
+        mode: Mode,
+    },
+    /// Renames the staged content to the file, see [`switch`].
+    Switch {
+        /// The file to replace.
+        path: PathBuf,
+    },
 }
 
 impl Operation {
@@ -71,6 +85,17 @@ impl Operation {
                 mode,
             } => replace(path, content.expose_secret().as_bytes(), *mode),
             Self::Remove { path } => remove(path),
+            Self::Stage {
+                path,
+                content,
+                mode,
+            } => write(
+                path,
+                &staged(path),
+                content.expose_secret().as_bytes(),
+                *mode,
+            ),
+            Self::Switch { path } => switch(path),
         }
     }
 }
@@ -278,16 +303,42 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 /// # Errors
 /// [`WriteError`], which names the path. The old file is left in place.
 pub fn replace(path: &Path, content: &[u8], mode: Mode) -> Result<(), WriteError> {
-    let failed = |source| WriteError {
-        path: path.to_owned(),
-        source,
-    };
-    let folder = folder_of(path);
-    create_folder(folder).map_err(failed)?;
-    write_and_rename(folder, path, content, mode).map_err(failed)
+    write(path, path, content, mode)
 }
 
-fn write_and_rename(folder: &Path, path: &Path, content: &[u8], mode: Mode) -> io::Result<()> {
+/// Renames what [`Operation::Stage`] has written to the file at `path`. The rename survives a power
+/// failure once this function returns.
+///
+/// # Errors
+/// [`WriteError`]. The old file and the staged one are left in place.
+pub(crate) fn switch(path: &Path) -> Result<(), WriteError> {
+    let switched = fs::rename(staged(path), path);
+    switched
+        .and_then(|()| File::open(folder_of(path))?.sync_all())
+        .map_err(|source| WriteError {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Returns where [`Operation::Stage`] writes the new content of the file at `path`.
+pub(crate) fn staged(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    folder_of(path).join(format!(".new-{name}"))
+}
+
+/// Writes the new content of `path` to `to` in the same folder.
+fn write(path: &Path, to: &Path, content: &[u8], mode: Mode) -> Result<(), WriteError> {
+    let written =
+        create_folder(folder_of(path)).and_then(|()| write_and_rename(path, to, content, mode));
+    written.map_err(|source| WriteError {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write_and_rename(path: &Path, to: &Path, content: &[u8], mode: Mode) -> io::Result<()> {
+    let folder = folder_of(path);
     // tempfile creates the file with mode 0600, so a private key is never readable by other users.
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
@@ -298,7 +349,7 @@ fn write_and_rename(folder: &Path, path: &Path, content: &[u8], mode: Mode) -> i
     }
     keep_owner(path, file.as_file(), mode)?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    file.persist(to).map_err(|error| error.error)?;
     // The rename is durable only once the folder is synced.
     fs::File::open(folder)?.sync_all()
 }

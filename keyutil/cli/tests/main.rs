@@ -34,6 +34,8 @@ mod other_tools;
 mod pki;
 mod pki_handshake;
 #[cfg(unix)]
+mod pki_renew;
+#[cfg(unix)]
 mod pki_rotate;
 #[cfg(unix)]
 mod pki_rotate_handshake;

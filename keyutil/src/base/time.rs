@@ -55,6 +55,12 @@ fn within_the_calendar(time: SystemTime, shown: impl Fn(SystemTime) -> String) -
     }
 }
 
+/// Whether a tenth of the time between the two or less is left, or nothing.
+pub fn is_near_end(from: SystemTime, until: SystemTime, now: SystemTime) -> bool {
+    let tenth = until.duration_since(from).unwrap_or_default() / 10;
+    until.duration_since(now).unwrap_or_default() <= tenth
+}
+
 /// A duration in whole seconds, such as `1m 5s`.
 pub fn whole_seconds(duration: Duration) -> String {
     humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()

@@ -156,10 +156,12 @@ fn name_those_kept(status: &mut CredentialsStatus, kept: &TlsCredentials) {
             let CredentialStatus {
                 in_use,
                 id,
+                valid_from,
                 valid_until,
                 ..
             } = CredentialStatus::of(&**kept);
-            (status.in_use, status.id, status.valid_until) = (in_use, id, valid_until);
+            (status.in_use, status.id) = (in_use, id);
+            (status.valid_from, status.valid_until) = (valid_from, valid_until);
         }
     }
     name(&mut status.client_certificate, kept.identity.as_ref());

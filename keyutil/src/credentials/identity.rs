@@ -180,6 +180,10 @@ impl Credential for Identity {
         Some(self.leaf.serial.clone())
     }
 
+    fn valid_from(&self) -> Option<SystemTime> {
+        Some(self.leaf.not_before)
+    }
+
     fn expires_at(&self) -> Option<SystemTime> {
         Some(self.leaf.not_after)
     }

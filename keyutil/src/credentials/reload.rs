@@ -31,7 +31,7 @@ use crate::{
         chain,
         read::{MAX_FILE_SIZE, read_regular},
         redact::is_content,
-        time::{rfc3339_seconds, whole_seconds},
+        time::{is_near_end, rfc3339_seconds, whole_seconds},
     },
     diagnosis::{Class, Diagnose, Diagnosed, Diagnosis, Step},
     status::{CredentialStatus, Failure, STALL_LIMIT, StalledRead},
@@ -49,6 +49,11 @@ pub trait Credential: Send + Sync + 'static {
     /// Identifies the value for machines: the serial number of a certificate, the kid of a key or
     /// token.
     fn id(&self) -> Option<String> {
+        None
+    }
+
+    /// The start of its validity, if it is a certificate.
+    fn valid_from(&self) -> Option<SystemTime> {
         None
     }
 
@@ -97,7 +102,7 @@ struct State {
     /// The number of unusable contents reported since the start.
     failures: u64,
     last_failure: Option<Failure>,
-    expiry_reported: bool,
+    expiry_reported: Option<Expiry>,
     /// The file that is being read.
     reading: Option<StalledRead>,
     stall_reported: bool,
@@ -117,7 +122,7 @@ impl State {
             broken_since: now,
             failures: 0,
             last_failure: None,
-            expiry_reported: false,
+            expiry_reported: None,
             reading: None,
             stall_reported: false,
             warned: Vec::new(),
@@ -126,6 +131,14 @@ impl State {
 }
 
 type Fingerprint = [u8; 32];
+
+/// What is reported about the expiry of the value in use, once each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Expiry {
+    /// A tenth of its life is left.
+    Near,
+    Over,
+}
 
 /// The history of the reloads, as plain values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,6 +185,7 @@ impl<T: Credential> Reloading<T> {
             }),
         };
         loaded.report_warnings();
+        loaded.report_expiry_at(SystemTime::now());
         Ok(loaded)
     }
 
@@ -263,7 +277,7 @@ impl<T: Credential> Reloading<T> {
         self.shared.replaced.send_replace(());
         state.since = SystemTime::now();
         state.good = print;
-        state.expiry_reported = false;
+        state.expiry_reported = None;
         state.generation += 1;
         drop(state);
         let (before, now) = (old.identify(), new.identify());
@@ -322,18 +336,40 @@ impl<T: Credential> Reloading<T> {
         }
     }
 
-    fn report_expiry(&self) {
+    /// Logs that a certificate is near its end, and that a credential has expired, once each.
+    fn report_expiry_at(&self, now: SystemTime) {
         let current = self.peek();
-        if expires_in(&**current) != Some(None) {
+        let Some(until) = current.expires_at() else {
             return;
+        };
+        let is_near = |from| is_near_end(from, until, now);
+        let expiry = match current.valid_from().is_some_and(is_near) {
+            _ if until <= now => Some(Expiry::Over),
+            near => near.then_some(Expiry::Near),
+        };
+        {
+            let mut state = self.shared.state.lock();
+            if expiry <= state.expiry_reported {
+                return;
+            }
+            state.expiry_reported = expiry;
         }
-        let reported = std::mem::replace(&mut self.shared.state.lock().expiry_reported, true);
-        if !reported {
+        if expiry == Some(Expiry::Over) {
             error!(
                 credential = T::KIND,
                 expired = current.identify(),
                 files = ?self.files(),
                 "the credential in use has expired, and its files contain no newer one"
+            );
+        } else {
+            let left = until.duration_since(now).unwrap_or_default();
+            warn!(
+                credential = T::KIND,
+                in_use = current.identify(),
+                expires = rfc3339_seconds(until),
+                expires_in = whole_seconds(left),
+                files = ?self.files(),
+                "the credential in use is near its expiry, and its files contain no newer one"
             );
         }
     }
@@ -413,6 +449,7 @@ impl CredentialStatus {
             in_use: Some(credential.identify()),
             id: credential.id(),
             from: Vec::new(),
+            valid_from: credential.valid_from(),
             valid_until: credential.expires_at(),
             warnings: credential.warnings(SystemTime::now()),
             ..Self::fixed("")
@@ -427,7 +464,7 @@ impl<T: Credential> Refresh for Reloading<T> {
             Ok(found) => self.accept(known, found),
             Err((print, failure)) => self.reject(known, print, &failure),
         }
-        self.report_expiry();
+        self.report_expiry_at(SystemTime::now());
         self.report_warnings();
     }
 

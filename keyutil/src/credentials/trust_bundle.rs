@@ -146,6 +146,12 @@ impl TrustBundle {
         valid.map(|(anchor, _)| anchor.clone()).collect()
     }
 
+    /// The CA that expires last.
+    fn last(&self) -> Option<&CertificateSummary> {
+        let authorities = self.authorities.iter();
+        authorities.max_by_key(|authority| authority.not_after)
+    }
+
     /// The CAs of a file. Empty for those of the operating system.
     pub fn authorities(&self) -> &[CertificateSummary] {
         &self.authorities
@@ -290,12 +296,13 @@ impl Credential for TrustBundle {
         self.to_string()
     }
 
+    fn valid_from(&self) -> Option<SystemTime> {
+        self.last().map(|authority| authority.not_before)
+    }
+
     /// The expiry of the last CA: until then the bundle may verify a server.
     fn expires_at(&self) -> Option<SystemTime> {
-        self.authorities
-            .iter()
-            .map(|authority| authority.not_after)
-            .max()
+        self.last().map(|authority| authority.not_after)
     }
 
     fn succeed(&mut self, previous: &Self) {

@@ -11,7 +11,7 @@ use prometheus::{
 
 use crate::{
     base::stderr,
-    status::{CredentialsStatus, Status, readiness},
+    status::{CredentialStatus, CredentialsStatus, Status, readiness},
 };
 
 /// The `Content-Type` of the output of [`render`].
@@ -30,6 +30,8 @@ pub fn render(status: &Status, now: SystemTime) -> prometheus::Result<String> {
     numbers.calls(status)?;
     numbers.text()
 }
+
+const LABELS: &[&str] = &["credential"];
 
 /// The metrics of one scrape.
 #[derive(Debug, Default)]
@@ -59,17 +61,7 @@ impl Numbers {
         status: &CredentialsStatus,
         now: SystemTime,
     ) -> prometheus::Result<()> {
-        const LABELS: &[&str] = &["credential"];
-        let info = self.gauge(
-            "credential_info",
-            "Always 1; the label `id` identifies the credential in use",
-            &["credential", "id"],
-        )?;
-        let expiry = self.time(
-            "credential_expiry_timestamp_seconds",
-            "Expiry of the credential in use, in seconds since 1970",
-            LABELS,
-        )?;
+        self.expiry(status.named())?;
         let since = self.time(
             "credential_in_use_since_timestamp_seconds",
             "Time since which the credential is in use, in seconds since 1970",
@@ -91,12 +83,6 @@ impl Numbers {
             LABELS,
         )?;
         for (name, credential) in status.named() {
-            if let Some(id) = &credential.in_use {
-                info.with_label_values(&[name, id]).set(1);
-            }
-            if let Some(until) = credential.valid_until {
-                expiry.with_label_values(&[name]).set(seconds(until));
-            }
             if let Some(taken) = credential.since {
                 since.with_label_values(&[name]).set(seconds(taken));
             }
@@ -121,6 +107,43 @@ impl Numbers {
                 "Failed attempts to mint a token",
                 minting.failed,
             )?;
+        }
+        Ok(())
+    }
+
+    /// Adds the credentials in use and their validity.
+    ///
+    /// # Errors
+    /// An error for a duplicate name.
+    pub fn expiry<'a>(
+        &self,
+        credentials: impl Iterator<Item = (&'static str, &'a CredentialStatus)>,
+    ) -> prometheus::Result<()> {
+        let info = self.gauge(
+            "credential_info",
+            "Always 1; the label `id` identifies the credential in use",
+            &["credential", "id"],
+        )?;
+        let start = self.time(
+            "credential_valid_from_timestamp_seconds",
+            "Start of the validity of the certificate in use, in seconds since 1970",
+            LABELS,
+        )?;
+        let expiry = self.time(
+            "credential_expiry_timestamp_seconds",
+            "Expiry of the credential in use, in seconds since 1970",
+            LABELS,
+        )?;
+        for (name, credential) in credentials {
+            if let Some(id) = &credential.in_use {
+                info.with_label_values(&[name, id]).set(1);
+            }
+            if let Some(from) = credential.valid_from {
+                start.with_label_values(&[name]).set(seconds(from));
+            }
+            if let Some(until) = credential.valid_until {
+                expiry.with_label_values(&[name]).set(seconds(until));
+            }
         }
         Ok(())
     }
@@ -237,6 +260,40 @@ impl Numbers {
             let labels: Vec<_> = label.into_iter().collect();
             gauge.with_label_values(&labels).set(value);
         }
+        Ok(())
+    }
+
+    /// Adds a counter for each credential.
+    ///
+    /// # Errors
+    /// An error for a duplicate or invalid name.
+    pub fn counts(
+        &self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (&'static str, u64)>,
+    ) -> prometheus::Result<()> {
+        let counter = self.counter(name, help, LABELS)?;
+        values.for_each(|(credential, value)| {
+            counter.with_label_values(&[credential]).inc_by(value);
+        });
+        Ok(())
+    }
+
+    /// Adds whether something is the case, for each credential.
+    ///
+    /// # Errors
+    /// An error for a duplicate or invalid name.
+    pub fn flags(
+        &self,
+        name: &str,
+        help: &str,
+        values: impl Iterator<Item = (&'static str, bool)>,
+    ) -> prometheus::Result<()> {
+        let gauge = self.gauge(name, help, LABELS)?;
+        values.for_each(|(credential, value)| {
+            gauge.with_label_values(&[credential]).set(i64::from(value));
+        });
         Ok(())
     }
 

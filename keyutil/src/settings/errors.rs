@@ -140,7 +140,7 @@ pub enum Names {
 }
 
 /// Flag, variable and field of each setting.
-const SETTINGS: [(&str, &str, &str); 19] = [
+const SETTINGS: [(&str, &str, &str); 20] = [
     ("address", "TEMPORAL_ADDRESS", "address"),
     ("namespace", "TEMPORAL_NAMESPACE", "namespace"),
     (

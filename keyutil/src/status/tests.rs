@@ -48,6 +48,7 @@ fn token(in_use: Option<&str>, valid_until: u64) -> Option<CredentialStatus> {
         id: None,
         from: vec!["TOKEN".into()],
         since: None,
+        valid_from: None,
         valid_until: Some(at(valid_until)),
         reloads: 0,
         failed_reloads: 0,

@@ -17,7 +17,10 @@ use x509_parser::{
     x509::{X509Name, X509Version},
 };
 
-use crate::base::{text::printable, time::LAST_SECOND};
+use crate::base::{
+    text::printable,
+    time::{LAST_SECOND, is_near_end},
+};
 
 /// The parts of a certificate that identify it and decide how it can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +112,12 @@ impl CertificateSummary {
     pub fn names(&self) -> Vec<String> {
         let addresses = self.ip_addresses.iter().map(ToString::to_string);
         self.dns_names.iter().cloned().chain(addresses).collect()
+    }
+
+    /// Whether a tenth of its life or less is left at `now`, or nothing.
+    #[must_use]
+    pub fn is_near_expiry(&self, now: SystemTime) -> bool {
+        is_near_end(self.not_before, self.not_after, now)
     }
 
     /// Whether the extended key usages permit the use as a TLS client.

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
@@ -9,16 +10,20 @@ use std::{
 use clap::{Args, Subcommand};
 use humantime::{format_rfc3339_seconds, parse_duration};
 use keyutil::{
+    base::chain,
+    credentials::FileWatcher,
     diagnosis::{Class, Diagnosed, ResultExt},
-    program,
+    health::{Health, ListenError},
+    program::{self, UsageError},
 };
 use keyutil_cli::pki::{
     self, AuthorityKind, AuthorityOptions, AuthorityRole, AuthorityRotated, Existing, InitOptions,
-    Layout, LeafOptions, LeafRotated, ListedAuthority, Listing, NextStep, Party, RotateError,
-    RotationStep,
+    Layout, LeafOptions, LeafRotated, ListedAuthority, Listing, NextStep, Party, RenewOptions,
+    Renewal, Renewed, RotateError, RotationStep,
 };
+use tracing::info;
 
-use super::wait_until;
+use super::{cannot_listen, wait_until};
 
 /// Manage certificates for development and tests
 #[derive(Args, Debug)]
@@ -26,7 +31,8 @@ use super::wait_until;
 Examples:
   keyutil pki init --frontend-san temporal.example.com
   keyutil pki list
-  keyutil pki rotate worker")]
+  keyutil pki rotate worker
+  keyutil pki renew --health-listen 127.0.0.1:9090")]
 pub struct PkiArgs {
     #[command(subcommand)]
     action: Action,
@@ -41,6 +47,7 @@ enum Action {
     /// Replace a certificate and its key, or a CA in three steps, without downtime
     #[command(subcommand)]
     Rotate(Rotate),
+    Renew(RenewArgs),
     /// List all CAs and certificates, the progress of each rotation, and problems
     List(ListArgs),
 }
@@ -81,6 +88,7 @@ pub async fn run(args: PkiArgs) -> anyhow::Result<()> {
     match args.action {
         Action::Init(args) => init(args),
         Action::Rotate(command) => rotate(command).await,
+        Action::Renew(args) => renew(args).await,
         Action::List(args) => list(args),
     }
 }
@@ -167,11 +175,16 @@ struct InitArgs {
     internode_san: Vec<String>,
 
     /// Lifetime of the CAs, such as `1year`
-    #[arg(long, value_name = "DURATION", default_value = "3650days", value_parser = parse_duration)]
+    #[arg(long, env = "KEYUTIL_CA_LIFETIME", value_name = "DURATION", default_value = "3650days", value_parser = parse_duration)]
     ca_lifetime: Duration,
 
+    /// Lifetime of the internode CA, the rotation of which takes restarts of the servers [default:
+    /// that of the other CAs]
+    #[arg(long, env = "KEYUTIL_INTERNODE_CA_LIFETIME", value_name = "DURATION", value_parser = parse_duration)]
+    internode_ca_lifetime: Option<Duration>,
+
     /// Lifetime of the other certificates, such as `12h`; at most that of the CAs
-    #[arg(long, value_name = "DURATION", default_value = "90days", value_parser = parse_duration)]
+    #[arg(long, env = "KEYUTIL_LEAF_LIFETIME", value_name = "DURATION", default_value = "90days", value_parser = parse_duration)]
     leaf_lifetime: Duration,
 
     /// Replace all files, including the CAs
@@ -200,6 +213,7 @@ fn init(args: InitArgs) -> anyhow::Result<()> {
         dir: dir.clone(),
         existing,
         authority_lifetime: args.ca_lifetime,
+        internode_authority_lifetime: args.internode_ca_lifetime,
         leaf_lifetime: args.leaf_lifetime,
         frontend_names: args.frontend_san,
         internode_names: args.internode_san,
@@ -390,6 +404,7 @@ async fn rotate_authority(
         lifetime: args.lifetime,
         refresh_interval: args.waits.refresh_interval,
         propagation: args.waits.propagation,
+        leaf_lifetime: None,
         servers_restarted,
     };
     if let Some(step) = args.step {
@@ -501,6 +516,113 @@ fn leaf_row(leaf: &LeafRotated) -> [String; 5] {
         leaf.new.issuer.clone(),
         time(Some(leaf.new.not_after)),
     ]
+}
+
+/// Renew certificates and rotate CAs before they expire
+///
+/// - A certificate is renewed when less than a third of its life is left, with its names and a new key, at a
+///   moment that follows from its serial number. A CA that is due goes through the three steps of
+///   `keyutil pki rotate`, with their waits.
+///
+/// - The step `reissue` of the internode CA waits until less than an eighth of the life of the old one
+///   is left, and asks for a restart of every temporal-server in the meantime.
+///
+/// - A failure keeps the files, and is logged and retried at growing intervals of up to a minute.
+///
+/// - The command runs until SIGINT or SIGTERM; with `--once` it does what is due, and ends.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  keyutil pki renew --leaf-lifetime 24h --health-listen 127.0.0.1:9090
+  keyutil pki renew --once")]
+struct RenewArgs {
+    #[command(flatten)]
+    folder: Folder,
+
+    /// Do what is due now, print it, and exit; for cron
+    #[arg(long, conflicts_with = "health_listen")]
+    once: bool,
+
+    /// Lifetime of new certificates, such as `12h` [default: that of the certificate they replace]
+    #[arg(long, env = "KEYUTIL_LEAF_LIFETIME", value_name = "DURATION", value_parser = parse_duration)]
+    leaf_lifetime: Option<Duration>,
+
+    /// Lifetime of new CAs for clients and frontend, such as `1year` [default: that of the CA they
+    /// replace]
+    #[arg(long, env = "KEYUTIL_CA_LIFETIME", value_name = "DURATION", value_parser = parse_duration)]
+    ca_lifetime: Option<Duration>,
+
+    #[command(flatten)]
+    waits: Waits,
+
+    /// Address that serves `/healthz`, `/readyz` and `/metrics`; port 0 picks a free port, which
+    /// the log names [default: disabled]
+    #[arg(long, env = "KEYUTIL_HEALTH_LISTEN", value_name = "ADDRESS:PORT")]
+    health_listen: Option<SocketAddr>,
+}
+
+async fn renew(args: RenewArgs) -> anyhow::Result<()> {
+    let options = RenewOptions {
+        leaf_lifetime: args.leaf_lifetime,
+        authority_lifetime: args.ca_lifetime,
+        refresh_interval: args.waits.refresh_interval,
+        propagation: args.waits.propagation,
+    };
+    options
+        .check()
+        .map_err(|error| UsageError(error.to_string()))?;
+    let dir = args.folder.dir;
+    let renewal = Renewal::new(Layout::new(&dir), options);
+    if args.once {
+        return renew_once(&renewal);
+    }
+    // The first turn tells at once what is wrong with the folder as a whole.
+    let turn = renewal.turn(SystemTime::now).diagnosed()?;
+    info!(
+        dir = %dir.display(),
+        next = %format_rfc3339_seconds(turn.next),
+        "renewing the certificates"
+    );
+    let interrupted = program::interrupted();
+    let health = match args.health_listen {
+        Some(address) => {
+            let served = Health::serve(address, pki::router(renewal.clone())).await;
+            let failed =
+                |error: ListenError| cannot_listen(address, "--health-listen", &error.source);
+            Some(served.map_err(failed)?)
+        }
+        None => None,
+    };
+    let watch = FileWatcher::start(vec![Box::new(renewal.clone())]);
+    let reason = interrupted.await;
+    info!(reason, "stopping");
+    drop(watch);
+    renewal.stop();
+    if let Some(health) = health {
+        health.stop().await;
+    }
+    Ok(())
+}
+
+fn renew_once(renewal: &Renewal) -> anyhow::Result<()> {
+    let turn = renewal.turn(SystemTime::now).diagnosed()?;
+    for renewed in &turn.renewed {
+        match renewed {
+            Renewed::Leaf(rotated) => print_leaf(rotated)?,
+            Renewed::Authority(rotated) => print_authority(rotated)?,
+        }
+    }
+    if turn.renewed.is_empty() && turn.failed.is_empty() {
+        let next = format_rfc3339_seconds(turn.next);
+        program::print_line(format_args!("nothing is due before {next}"))?;
+    }
+    for (subject, failure) in &turn.failed {
+        program::print_warning(format!("{}: {}", subject.name(), chain(failure)));
+    }
+    let Some((_, first)) = turn.failed.into_iter().next() else {
+        return Ok(());
+    };
+    Err(Diagnosed::from(first).into())
 }
 
 #[derive(Args, Debug)]

@@ -342,7 +342,8 @@ fn label_fault(label: &str) -> Option<&'static str> {
     }
 }
 
-/// How long before its creation a certificate becomes valid: the clock of a peer may be behind.
+/// How long before its creation a certificate becomes valid, at most: the clock of a peer may be
+/// behind. One that lives for less is back-dated by its lifetime.
 pub const BACK_DATED: Duration = Duration::from_secs(5 * 60);
 
 /// A time span that X.509 can express: whole seconds between 1970 and 9999, both ends included.
@@ -353,7 +354,7 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// Returns the span from [`BACK_DATED`] before now until `lifetime` from now.
+    /// As [`Validity::from_time`], for now.
     ///
     /// # Errors
     /// [`ValidityError`], when the lifetime is shorter than a second or ends after the year 9999.
@@ -361,7 +362,8 @@ impl Validity {
         Self::from_time(SystemTime::now(), lifetime)
     }
 
-    /// Returns the span from [`BACK_DATED`] before `time` until `lifetime` after it.
+    /// Returns the span from [`BACK_DATED`] before `time`, or `lifetime` if that is shorter, until
+    /// `lifetime` after it.
     ///
     /// # Errors
     /// As [`Validity::from_now`].
@@ -369,7 +371,7 @@ impl Validity {
         if lifetime < Duration::from_secs(1) {
             return Err(ValidityError::TooShort);
         }
-        let not_before = time.checked_sub(BACK_DATED);
+        let not_before = time.checked_sub(BACK_DATED.min(lifetime));
         let not_after = time.checked_add(lifetime);
         Self::between(
             not_before.ok_or(ValidityError::OutOfRange)?,
@@ -528,10 +530,11 @@ mod tests {
     #[test]
     fn starts_early_and_ends_on_time() {
         let now = at(1_000_000) + Duration::from_millis(700);
-        let validity = Validity::from_time(now, Duration::from_secs(60)).unwrap();
-
-        assert_eq!(validity.not_before(), at(1_000_000 - 300));
-        assert_eq!(validity.not_after(), at(1_000_060));
+        for (lifetime, back_dated) in [(60, 60), (300, 300), (3600, 300)] {
+            let validity = Validity::from_time(now, Duration::from_secs(lifetime)).unwrap();
+            assert_eq!(validity.not_before(), at(1_000_000 - back_dated));
+            assert_eq!(validity.not_after(), at(1_000_000 + lifetime));
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{
     AlternativeName, Authority, AuthorityError, AuthorityKind, AuthorityRequest, Layout,
-    LeafRequest, NameError, Party, Validity, ValidityError,
+    LeafRequest, NameError, Party, Validity, ValidityError, pair, rotate,
 };
 use crate::files::{self, Lock, LockError, Mode, WriteError, folder_hint};
 use keyutil::{
@@ -34,6 +34,8 @@ pub struct InitOptions {
     pub existing: Existing,
     /// The lifetime of the CAs.
     pub authority_lifetime: Duration,
+    /// The lifetime of the internode CA, if it differs: its rotation takes restarts of the servers.
+    pub internode_authority_lifetime: Option<Duration>,
     /// The lifetime of all other certificates.
     pub leaf_lifetime: Duration,
     /// DNS names and IP addresses of the frontend, in addition to [`Party::names`].
@@ -54,6 +56,7 @@ impl InitOptions {
             dir: dir.into(),
             existing: Existing::Refuse,
             authority_lifetime: Self::AUTHORITY_LIFETIME,
+            internode_authority_lifetime: None,
             leaf_lifetime: Self::LEAF_LIFETIME,
             frontend_names: Vec::new(),
             internode_names: Vec::new(),
@@ -102,14 +105,16 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     // Checked before the lock, because the lock file would be the first file; and again under the
     // lock.
     if keeps_existing(options, &layout, &files)? {
+        // A set on a read-only file system is kept as well.
+        let _ = rotate::mend(&layout);
         return Ok(Initialized { files: Vec::new() });
     }
     let _lock = Lock::wait(&layout.authorities())?;
     if keeps_existing(options, &layout, &files)? {
         return Ok(Initialized { files: Vec::new() });
     }
-    let swept = layout.sweep_parties();
-    swept.map_err(|(path, source)| PkiError::Inspect { path, source })?;
+    let mended = pair::mend(&layout);
+    mended.map_err(|(path, source)| PkiError::Inspect { path, source })?;
     // Tells an interrupted run from a damaged set.
     let unfinished = layout.unfinished_init();
     files::replace(&unfinished, b"", Mode::Public)?;
@@ -203,6 +208,7 @@ fn remove(path: PathBuf) -> Result<(), PkiError> {
 struct CheckedOptions {
     layout: Layout,
     authority_validity: Validity,
+    internode_authority_validity: Validity,
     leaf_validity: Validity,
     names: [Vec<AlternativeName>; Party::ALL.len()],
 }
@@ -220,9 +226,18 @@ impl CheckedOptions {
             mistakes.push(Mistake::EmptyDirectory);
         }
         let (leaf, authority) = (options.leaf_lifetime, options.authority_lifetime);
+        let internode = options.internode_authority_lifetime.unwrap_or(authority);
         let authority_validity = check_lifetime("CA", authority, now, &mut mistakes);
+        let internode_validity = match internode == authority {
+            true => authority_validity,
+            false => check_lifetime("internode CA", internode, now, &mut mistakes),
+        };
         let leaf_validity = check_lifetime("leaf", leaf, now, &mut mistakes);
-        if authority_validity.is_some() && leaf_validity.is_some() && leaf > authority {
+        let authority = authority.min(internode);
+        let are_valid = [authority_validity, internode_validity, leaf_validity]
+            .iter()
+            .all(Option::is_some);
+        if are_valid && leaf > authority {
             mistakes.push(Mistake::OutlivesAuthority { leaf, authority });
         }
         let names = Party::ALL.map(|party| {
@@ -233,11 +248,12 @@ impl CheckedOptions {
             };
             check_names(party, more, &mut mistakes)
         });
-        match (authority_validity, leaf_validity) {
-            (Some(authority_validity), Some(leaf_validity)) if mistakes.is_empty() => Ok(Self {
+        match (authority_validity, internode_validity, leaf_validity) {
+            (Some(authority), Some(internode), Some(leaf)) if mistakes.is_empty() => Ok(Self {
                 layout: Layout::new(&options.dir),
-                authority_validity,
-                leaf_validity,
+                authority_validity: authority,
+                internode_authority_validity: internode,
+                leaf_validity: leaf,
                 names,
             }),
             _ => Err(PkiError::Input { mistakes }),
@@ -246,9 +262,12 @@ impl CheckedOptions {
 
     /// Creates all files, in the order of writing: the CAs last.
     fn make(&self) -> Result<Vec<NewFile>, AuthorityError> {
-        let validity = self.authority_validity;
         let authorities = AuthorityKind::ALL.map(|kind| {
             let name = kind.name();
+            let validity = match kind {
+                AuthorityKind::Internode => self.internode_authority_validity,
+                AuthorityKind::Clients | AuthorityKind::Frontend => self.authority_validity,
+            };
             Authority::generate(&AuthorityRequest { name, validity })
         });
         let [clients, frontend, internode] = authorities;
@@ -432,7 +451,7 @@ pub enum Mistake {
     },
     #[error("{owner} lifetime `{}`: {fault}", days(*lifetime))]
     Lifetime {
-        /// `CA` or `leaf`.
+        /// `CA`, `internode CA` or `leaf`.
         owner: &'static str,
         lifetime: Duration,
         fault: ValidityError,

@@ -3,14 +3,9 @@
 //! Each party has its own folder, which holds only what the party needs. The file names are those
 //! of Kubernetes TLS secrets, so that a mounted secret fits without renaming.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::{Path, PathBuf};
 
 use super::Purpose;
-use crate::files;
 
 /// The three CAs. They are separate so that neither a client certificate is accepted as a server
 /// certificate, nor one kind of server certificate as the other.
@@ -224,21 +219,6 @@ impl Layout {
     /// Returns the marker of an `init` that is running or was interrupted.
     pub fn unfinished_init(&self) -> PathBuf {
         self.authorities().join("init.unfinished")
-    }
-
-    /// Removes files that an interrupted run left half written in the folders of the parties, such
-    /// as private keys. The caller holds the lock.
-    ///
-    /// # Errors
-    /// The folder and the cause.
-    pub(super) fn sweep_parties(&self) -> Result<(), (PathBuf, io::Error)> {
-        for party in Party::ALL {
-            let path = self.party_folder(party);
-            if path.is_dir() {
-                files::sweep(&path, Duration::ZERO).map_err(|source| (path, source))?;
-            }
-        }
-        Ok(())
     }
 
     fn authority_named(&self, name: &str) -> AuthorityFiles {

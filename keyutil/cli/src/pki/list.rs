@@ -1,6 +1,7 @@
 //! `keyutil pki list`: all certificates, and problems with them.
 //!
-//! Nothing is changed, and no lock is taken: a listing during a rotation may show a step half done.
+//! Nothing is changed, except that an interrupted switch of a pair is finished. No lock is taken for
+//! reading: a listing during a rotation may show a step half done.
 
 use std::{fs, time::SystemTime};
 
@@ -8,7 +9,8 @@ use humantime::format_rfc3339_seconds;
 
 use super::{
     AuthorityKind, AuthorityOptions, FileError, Layout, NextStep, Party, RotateError,
-    bundle::Bundle, rotate::RotationState,
+    bundle::Bundle,
+    rotate::{self, RotationState},
 };
 use keyutil::{base::chain, credentials::Identity, x509::certificate::CertificateSummary};
 
@@ -74,6 +76,8 @@ pub fn list(
         let path = layout.dir().to_owned();
         return Err(RotateError::NoAuthorities { path });
     }
+    // If that fails, the pair is among the problems.
+    let _ = rotate::mend(layout);
     let mut listing = Listing::default();
     for kind in AuthorityKind::ALL {
         listing.look_at_authority(layout, kind, options, now);
@@ -118,6 +122,9 @@ impl Listing {
             }
             let certificate = read.ok().map(|bundle| bundle.first().summary().clone());
             self.check_time(&owner, certificate.as_ref(), now);
+            if role == AuthorityRole::Issues {
+                self.check_renewal(&owner, certificate.as_ref(), now);
+            }
             self.authorities.push(ListedAuthority {
                 kind,
                 role,
@@ -138,6 +145,7 @@ impl Listing {
             let files = layout.party(party);
             if let Some(found) = self.read(party, Bundle::read(&files.certificate)) {
                 leaf.certificate = Some(found.first().summary().clone());
+                self.check_renewal(party.name(), leaf.certificate.as_ref(), now);
                 self.check_pair(layout, party, now);
                 self.check_verifiers(layout, party, &found);
             }
@@ -190,6 +198,22 @@ impl Listing {
                 ));
             }
         }
+    }
+
+    /// Checks that the certificate was renewed in time.
+    fn check_renewal(
+        &mut self,
+        owner: &str,
+        certificate: Option<&CertificateSummary>,
+        now: SystemTime,
+    ) {
+        let near = certificate.filter(|found| found.is_near_expiry(now) && found.not_after >= now);
+        self.problems.extend(near.map(|certificate| {
+            format!(
+                "{owner}: less than a tenth of the life of its certificate is left, which expires at {}",
+                time(certificate.not_after)
+            )
+        }));
     }
 
     fn check_time(

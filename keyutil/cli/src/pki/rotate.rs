@@ -25,6 +25,7 @@ mod steps;
 mod tests;
 
 pub(super) use state::RotationState;
+pub(super) use steps::lifetime_of;
 
 use std::{
     fmt,
@@ -39,7 +40,7 @@ use tracing::info;
 use self::state::{Holder, Stage};
 use super::{
     AuthorityError, AuthorityKind, FileError, InitOptions, Layout, NameError, Party, ValidityError,
-    init::days,
+    init::days, pair,
 };
 use crate::{
     files::{Change, Lock, LockError, WriteError},
@@ -62,7 +63,32 @@ pub fn rotate_leaf(
     clock: impl FnOnce() -> SystemTime,
 ) -> Result<LeafRotated, RotateError> {
     let _lock = lock(layout)?;
-    let (change, rotated) = plan_leaf(layout, party, options, clock())?;
+    switch_leaf(layout, party, options.lifetime, clock())
+}
+
+/// As [`rotate_leaf`], if `is_due` under the lock.
+pub(super) fn rotate_leaf_if(
+    layout: &Layout,
+    party: Party,
+    lifetime: Option<Duration>,
+    clock: impl FnOnce() -> SystemTime,
+    is_due: impl FnOnce(SystemTime) -> Result<bool, RotateError>,
+) -> Result<Option<LeafRotated>, RotateError> {
+    let _lock = lock(layout)?;
+    let now = clock();
+    if !is_due(now)? {
+        return Ok(None);
+    }
+    switch_leaf(layout, party, lifetime, now).map(Some)
+}
+
+fn switch_leaf(
+    layout: &Layout,
+    party: Party,
+    lifetime: Option<Duration>,
+    now: SystemTime,
+) -> Result<LeafRotated, RotateError> {
+    let (change, rotated) = plan_leaf(layout, party, lifetime, now)?;
     change.apply()?;
     rotated.log();
     Ok(rotated)
@@ -101,10 +127,10 @@ pub fn next_step(
     Ok(RotationState::read(layout, kind)?.next_step(options, now))
 }
 
-fn plan_leaf(
+pub(super) fn plan_leaf(
     layout: &Layout,
     party: Party,
-    options: &LeafOptions,
+    lifetime: Option<Duration>,
     now: SystemTime,
 ) -> Result<(Change, LeafRotated), RotateError> {
     let path = layout.party_folder(party);
@@ -114,7 +140,7 @@ fn plan_leaf(
     let kind = party.issued_by();
     let holder = Holder::read(layout, party)?;
     let stage = Stage::read(layout, kind)?;
-    let (operations, rotated) = steps::renew(&holder, stage.issuer(), options.lifetime, now)?;
+    let (operations, rotated) = steps::renew(&holder, stage.issuer(), lifetime, now)?;
     Ok((Change::new(operations.into()), rotated))
 }
 
@@ -122,16 +148,25 @@ fn plan_leaf(
 ///
 /// Callers ask for the time while they hold the lock: after a long wait for the lock an earlier
 /// time would make the waits that are counted from it too short.
-fn lock(layout: &Layout) -> Result<Lock, RotateError> {
+pub(super) fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     let path = layout.authorities();
     // Taking the lock would create the folder.
     if !path.is_dir() {
         return Err(RotateError::NoAuthorities { path });
     }
     let lock = Lock::wait(&path)?;
-    let swept = layout.sweep_parties();
-    swept.map_err(|(path, source)| FileError::Read { path, source })?;
+    let mended = pair::mend(layout);
+    mended.map_err(|(path, source)| WriteError { path, source })?;
     Ok(lock)
+}
+
+/// Mends the pairs that an interrupted run has left, see [`pair::mend`]. Takes the lock only if there
+/// are any.
+pub(super) fn mend(layout: &Layout) -> Result<(), RotateError> {
+    if pair::is_unfinished(layout) {
+        lock(layout)?;
+    }
+    Ok(())
 }
 
 /// The options of [`rotate_leaf`].
@@ -150,6 +185,9 @@ pub struct AuthorityOptions {
     pub refresh_interval: Duration,
     /// How long a replaced file takes to reach its readers.
     pub propagation: Duration,
+    /// The lifetime of the certificates that [`RotationStep::Reissue`] renews; by default that of the
+    /// replaced ones.
+    pub leaf_lifetime: Option<Duration>,
     /// Whether every temporal-server was restarted since [`RotationStep::Trust`]; required for the
     /// internode CA.
     pub servers_restarted: bool,
@@ -172,6 +210,7 @@ impl Default for AuthorityOptions {
             refresh_interval: Duration::from_secs(60),
             // Enough for files on the same machine, which are checked once a second.
             propagation: Duration::from_secs(10),
+            leaf_lifetime: None,
             servers_restarted: false,
         }
     }

@@ -6,8 +6,8 @@ use keyutil::token::claims::renew_at;
 use keyutil_cli::{
     keys::keyring::{Keyring, RotationPolicy, RotationTimes, Schedule},
     pki::{
-        AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party, RotationStep,
-        Validity, init, list, rotate_authority, rotate_leaf,
+        AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party, RenewOptions,
+        Renewal, RotationStep, Validity, init, list, rotate_authority, rotate_leaf,
     },
 };
 use proptest::prelude::*;
@@ -89,7 +89,7 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let now = SystemTime::now();
-        let options = AuthorityOptions { lifetime: authority_lifetime, refresh_interval, propagation, servers_restarted: true };
+        let options = AuthorityOptions { lifetime: authority_lifetime, refresh_interval, propagation, leaf_lifetime: Some(leaf_lifetime), servers_restarted: true };
         soon_with_files(&(times, every, options), || {
             let [refresh_interval, token_lifetime, clock_skew, propagation] = times;
             let times = RotationTimes { refresh_interval, token_lifetime, clock_skew, propagation };
@@ -115,6 +115,21 @@ proptest! {
             told(&rotate_leaf(&layout, Party::Worker, &LeafOptions { lifetime }, || now));
             for step in [RotationStep::Trust, RotationStep::Reissue, RotationStep::Retire] {
                 told(&rotate_authority(&layout, AuthorityKind::Clients, step, &options, || now));
+            }
+            let renewing = RenewOptions {
+                leaf_lifetime: Some(leaf_lifetime),
+                authority_lifetime: Some(authority_lifetime),
+                refresh_interval,
+                propagation,
+            };
+            told(&renewing.check());
+            let renewal = Renewal::new(layout.clone(), renewing);
+            for now in [now, now + Duration::from_secs(1 << 36)] {
+                let turn = renewal.turn(|| now);
+                told(&turn);
+                for (_, failure) in turn.into_iter().flat_map(|turn| turn.failed) {
+                    told(&Err::<(), _>(failure));
+                }
             }
             let listing = list(&layout, &options, now).unwrap();
             for next in listing.authorities.iter().filter_map(|authority| authority.next) {

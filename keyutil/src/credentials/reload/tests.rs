@@ -206,6 +206,75 @@ fn a_renewal_of_the_same_credential_is_logged_at_debug() {
     assert!(!recovered.contains("before"), "{recovered}");
 }
 
+/// A certificate from 1000 s before the time in its file to 1000 s after it.
+struct Dated(SystemTime);
+
+impl Credential for Dated {
+    const KIND: &'static str = "dated";
+
+    fn identify(&self) -> String {
+        "serial 0A".to_owned()
+    }
+
+    fn valid_from(&self) -> Option<SystemTime> {
+        Some(self.0 - Duration::from_secs(1000))
+    }
+
+    fn expires_at(&self) -> Option<SystemTime> {
+        Some(self.0 + Duration::from_secs(1000))
+    }
+}
+
+#[test]
+fn a_certificate_near_its_end_is_reported_once_and_once_more_when_it_has_expired() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a");
+    let log = folder.path().join("log");
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(Arc::new(fs::File::create(&log).unwrap()))
+        .with_ansi(false)
+        .finish();
+    let now = SystemTime::now();
+    let middle = |seconds: u64| {
+        let since = (now - Duration::from_secs(seconds)).duration_since(SystemTime::UNIX_EPOCH);
+        fs::write(&file, since.unwrap().as_secs().to_string()).unwrap();
+    };
+    // Each with the time since its middle when it is loaded: an eighth of the life is left, a tenth, and so on.
+    tracing::subscriber::with_default(subscriber, || {
+        middle(750);
+        let value = Reloading::load(vec![file.clone()], |contents| {
+            let text = String::from_utf8_lossy(&contents[0]);
+            let seconds = text.parse().map(Duration::from_secs);
+            let parsed = seconds.map_err(|error| unusable(&error.to_string()));
+            Ok(Dated(SystemTime::UNIX_EPOCH + parsed?))
+        })
+        .unwrap();
+        value.refresh();
+        assert_eq!(fs::read_to_string(&log).unwrap().lines().count(), 0);
+
+        for seconds in [0, 0, 55, 60, 249, 250, 251, 900] {
+            value.report_expiry_at(now + Duration::from_secs(seconds));
+        }
+
+        // A renewed one is reported anew.
+        middle(900);
+        value.refresh();
+        value.refresh();
+    });
+    let log = fs::read_to_string(log).unwrap();
+    let lines: Vec<_> = log.lines().collect();
+    let expected = [
+        ("WARN", "is near its expiry"),
+        ("ERROR", "has expired"),
+        ("WARN", "is near its expiry"),
+    ];
+    assert_eq!(lines.len(), expected.len(), "{log}");
+    for (line, (level, words)) in lines.iter().zip(expected) {
+        assert!(line.contains(level) && line.contains(words), "{line}");
+    }
+    assert!(lines[0].contains("expires_in=\"3m 1"), "{log}");
+}
+
 /// With the token of each call minted by a key whose file hangs.
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

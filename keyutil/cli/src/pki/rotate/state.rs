@@ -1,12 +1,7 @@
 //! The files of a CA on disk: progress and time of its rotation, holders of its certificates, and
 //! their verifiers.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::PathBuf,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,10 +11,11 @@ use crate::{
     pki::{
         Authority, AuthorityKind, FileError, Layout, Party, PartyFiles,
         bundle::{Bundle, Certificate},
+        pair,
     },
     wall_clock::{ClockRegression, Timestamp},
 };
-use keyutil::credentials::{Identity, IdentityError};
+use keyutil::x509::certificate::CertificateSummary;
 
 /// Everything that a step depends on, besides the time and the options.
 pub(in super::super) struct RotationState {
@@ -107,6 +103,25 @@ impl RotationState {
             absent: Party::ALL.into_iter().filter(absent).collect(),
             record: serde_json::from_slice(&record).unwrap_or_default(),
         })
+    }
+
+    /// Returns the CA that issues now.
+    pub(in super::super) fn issuer(&self) -> &CertificateSummary {
+        self.stage.issuer().summary()
+    }
+
+    /// Returns whether no rotation is under way, not even an interrupted one.
+    pub(in super::super) fn is_idle(&self) -> bool {
+        matches!(self.stage, Stage::Idle(_))
+    }
+
+    /// Returns the certificates of its holders, as far as they can be read.
+    pub(in super::super) fn leaves(&self) -> impl Iterator<Item = &CertificateSummary> {
+        let chains = self
+            .holders
+            .iter()
+            .filter_map(|holder| holder.chain.as_ref());
+        chains.map(|chain| chain.first().summary())
     }
 
     /// Returns the step that was completed last, and the new CA. `None` if no rotation is under
@@ -249,14 +264,7 @@ impl Holder {
         let files = layout.party(party);
         let read = Bundle::read(&files.certificate);
         let missing = read.as_ref().is_err_and(FileError::is_missing);
-        let paired = match (fs::read(&files.certificate), fs::read(&files.key)) {
-            (Ok(certificate), Ok(key)) => matches!(
-                Identity::parse(&certificate, &key, UNIX_EPOCH),
-                // A certificate that is not valid in 1970 has passed all other checks.
-                Ok(_) | Err(IdentityError::NotYetValid { .. } | IdentityError::Expired { .. })
-            ),
-            _ => false,
-        };
+        let paired = pair::is_pair(&files.certificate, &files.key);
         Ok(Self {
             party,
             files,

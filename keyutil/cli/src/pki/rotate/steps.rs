@@ -20,6 +20,7 @@ use crate::{
         Authority, AuthorityFiles, AuthorityKind, AuthorityRequest, BACK_DATED, FileError,
         InitOptions, LeafRequest, Validity,
         bundle::{Bundle, Certificate},
+        pair,
     },
 };
 use keyutil::x509::certificate::CertificateSummary;
@@ -141,7 +142,8 @@ impl Draft<'_> {
         self.trust_both(old, new.certificate(), |_| true);
         for holder in &state.holders {
             if !holder.paired || !holder.is_issued_by(new) {
-                let (operations, rotated) = renew(holder, new, None, self.now)?;
+                let (operations, rotated) =
+                    renew(holder, new, self.options.leaf_lifetime, self.now)?;
                 self.operations.extend(operations);
                 self.leaves.push(rotated);
             }
@@ -306,14 +308,13 @@ impl Draft<'_> {
 /// Renews the certificate and key of a party, with the names of the old certificate, or with the
 /// default names if that cannot be read.
 ///
-/// Between the two operations key and certificate do not match, which their readers treat as an
-/// unfinished rotation. The old certificate, which has the names, is replaced last.
+/// The old certificate, which has the names, is replaced last.
 pub(super) fn renew(
     holder: &Holder,
     issuer: &Authority,
     lifetime: Option<Duration>,
     now: SystemTime,
-) -> Result<([Operation; 2], LeafRotated), RotateError> {
+) -> Result<([Operation; 4], LeafRotated), RotateError> {
     let (party, kind) = (holder.party, holder.party.issued_by());
     let old = holder.chain.as_ref().map(|chain| chain.first().summary());
     let always = || party.names().iter().map(ToString::to_string).collect();
@@ -342,10 +343,9 @@ pub(super) fn renew(
         purpose: party.purpose(),
         validity,
     })?;
-    let (key, certificate) = (holder.files.key.clone(), holder.files.certificate.clone());
     let new = Bundle::parse(leaf.certificate_pem.as_bytes());
     let new = new.map_err(|source| FileError::Parse {
-        path: certificate.clone(),
+        path: holder.files.certificate.clone(),
         source,
     })?;
     let rotated = LeafRotated {
@@ -354,19 +354,15 @@ pub(super) fn renew(
         new: new.first().summary().clone(),
         capped: validity != asked,
     };
-    let operations = [
-        Operation::keep(key, leaf.key_pem),
-        Operation::publish(certificate, leaf.certificate_pem),
-    ];
-    Ok((operations, rotated))
+    Ok((pair::switch(holder.files.clone(), leaf), rotated))
 }
 
-/// Returns the lifetime that was requested for the certificate.
-fn lifetime_of(certificate: &CertificateSummary) -> Duration {
+/// Returns the lifetime that was requested for the certificate, without the time by which it was
+/// back-dated.
+pub(in super::super) fn lifetime_of(certificate: &CertificateSummary) -> Duration {
     let span = certificate.not_after.duration_since(certificate.not_before);
     let span = span.unwrap_or_default();
     // A certificate from elsewhere need not be back-dated.
-    let lifetime = span.checked_sub(BACK_DATED);
-    let lifetime = lifetime.filter(|lifetime| !lifetime.is_zero());
-    lifetime.unwrap_or(span).max(Duration::from_secs(1))
+    let lifetime = span - BACK_DATED.min(span / 2);
+    lifetime.max(Duration::from_secs(1))
 }

@@ -17,14 +17,14 @@ use tempfile::TempDir;
 use crate::{
     files::{Change, Operation},
     pki::{
-        Authority, AuthorityKind, AuthorityOptions, BACK_DATED, InitOptions, Layout, LeafOptions,
-        Party, RotateError, RotationStep,
+        Authority, AuthorityKind, AuthorityOptions, InitOptions, Layout, LeafOptions, Party,
+        RotateError, RotationStep,
         bundle::Bundle,
-        init, next_step,
+        init, list, next_step,
         rotate::{
             self,
             state::{Holder, RotationState, Stage},
-            steps,
+            steps::{self, lifetime_of},
         },
         rotate_authority, rotate_leaf,
     },
@@ -121,10 +121,8 @@ impl World {
     /// Returns what an action would write, and whether it would succeed.
     fn plan(&self, action: Action) -> (Change, bool) {
         let planned = match action {
-            Action::Leaf(party) => {
-                rotate::plan_leaf(&self.layout, party, &LeafOptions::default(), self.now)
-                    .map(|(change, _)| (change, true))
-            }
+            Action::Leaf(party) => rotate::plan_leaf(&self.layout, party, None, self.now)
+                .map(|(change, _)| (change, true)),
             Action::Step(kind, step) => RotationState::read(&self.layout, kind)
                 .map(|state| steps::plan(&state, step, &self.options, self.now))
                 .map(|(change, result)| (change, result.is_ok())),
@@ -136,7 +134,7 @@ impl World {
     fn die_after(&self, change: &Change, count: usize) {
         let mut unpaired = self.unpaired();
         for operation in &change.operations()[..count] {
-            if let Operation::Replace { path, .. } = operation {
+            if let Operation::Switch { path } = operation {
                 for party in Party::ALL {
                     let files = self.layout.party(party);
                     if *path == files.key {
@@ -149,6 +147,15 @@ impl World {
         }
         change.apply_first(count).unwrap();
         assert_eq!(self.unpaired(), unpaired, "key and certificate");
+        self.check();
+        // Any command mends that.
+        let _ = list(&self.layout, &self.options, self.now);
+        assert_eq!(self.unpaired(), BTreeSet::new(), "after {count} operations");
+        let left = self
+            .files()
+            .into_keys()
+            .filter(|path| path.display().to_string().contains("/.new-"));
+        assert_eq!(left.collect::<Vec<_>>(), Vec::<PathBuf>::new());
         self.check();
     }
 
@@ -203,6 +210,11 @@ impl World {
     fn is_on_disk(&self, text: &str) -> bool {
         let found = |content: Vec<u8>| String::from_utf8_lossy(&content).contains(text.trim());
         self.files().into_values().any(found)
+    }
+
+    fn leaf(&self, party: Party) -> CertificateSummary {
+        let bundle = Bundle::read(&self.layout.party(party).certificate);
+        bundle.unwrap().first().summary().clone()
     }
 
     fn unpaired(&self) -> BTreeSet<&'static str> {
@@ -391,10 +403,6 @@ fn names_and_lifetime_are_kept() {
             certificate.ip_addresses.clone(),
         )
     };
-    let whole = |certificate: &CertificateSummary| {
-        let span = certificate.not_after.duration_since(certificate.not_before);
-        span.unwrap() - BACK_DATED
-    };
     for party in Party::ALL {
         let path = world.layout.party(party).certificate;
         let read = || Bundle::read(&path).unwrap().first().summary().clone();
@@ -412,7 +420,7 @@ fn names_and_lifetime_are_kept() {
             assert_eq!(after.subject, before.subject);
             assert_eq!(names(&after), names(&before), "{party:?}");
             assert_eq!(after.usages, before.usages);
-            assert_eq!(whole(&after), lifetime, "{party:?}");
+            assert_eq!(lifetime_of(&after), lifetime, "{party:?}");
         }
     }
 
@@ -420,7 +428,7 @@ fn names_and_lifetime_are_kept() {
         lifetime: Some(lifetime * 2),
     };
     let rotated = rotate_leaf(&world.layout, Party::Worker, &options, || world.now).unwrap();
-    assert_eq!(whole(&rotated.new), lifetime * 2);
+    assert_eq!(lifetime_of(&rotated.new), lifetime * 2);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Each step of each CA, and each leaf, ended after each of its operations; missing, truncated and
 //! garbled files; concurrent runs; and any sequence of all that.
 
-use std::{collections::HashSet, fs, thread, time::Duration};
+use std::{collections::HashSet, fs, path::PathBuf, thread, time::Duration};
 
 use proptest::prelude::*;
 
@@ -95,13 +95,37 @@ fn the_whole_run_goes_on_wherever_it_was_interrupted() {
 fn a_leaf_ends_well_wherever_it_was_interrupted() {
     for party in Party::ALL {
         let world = World::new();
+        let before = (world.files(), world.leaf(party));
         let (change, in_order) = world.plan(Action::Leaf(party));
-        assert!(in_order && change.operations().len() == 2);
-        world.die_after(&change, 1);
-        let (change, in_order) = world.plan(Action::Leaf(party));
-        assert!(in_order);
-        world.die_after(&change, 2);
-        world.check_clean(party.issued_by());
+        assert!(in_order && change.operations().len() == 4);
+        for count in 0..=4 {
+            world.restore(&before.0);
+            let (change, _) = world.plan(Action::Leaf(party));
+            world.die_after(&change, count);
+            world.check_clean(party.issued_by());
+            // From the first rename on it is the new pair.
+            let is_new = world.leaf(party) != before.1;
+            assert_eq!(is_new, count >= 3, "after {count} operations");
+        }
+    }
+}
+
+#[test]
+fn what_is_staged_and_belongs_to_no_switch_is_removed() {
+    let world = World::new();
+    let before = (world.files(), world.leaf(Party::Worker));
+    let staged = world
+        .layout
+        .party_folder(Party::Worker)
+        .join(".new-tls.crt");
+    for content in [
+        &before.0[&PathBuf::from("starter/tls.crt")],
+        &b"garbage".to_vec(),
+    ] {
+        fs::write(&staged, content).unwrap();
+        let listing = list(&world.layout, &world.options, world.now).unwrap();
+        assert_eq!(listing.problems, [""; 0]);
+        assert_eq!(world.files(), before.0);
     }
 }
 
@@ -307,7 +331,13 @@ fn what_expires_and_what_is_not_trusted_is_listed() {
     let told = listing.problems.join("\n");
     assert!(told.contains("which frontend does not trust"), "{told}");
 
-    world.now += std::time::Duration::from_secs(3660 * 24 * 3600);
+    world.now += Duration::from_secs(85 * 24 * 3600);
+    let listing = list(&world.layout, &world.options, world.now).unwrap();
+    let told = listing.problems.join("\n");
+    assert!(told.contains("worker: less than a tenth"), "{told}");
+    assert!(!told.contains("CA: less than"), "{told}");
+
+    world.now += Duration::from_secs(3660 * 24 * 3600);
     let listing = list(&world.layout, &world.options, world.now).unwrap();
     let told = listing.problems.join("\n");
     assert!(
@@ -339,8 +369,8 @@ fn actions() -> impl Strategy<Value = Action> {
 }
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
-    // Half of the changes are not interrupted; the longest has 15 operations.
-    let count = prop_oneof![Just(usize::MAX), 0..16_usize];
+    // Half of the changes are not interrupted; the longest has 23 operations.
+    let count = prop_oneof![Just(usize::MAX), 0..24_usize];
     prop::collection::vec((actions(), 0..150_u64, count), 1..24)
 }
 
