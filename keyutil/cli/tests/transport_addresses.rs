@@ -156,6 +156,25 @@ async fn a_new_certificate_is_tried_at_the_next_address() {
     assert_ne!(before.serial, call(opened.session().channel()).await.serial);
 }
 
+#[tokio::test]
+async fn a_rejected_certificate_is_told_beside_an_address_that_hangs() {
+    let world = World::new();
+    let (hangs, peer) = (Broken::saying(b"").await, good(&world).await);
+    let opened = open(&world, &[hangs.address, of(&peer)]);
+    opened.session().probe().await.unwrap();
+    world.present(&issue(&authority("others"), Purpose::Client, now()));
+    let begun = Instant::now();
+    loop {
+        let rejected = opened.observer().status().connection.rejected;
+        let reason = rejected.map(|rejected| rejected.reason).unwrap_or_default();
+        if reason.contains("UnknownCA") && reason.contains(&hangs.address.to_string()) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{reason}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 async fn good(world: &World) -> Peer {
     Peer::start(mutual(&world.server(), world.clients.certificate_pem())).await
 }

@@ -520,3 +520,50 @@ fn permissions_can_be_in_another_claim() {
         assert!(refused.contains(named), "{refused}");
     }
 }
+
+#[test]
+fn the_proxy_is_that_of_the_environment_except_for_this_machine() {
+    let chosen = |address: &str, variables: &[(&str, &str)]| {
+        let variable = |name: &str| {
+            let set = variables.iter().find(|(set, _)| *set == name);
+            set.map(|(_, value)| OsString::from(value))
+        };
+        let proxy = proxy(&Address::parse(address).unwrap(), variable);
+        proxy.map(|proxy| proxy.map(|proxy| proxy.to_string()))
+    };
+    let (upper, lower) = (("HTTPS_PROXY", "http://a:1"), ("https_proxy", "http://b:2"));
+    let server = "temporal.example:7233";
+    for (address, variables, expected) in [
+        (server, &[][..], None),
+        (server, &[("HTTP_PROXY", "http://a:1")], None),
+        (server, &[lower, upper], Some("a:1")),
+        (server, &[("HTTPS_PROXY", ""), lower], Some("b:2")),
+        (server, &[upper, ("NO_PROXY", "example")], None),
+        (
+            server,
+            &[upper, ("NO_PROXY", ""), ("no_proxy", "example")],
+            None,
+        ),
+        (server, &[upper, ("NO_PROXY", "other")], Some("a:1")),
+        ("[fd00::1]:7233", &[upper, ("NO_PROXY", "fd00::/8")], None),
+        ("localhost:7233", &[upper], None),
+        ("127.0.0.2:7233", &[upper], None),
+        ("[::1]:7233", &[upper], None),
+    ] {
+        let expected = expected.map(str::to_owned);
+        assert_eq!(
+            chosen(address, variables),
+            Ok(expected),
+            "{address} {variables:?}"
+        );
+    }
+    let refused = chosen(server, &[("https_proxy", "socks5://joe:hunter2@a:1")]).unwrap_err();
+    assert_eq!(
+        refused,
+        "`https_proxy` is not usable: its scheme must be `http`: TLS to the proxy and SOCKS are not \
+         supported; correct it, or set `--no-proxy`"
+    );
+    // Nothing else is asked of the variable where no proxy is used.
+    let broken = chosen("localhost:7233", &[("https_proxy", "socks5://a:1")]);
+    assert_eq!(broken, Ok(None));
+}

@@ -33,6 +33,10 @@ use crate::{
 /// Limit for name resolution, TCP, proxy and TLS together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same for a trial. Shorter than the limit of the whole trial, so that its error tells of the
+/// addresses that rejected the credentials, beside one that hangs.
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(4);
+
 /// Limit for the TCP connection to one address.
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(4);
 
@@ -140,7 +144,12 @@ impl Connector {
         result: Option<TrialResult>,
     ) -> Result<Stream, ConnectorError> {
         let attempt = self.log.attempt();
-        match self.establish(credentials).await {
+        let limit = match &result {
+            Some(_) => self.limit.min(TRIAL_TIMEOUT),
+            None => self.limit,
+        };
+        let deadline = Deadline::after(limit);
+        match self.establish(credentials, deadline).await {
             Ok((protection, secured, address)) => {
                 let pending = Pending {
                     target: self.target(),
@@ -169,8 +178,8 @@ impl Connector {
     async fn establish(
         &self,
         credentials: &TlsCredentials,
+        deadline: Deadline,
     ) -> Result<(Protection, Option<Secured>, AddressAttempt), ConnectorError> {
-        let deadline = self.deadline();
         let addresses = self.resolve(deadline).await?;
         let several = addresses.len() > 1;
         race(addresses, async |address| {
@@ -192,10 +201,7 @@ impl Connector {
 
     /// The deadline of an attempt that starts now.
     pub fn deadline(&self) -> Deadline {
-        Deadline {
-            at: Instant::now() + self.limit,
-            limit: self.limit,
-        }
+        Deadline::after(self.limit)
     }
 
     /// Resolves the host, or the proxy, to the addresses in the order in which they are tried.
@@ -339,6 +345,13 @@ pub struct Deadline {
 }
 
 impl Deadline {
+    fn after(limit: Duration) -> Self {
+        Self {
+            at: Instant::now() + limit,
+            limit,
+        }
+    }
+
     async fn wait<F: Future>(
         self,
         stage: ConnectStage,
