@@ -47,7 +47,7 @@ pub enum Operation {
         /// The permissions of the new file.
         mode: Mode,
     },
-    /// Renames the staged content to the file, see [`switch`].
+    /// Renames the staged content to the file. The rename survives a power failure.
     Switch {
         /// The file to replace.
         path: PathBuf,
