@@ -64,7 +64,7 @@ async fn a_removed_ca_is_distrusted_when_its_time_is_up_whatever_else_changes() 
     let mut bundles = [vec![&new, &other], vec![&new]].into_iter().cycle();
     let mut told = None;
     loop {
-        // A sync that flaps, or that somebody makes flap.
+        // A sync that flaps.
         world.trust(&bundles.next().unwrap());
         look(&client);
         let started = Instant::now();
