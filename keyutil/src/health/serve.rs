@@ -125,8 +125,10 @@ pub async fn serve(listener: TcpListener, routes: Router, shutdown: impl Future<
 #[derive(Clone)]
 pub struct Exchange {
     peer: SocketAddr,
-    once_written: Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>,
+    once_written: Arc<Mutex<Option<OnceWritten>>>,
 }
+
+type OnceWritten = Box<dyn FnOnce() + Send>;
 
 impl Exchange {
     /// The address of the client, or of a proxy in front of this endpoint.

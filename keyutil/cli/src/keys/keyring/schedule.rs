@@ -211,9 +211,8 @@ impl RotationPolicy {
         let told = differing.map(|(flag, ours, theirs)| {
             let (ours_text, theirs_text) = (format_duration(ours), format_duration(theirs));
             let holds = if ours < theirs && !self.shortens {
-                format!(
-                    "the longer one holds, until `keyutil key retire --shorten-waits` shortens it"
-                )
+                "the longer one holds, until `keyutil key retire --shorten-waits` shortens it"
+                    .to_owned()
             } else {
                 format!("{ours_text} holds")
             };
@@ -661,7 +660,7 @@ mod tests {
                 Some("process 7".to_owned()),
                 now + passed * SECOND,
             );
-            assert_eq!(told(&status, passed) != "", passed == 70);
+            assert_eq!(told(&status, passed).is_empty(), passed < 70);
         }
         assert!(told(&status, 70).starts_with("process 7 has held the lock"));
         status.observed(None, None, now);
