@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::common::program::{keyutil, run};
+use crate::common::program::{keyutil, run, with_keys};
 use serde_json::Value;
 
 /// A port without a listener.
@@ -125,4 +125,20 @@ fn a_key_set_is_judged_as_the_server_does_without_a_token_too() {
         let ended = run(keyutil(folder.path()).args(arguments));
         assert!(ended.stdout.contains(words), "{ended:?}");
     }
+}
+
+#[test]
+fn a_token_that_outlives_its_key_is_warned_of() {
+    let folder = with_keys();
+    let retired = run(keyutil(folder.path()).args(["key", "retire"]));
+    assert_eq!(retired.code, Some(0), "{retired:?}");
+    let doctor = |lifetime: &str| {
+        let mut command = keyutil(folder.path());
+        command.args(["doctor", "--tls=false", "--address", &nowhere()]);
+        command.args(["--signing-key", "certs/signing/active/current.pem"]);
+        run(command.args(["--token-lifetime", lifetime])).stdout
+    };
+    let words = "stops signing stays published for tokens of 5m: later, servers refuse the token";
+    assert!(doctor("1h").contains(words), "{}", doctor("1h"));
+    assert!(!doctor("5m").contains(words));
 }

@@ -104,6 +104,16 @@ pub(super) fn check_token(
             "request a token with only the permissions that are needed",
         );
     }
+    if let Some(ring) = ring(examination)
+        && let Some(expiry) = token.expires_at()
+        && let Some(warning) = ring.outlived_by(expiry.duration_since(now).unwrap_or_default())
+    {
+        report.warn(
+            Step::Token,
+            warning,
+            "or mint tokens with a shorter lifetime",
+        );
+    }
     // The explanation covers the permissions of a token that was refused.
     if refused.is_none()
         && let Some(content) = content.filter(|content| !content.permissions().is_empty())

@@ -303,7 +303,7 @@ impl Keyring {
             "the token lives for {}, and a key in `{}` that stops signing stays published for tokens of \
              {}: later, servers refuse the token; set `--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) of \
              `keyutil key` and `keyutil jwks serve` to the longest lifetime of any token",
-            format_duration(lifetime),
+            format_duration(Duration::from_secs(lifetime.as_secs())),
             self.folder.display(),
             format_duration(longest)
         ))
