@@ -294,9 +294,10 @@ async fn run_one(
                 let worker = match &mut worker {
                     Some(worker) => worker,
                     None => {
-                        let made = Worker::new(runtime, client.clone(), options.clone());
+                        let made = Worker::new(runtime, client.clone(), options.clone())
+                            .map_err(RunError::Create)?;
                         info!(task_queue, "worker started");
-                        worker.insert(made.map_err(RunError::Create)?)
+                        worker.insert(made)
                     }
                 };
                 match run_until(worker, stopping).await {

@@ -252,7 +252,11 @@ mod tests {
         let text = endpoint.render(now).unwrap();
         let page = include_str!("../../../../docs/rotation.md");
         let words = page.split(|character: char| !character.is_alphanumeric() && character != '_');
-        let names: Vec<_> = words.filter(|word| word.starts_with("keyutil_")).collect();
+        let names: Vec<_> = words
+            .filter(|word| word.starts_with("keyutil_"))
+            // Of `keyutil pki renew`, on the same page.
+            .filter(|word| !word.starts_with("keyutil_certificate_"))
+            .collect();
         assert!(names.len() > 5);
         for name in names {
             assert!(text.contains(&format!("# TYPE {name} ")), "{name}: {text}");
