@@ -1,9 +1,9 @@
 #!/bin/sh
 # Run by the image once, when it has initialized the database.
 #
-# The role of the server owns two databases and is no superuser: the SQL of one runs programs and reads
-# files in the container. The superuser keeps no password, so that only processes in the container can be
-# it, over the socket.
+# The role of the server owns two databases and is not a superuser, whose SQL could run programs and read files
+# in the container. The superuser keeps no password: only processes in the container can log in as superuser,
+# over the socket.
 set -eu
 
 psql -v ON_ERROR_STOP=1 --no-psqlrc --quiet --username postgres --dbname postgres <<'SQL'

@@ -1,6 +1,5 @@
 #!/bin/sh
-# Creates the tables of the two databases, or updates them to the version of these tools. It can be
-# repeated.
+# Creates the tables of the two databases, or updates them to the version of these tools. It can run again.
 set -eu
 
 SQL_PASSWORD=$(cat /run/database/password)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# A stranger in each network knocks at every port of every service. What lets it in is what the table in
-# docs/containers.md says.
+# From a container of its own in each network, tries every port of every service. The open ports must be those of
+# the table in docs/containers.md.
 
 say "who reaches what"
 bash_image=postgres:$(sed -n 's/^POSTGRES_VERSION=//p' .env)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# Certificates and CAs are replaced by themselves, and then every credential by command, as
-# docs/containers.md says, while workflows run.
+# Certificates and CAs are renewed automatically, and then every credential by the commands of docs/containers.md,
+# while workflows run.
 
 say "every credential rotates, with work going on"
 load

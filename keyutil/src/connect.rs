@@ -101,8 +101,8 @@ impl fmt::Debug for Connection {
 /// Connects, and returns when the server has answered an authorized call in the namespace.
 /// `program` is the default subject of minted tokens.
 ///
-/// Attempts are repeated for up to `--connect-timeout` while the server is still starting, and while
-/// its next fetch of the key set may make it accept the token.
+/// Attempts are repeated for up to `--connect-timeout` while the server is still starting, or
+/// refuses the token but may accept it after its next fetch of the key set.
 ///
 /// # Errors
 /// [`ConnectError`]. Errors that a later attempt would repeat are returned at once.
@@ -230,7 +230,7 @@ impl PendingConnection {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(error)) => error,
                 Err(_) => match last.take() {
-                    // The rest of the time was too short for an attempt.
+                    // Too little time was left for an attempt: the error before it says more.
                     Some(known) if limit < Duration::from_secs(1) => {
                         return Err(known.after(started.elapsed()));
                     }
@@ -249,7 +249,7 @@ impl PendingConnection {
             self.observer.connecting_failed(&error);
             waits.note(&error, self.connect_timeout, started.elapsed());
             let longest = match error {
-                // Each attempt asks the server three times.
+                // An attempt that is refused makes three calls to the server.
                 ConnectError::Refused { .. } => LONGEST_PAUSE,
                 _ => Duration::from_secs(1),
             };
@@ -280,8 +280,8 @@ impl PendingConnection {
 /// The longest pause between two attempts. The jitter can double it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Logs why a connection is not made yet: when the reason appears or becomes another one, and again
-/// at growing intervals.
+/// Logs why there is no connection yet: when the reason appears or changes, and again at growing
+/// intervals.
 #[derive(Default)]
 struct WaitLog {
     logged: Option<(bool, Instant)>,

@@ -102,8 +102,8 @@ impl Explanation {
         }
     }
 
-    /// Whether the server may accept the same token later: its next fetch of the key set cures the
-    /// most frequent of the possible causes.
+    /// Whether the server may accept the same token later, because its next fetch of the key set
+    /// cures the most frequent of the possible causes.
     pub fn may_pass(&self) -> bool {
         matches!(self, Self::Possible(_))
     }

@@ -42,8 +42,8 @@
 //! 2. A minted token is renewed after two thirds of its lifetime, and at once when the signing key
 //!    changes.
 //! 3. A new client certificate or CA bundle is first used on a trial connection, which is made at
-//!    once, also while there are no calls. Calls move to that connection when the server has
-//!    accepted it.
+//!    once, even if there are no calls. Calls move to that connection when the server has accepted
+//!    it.
 //! 4. The previous connection stays open until its last call has ended: on an idle worker for up to
 //!    a minute, the length of a poll.
 //! 5. A CA that was removed from the bundle verifies no connection after

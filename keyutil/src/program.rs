@@ -53,7 +53,8 @@ pub fn examples_and_exit_codes(examples: &str) -> String {
     format!("{examples}\n\n{EXIT_CODES}")
 }
 
-/// Time limit at the end, for file operations in progress and for the reader of the log together.
+/// Time limit at the end of the program, for file operations in progress and for the reader of the
+/// log together.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs a program: parses the arguments, runs `work` on a tokio runtime of its own, and prints its
@@ -371,7 +372,8 @@ fn known(cause: &(dyn Error + 'static)) -> Option<Diagnosis> {
     found
 }
 
-/// Writes a line to standard error, behind the log. One that `must` be written is never dropped.
+/// Writes a line to standard error, after the lines of the log. It is never dropped if it `must` be
+/// written.
 fn complain(line: impl Display, must: bool) {
     stderr::write(format!("{line}\n").as_bytes(), must);
 }

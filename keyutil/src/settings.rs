@@ -30,7 +30,7 @@ use crate::{
     transport::{Connector, Proxy, Security, TrustSource},
 };
 
-/// The longest time that one attempt of a connection takes.
+/// The time limit of one attempt to connect.
 pub(crate) const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 
 pub use args::{ClaimsArgs, Compression, ConnectArgs, TokenArgs, id, non_empty, non_empty_text};
@@ -391,8 +391,8 @@ impl Address {
     }
 }
 
-/// The proxy of the environment for this address. As with Go's `net/http`, the upper-case variable
-/// has precedence, and the loopback addresses and `localhost` are never reached through a proxy.
+/// The proxy for this address, by the environment. As with Go's `net/http`, the upper-case variable
+/// has precedence, and loopback addresses and `localhost` are never reached through a proxy.
 fn proxy(
     address: &Address,
     variable: impl Fn(&str) -> Option<OsString>,

@@ -245,7 +245,7 @@ pub struct RemovedCa {
     pub ca: String,
     /// The file.
     pub file: String,
-    /// The time of the first content of the file without it.
+    /// When the file was first seen without it.
     #[serde(with = "time")]
     pub removed_at: SystemTime,
     /// The time from which it is not trusted: `--distrust-after` after the removal.
@@ -256,12 +256,12 @@ pub struct RemovedCa {
 }
 
 impl RemovedCa {
-    /// Whether the connection has been in use without it for longer than a server needs to restart.
+    /// Whether the removal is longer ago than a server needs to restart.
     pub(crate) fn lasts(&self) -> bool {
         age(self.removed_at, SystemTime::now()) > FAILURE_LIMIT
     }
 
-    /// The consequence for the connection at `now`.
+    /// The message about this CA, as of `now`.
     pub fn told(&self, now: SystemTime) -> String {
         let Self { ca, file, .. } = self;
         let mut told = match self.refused_at.duration_since(now) {

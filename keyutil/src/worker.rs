@@ -208,9 +208,9 @@ const CANCELLATION_GRACE: Duration = Duration::from_secs(2);
 /// Runs workers until `shutdown` completes, then shuts them down gracefully.
 ///
 /// Each worker polls the task queue of its options in the namespace of its client. Clients of one
-/// [`Connection`](crate::Connection) share its connection. A worker starts when the server has
-/// described its namespace, and waits for that as long as the server does not answer. When one
-/// worker ends, the others are stopped too. With no workers it returns at once.
+/// [`Connection`](crate::Connection) share its connection. A worker starts once the server has
+/// described the namespace, and waits as long as the server does not answer. When one worker ends,
+/// the others are stopped too. With no workers it returns at once.
 ///
 /// # Errors
 /// [`RunError`], if a worker cannot start or gives up, or if the grace period ends before the
@@ -264,9 +264,9 @@ pub async fn run(
 
 /// Runs one worker until `stopping`.
 ///
-/// The SDK's worker begins with the description of its namespace. It ends when it gets none within a
-/// minute, and cannot be stopped meanwhile. It is therefore made when the server has answered the
-/// same call.
+/// The first call of the SDK's worker is `DescribeNamespace`. If it gets no answer within a minute,
+/// the worker ends; until then it cannot be stopped. The worker is therefore created only after the
+/// server has answered the same call here.
 async fn run_one(
     runtime: &Runtime,
     client: Client,
@@ -289,7 +289,7 @@ async fn run_one(
         };
         let failed = match described {
             Err(status) if may_pass(&status) => status,
-            // The SDK's worker ends with any other error by itself.
+            // With any other error the SDK's worker ends by itself.
             _ => {
                 let worker = match &mut worker {
                     Some(worker) => worker,
@@ -320,8 +320,8 @@ async fn run_one(
     }
 }
 
-/// The longest pause between two descriptions, each of which the SDK repeats for a minute. The
-/// jitter can double it.
+/// The longest pause between two calls of `describe`, each of which the SDK retries for a minute.
+/// The jitter can double it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 async fn describe(mut connection: Connection, namespace: String) -> Result<(), Status> {
@@ -332,7 +332,7 @@ async fn describe(mut connection: Connection, namespace: String) -> Result<(), S
     connection.describe_namespace(request).await.map(drop)
 }
 
-/// Whether a call failed without an answer of the server, or with one that it may not give again.
+/// Whether the server did not answer the call, or may answer the same call differently later.
 fn may_pass(status: &Status) -> bool {
     matches!(
         status.code(),

@@ -1,7 +1,7 @@
-//! Many workers through the death of the server and the rotation of every credential.
+//! Runs many workers while the server dies and every credential rotates.
 //!
-//! One worker that recovers shows little: reconnects, polls and handshakes of many meet at a server
-//! that has just started. What counts is the slowest of them.
+//! That one worker recovers shows little. Here the connections, handshakes and polls of many
+//! workers reach a server that has just started, and the slowest worker counts.
 
 use std::{
     cell::RefCell,
@@ -55,10 +55,10 @@ pub struct FleetOptions {
     pub output: PathBuf,
 }
 
-/// Every worker has to work again within this time of an event.
+/// Every worker must work again within this time after an event.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// After this time a worker is given up.
+/// The run stops waiting for a worker after this time.
 const GIVE_UP: Duration = Duration::from_secs(90);
 
 /// Age at which the server ends a connection.
@@ -73,7 +73,7 @@ const STARTING: usize = 4;
 /// Runs a fleet and writes its result.
 ///
 /// # Errors
-/// When a workflow failed, or a worker was not at work again within [`WITHIN`] of an event.
+/// When a workflow failed, or a worker did not work again within [`WITHIN`] after an event.
 pub async fn run(provision: &Options, options: &FleetOptions) -> anyhow::Result<()> {
     fs::create_dir_all(&options.output)
         .with_context(|| format!("failed to make the folder `{}`", options.output.display()))?;
@@ -84,7 +84,7 @@ pub async fn run(provision: &Options, options: &FleetOptions) -> anyhow::Result<
     progress.step("starting temporal-server");
     let stack_options = StackOptions {
         durable: true,
-        // A new certificate of the server is seen only by a new connection.
+        // Workers see a new certificate of the server only on a new connection.
         dynamic_config: connection_age(CONNECTION_AGE),
         ..StackOptions::default()
     };
@@ -137,7 +137,7 @@ async fn events(
     };
     let happening = async {
         let mut events = Vec::new();
-        // A worker has started before its first poll was accepted.
+        // A worker reports that it has started before its first poll is accepted.
         while !all_ready(workers).await {
             ensure!(begun.elapsed() < GIVE_UP, "not every worker became ready");
             sleep(TICK).await;
@@ -168,7 +168,7 @@ async fn events(
                 seen_after: rotation.seen_after,
             });
         }
-        // For what the last of them leaves behind.
+        // Effects of the last event may show only later.
         sleep(WITHIN).await;
         anyhow::Ok(events)
     };
@@ -204,15 +204,15 @@ async fn all_ready(workers: &[WorkerProcess]) -> bool {
     unready.iter().all(Option::is_none)
 }
 
-/// What happened, and how long the slowest worker took to work again.
+/// An event, and how long the slowest worker took to work again.
 #[derive(Clone, Debug, Serialize)]
 struct Event {
     what: &'static str,
     /// When the server was started again, or the new credential was put in place.
     #[serde(serialize_with = "seconds")]
     at: Duration,
-    /// How long after it every worker was ready and had an answer from the server, by the new
-    /// credential if there is one.
+    /// How long it took until every worker was ready and had an answer from the server, with the
+    /// new credential if there is one.
     #[serde(serialize_with = "seconds")]
     seen_after: Duration,
 }

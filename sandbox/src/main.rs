@@ -103,8 +103,8 @@ async fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    // The demo prints its steps itself.
-    // Of a fleet's server, which dies, the SDK would warn once for each repeated call.
+    // The demo prints its steps itself. The server of a fleet dies, and the SDK would warn of each
+    // call that it repeats meanwhile.
     let level = match arguments.command {
         Command::Fleet { .. } => "error",
         _ => "warn",

@@ -24,8 +24,8 @@ use crate::{
 /// The limit of each wait for a program. Longer than the worker's own grace and its connect timeout.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// One for all: each client reads the certificates of the system. The health endpoint answers one
-/// request per connection.
+/// Shared, because each new client reads the certificates of the system. The health endpoint
+/// answers one request per connection.
 static CLIENT: LazyLock<reqwest::Client> = LazyLock::new(reqwest::Client::new);
 
 /// A worker of the stack, with its health endpoint. It ends with the stack.

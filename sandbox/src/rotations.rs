@@ -80,7 +80,7 @@ pub struct Rotation {
     pub now: String,
     /// What showed that it is in effect.
     pub seen: &'static str,
-    /// How long after it was put in place it was seen in use by all workers and the starter.
+    /// How long it took from putting it in place until all workers and the starter used it.
     #[serde(serialize_with = "seconds")]
     pub seen_after: Duration,
 }
@@ -331,7 +331,7 @@ impl<'a> Rotations<'a> {
         Ok(())
     }
 
-    /// Looks at workers and starter until each of them is like this.
+    /// Reads the state of workers and starter until each of them fulfils the condition.
     async fn until(
         &self,
         what: &str,

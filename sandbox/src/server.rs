@@ -102,7 +102,8 @@ impl ServerPorts {
         self.first + 2
     }
 
-    /// Where the other services learn of the frontend, in the TChannel protocol.
+    /// The port at which the other services learn that the frontend is a member, in the TChannel
+    /// protocol.
     pub fn frontend_membership(self) -> u16 {
         self.first + Self::SERVICES
     }

@@ -198,7 +198,7 @@ async fn soak(
     Ok((summary, samples))
 }
 
-/// Notes each new connection of worker and starter, until it is dropped.
+/// Records each new connection of worker and starter, until the future is dropped.
 async fn note_handshakes(
     worker: &WorkerProcess,
     starter: &Connection,

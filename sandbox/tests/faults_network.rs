@@ -1,4 +1,4 @@
-//! The network stops carrying packets, and no side is told.
+//! The network stops carrying packets, and neither side notices.
 
 use std::{
     sync::{
@@ -22,8 +22,9 @@ use tokio::{
 };
 use worker::canary::HelloWorkflow;
 
-/// The way to the server. A connection of the time when it is cut, or before, stays open and never
-/// carries anything again, as one that a firewall has forgotten. Ends with its owner.
+/// The way to the server. A connection that exists when the network is cut, or is made meanwhile,
+/// stays open and never carries anything again, like one that a firewall has forgotten. Ends with
+/// its owner.
 struct Network {
     address: String,
     up: watch::Sender<bool>,

@@ -24,7 +24,7 @@ async fn a_worker_that_is_refused_for_a_minute_tells_when_it_will_end_and_why_it
     let worker = support::worker_with_token_file(&stack, &file).await;
     support::assert_greeted(&support::starter(&stack, &[]).await);
 
-    // What no fetch of the key set cures.
+    // A refusal that no fetch of the key set cures.
     replace(support::token_of(
         &stack,
         Permission::write("another"),
@@ -33,7 +33,7 @@ async fn a_worker_that_is_refused_for_a_minute_tells_when_it_will_end_and_why_it
     let reloaded = |status: &Value| status["credentials"]["token"]["reloads"].as_u64() > Some(0);
     worker.until("the token is replaced", reloaded).await;
     let mut worker = worker.program;
-    // What comes of the polls that were let in before is refused, and so are those that follow.
+    // The server refuses the results of polls that it accepted before, and all later polls.
     let load = ["--count", "5", "--workflow-timeout", "1s"];
     let mut command = support::starter_command(&stack).await;
     let _starter = Program::start(command.args(load));

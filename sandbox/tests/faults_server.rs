@@ -1,10 +1,10 @@
 //! The server dies, again and again, or stands still, while work is under way.
 //!
 //! A server that is dead refuses connections, and the worker says so after the five seconds that a
-//! restart may take. One that stands still is known by its silence alone: up to 12 s pass before a
-//! ping, 8 s before its connection is given up (`transport/channel.rs`), 10 s before the next one
-//! is, and the five seconds. Until then, 35 s in all, the worker is ready, and nothing in its
-//! status tells of it but the times of the last calls that went well.
+//! restart may take. A frozen server shows only by its silence: up to 12 s pass before a ping, 8 s
+//! before its connection counts as dead (`transport/channel.rs`), 10 s before the next attempt to
+//! connect fails, and the same five seconds. Until then, 35 s in all, the worker is ready, and its
+//! status shows the fault only by the times of the last calls that succeeded.
 
 use std::time::{Duration, Instant};
 

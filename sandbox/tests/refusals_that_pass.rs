@@ -80,7 +80,7 @@ async fn a_worker_whose_key_is_away_for_longer_than_the_sdk_waits_works_again() 
     let id = worker.program.id();
 
     key.publish(false);
-    // What comes of the polls that were let in before is refused, and so are those that follow.
+    // The server refuses the results of polls that it accepted before, and all later polls.
     let mut command = support::starter_command(&stack).await;
     let load = ["--count", "5", "--workflow-timeout", "10m"];
     let mut starter = Program::start(command.args(load));

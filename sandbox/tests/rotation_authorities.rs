@@ -136,15 +136,15 @@ async fn a_bad_bundle_of_the_worker_changes_nothing_and_is_reported() {
     worker.stop().await.unwrap();
 }
 
-/// The server keeps its certificate, as one in the path of the worker that has stolen the key of the
-/// CA would.
+/// The server keeps its certificate, like an attacker in the path of the worker who has stolen the
+/// key of the CA.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_of_a_removed_ca_is_told_of_and_then_refused() {
     let stack = aging_stack().await;
     let path = Layout::new(&stack.certs()).party(Party::Worker).trust;
     let good = fs::read(&path).unwrap();
     let mut command = support::worker_command(&stack).await;
-    // More than a worker on a busy machine needs to tell of it.
+    // Longer than a worker on a busy machine needs to report the removal.
     let worker = Observed::start(command.env("KEYUTIL_DISTRUST_AFTER", "15s")).await;
     worker.becomes_ready().await;
     let load = InFlight::start(&stack.connect_args(Party::Starter)).await;

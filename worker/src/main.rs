@@ -19,7 +19,7 @@ use worker::{DEFAULT_NAMESPACE, DEFAULT_TASK_QUEUE};
 #[command(
     version,
     mut_arg("namespace", |argument| argument.default_value(DEFAULT_NAMESPACE)),
-    // A start that is repeated from outside loses more time than one that waits.
+    // A restart by an orchestrator loses more time than waiting here.
     mut_arg("connect_timeout", |argument| argument.default_value("5m")),
     after_help = program::examples_and_exit_codes(EXAMPLES)
 )]

@@ -60,7 +60,8 @@ pub struct Renewal {
 #[derive(Debug)]
 struct Shared {
     source: TokenSource,
-    /// The ring of the signing key, if this process may see it, and the lifetime of the tokens.
+    /// The key ring of the signing key, if this process can read it, and the lifetime of the
+    /// tokens.
     ring: Option<(Keyring, Duration)>,
     output: Output,
     state: Mutex<Progress>,

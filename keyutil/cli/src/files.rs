@@ -184,7 +184,8 @@ impl Lock {
                          if it hangs"
                     )));
                 }
-                // A glance at the lock, as `held_by` takes, is over by then.
+                // `held_by` holds the lock for an instant only: that is not worth a line of the
+                // log.
                 if !logged && begun.elapsed() >= LOG_AFTER {
                     info!(path = %path.display(), holder, "waiting for the lock");
                     logged = true;
@@ -211,13 +212,14 @@ const LOCK: &str = ".lock";
 /// The longest wait for a lock. A change of files takes milliseconds.
 pub const LOCK_LIMIT: Duration = Duration::from_secs(30);
 
-/// The wait for a lock after which it is logged.
+/// How long a wait for a lock lasts before it is logged.
 const LOG_AFTER: Duration = Duration::from_millis(500);
 
 /// The pause between two attempts to take a lock: no lock of the standard library has a time limit.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Opens a lock file. It is private: whoever can open it can hold the lock, and block all changes.
+/// Opens a lock file. It is private: a user who can open it can hold the lock, and block all
+/// changes.
 fn open_private(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.append(true).create(true);
@@ -256,8 +258,8 @@ pub fn sweep(folder: &Path, least_age: Duration) -> io::Result<()> {
         if !name.starts_with(UNFINISHED) || entry.file_type()?.is_dir() {
             continue;
         }
-        // After the clock was set back, files have modification times in the future.
-        // That of a link itself: it may lead nowhere.
+        // After the clock was set back, files have modification times in the future. The metadata
+        // is that of a link itself, because its target may be missing.
         let age = entry.metadata()?.modified()?.elapsed();
         if least_age.is_zero() || age.is_ok_and(|age| age >= least_age) {
             fs::remove_file(entry.path())?;

@@ -29,7 +29,8 @@ impl From<Timestamp> for String {
     }
 }
 
-/// A recorded duration, such as `1m 40s`. A longer one than [`LONGEST_WAIT`] counts as that.
+/// A recorded duration, such as `1m 40s`. A duration above [`LONGEST_WAIT`] counts as
+/// [`LONGEST_WAIT`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct Span(pub(crate) Duration);

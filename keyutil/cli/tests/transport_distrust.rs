@@ -50,7 +50,7 @@ async fn a_removed_ca_is_distrusted_when_its_time_is_up_whatever_else_changes() 
     let (new, other) = (authority("new"), authority("other"));
     world.trust(&[&new]);
     look(&client);
-    // A call that starts later is one too many.
+    // A call that starts later must not reach the server.
     let deadline = Instant::now() + DISTRUST_AFTER;
     let held = tokio::spawn({
         let session = client.session().clone();
@@ -107,7 +107,7 @@ async fn a_removed_ca_is_distrusted_when_its_time_is_up_whatever_else_changes() 
         assert!(reasons.contains(words), "{reasons}");
     }
 
-    // The call that was made before goes on, and its connection ends with it.
+    // The call that was made before that continues, and its connection closes after it.
     server.until(|server| server.open() == 1).await;
     assert!(!held.is_finished());
     server.answer_held_calls();
@@ -341,7 +341,7 @@ impl Server {
         let task = tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                // A connection that fails is the client's to tell of.
+                // The client reports a connection that fails.
                 tokio::spawn(accepting.clone().serve(tcp));
             }
         });

@@ -1,5 +1,5 @@
-//! Standard error behind a bounded queue and a thread of its own, so that a reader that does not
-//! read, such as a full pipe, stops nothing but the log.
+//! Standard error, written by a thread from a bounded queue: a reader that does not read, such as
+//! that of a full pipe, stops the log and not the program.
 //!
 //! A line for which there is no room is dropped and counted. The count is logged when there is room
 //! again.
@@ -15,13 +15,14 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 
-/// The most bytes that wait. As many may be with the thread that writes.
+/// The most bytes in the queue. The thread that writes may hold as many again.
 const ROOM: usize = 128 << 10;
 
 /// How long output on standard output waits for the lines that were logged before it.
 const ORDER_LIMIT: Duration = Duration::from_secs(1);
 
-/// The pause after standard error, shared with another process, was set not to block and is full.
+/// The pause before a retry when standard error is full and non-blocking, as another process that
+/// shares it may have made it.
 const RETRY: Duration = Duration::from_millis(10);
 
 static QUEUE: Mutex<Queue> = Mutex::new(Queue {
@@ -36,19 +37,19 @@ static CHANGED: Condvar = Condvar::new();
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 struct Queue {
-    /// Whether the thread runs. Before, writers write themselves.
+    /// Whether the thread runs. Until then, callers write to standard error themselves.
     threaded: bool,
     bytes: Vec<u8>,
     /// The number of bytes that were ever queued, and of those that were written or have failed.
     accepted: u64,
     written: u64,
-    /// The value of `written` at which a wait has ended in vain.
+    /// The value of `written` when a wait last timed out.
     stuck_at: Option<u64>,
-    /// The number of dropped lines that the log does not tell yet.
+    /// The number of dropped lines that are not logged yet.
     untold: u64,
 }
 
-/// Starts the thread. Where no thread can be had, writers go on writing themselves.
+/// Starts the thread. If that fails, callers go on writing to standard error themselves.
 pub fn start() {
     let mut queue = QUEUE.lock();
     if !queue.threaded {
@@ -57,7 +58,7 @@ pub fn start() {
     }
 }
 
-/// Queues a whole line, or more than one. What `must` be written is never dropped.
+/// Queues one or more whole lines. They are never dropped if they `must` be written.
 pub fn write(line: &[u8], must: bool) {
     let mut queue = QUEUE.lock();
     if !queue.threaded {
@@ -87,7 +88,7 @@ pub fn flush(limit: Duration) {
 }
 
 /// Waits until what was queued before is written, for output that follows it on another stream.
-/// Does not wait again for a reader that has read nothing since.
+/// Does not wait again if the reader has read nothing since the last wait timed out.
 pub fn keep_order() {
     let queue = QUEUE.lock();
     let stuck = queue.stuck_at == Some(queue.written);
@@ -130,15 +131,16 @@ fn write_all_queued() {
         let dropped = mem::take(&mut queue.untold);
         drop(queue);
         if dropped > 0 {
-            // It is queued behind the lines that were accepted before, and there is room for it.
+            // There is room for this line now. It is queued behind the lines that were accepted
+            // before.
             warn!("{dropped} log lines were dropped because the reader of the log was too slow");
         }
         write_out(&batch);
     }
 }
 
-/// A closed pipe or a full disk behind the log must not end the process: other errors than a full
-/// pipe lose the rest.
+/// Waits while the pipe is full. Any other error, such as a closed pipe or a full disk, loses the
+/// rest: it must not end the process.
 fn write_out(mut rest: &[u8]) {
     while !rest.is_empty() {
         match io::stderr().write(rest) {

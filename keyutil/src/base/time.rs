@@ -55,7 +55,7 @@ fn within_the_calendar(time: SystemTime, shown: impl Fn(SystemTime) -> String) -
     }
 }
 
-/// Whether a tenth of the time between the two or less is left, or nothing.
+/// Whether at most a tenth of the time between `from` and `until` is left at `now`.
 pub fn is_near_end(from: SystemTime, until: SystemTime, now: SystemTime) -> bool {
     let tenth = until.duration_since(from).unwrap_or_default() / 10;
     until.duration_since(now).unwrap_or_default() <= tenth

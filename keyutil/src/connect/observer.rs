@@ -52,7 +52,8 @@ impl Observer {
             reason: rejection.as_ref().map(reason),
             ..removed
         });
-        // A server that is not verified with the new CAs has not judged the client certificate.
+        // A handshake that fails because the new CAs do not verify the server says nothing about
+        // the client certificate.
         let rejection = rejection.filter(|rejection| {
             removed_ca.is_none() || rejection.error.client_certificate_alert().is_some()
         });

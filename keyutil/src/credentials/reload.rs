@@ -60,7 +60,7 @@ pub trait Credential: Send + Sync + 'static {
     /// The end of its validity, if there is one.
     fn expires_at(&self) -> Option<SystemTime>;
 
-    /// Takes over from the value that it is about to replace.
+    /// Takes over what must outlast a reload from the value that it is about to replace.
     fn succeed(&mut self, _previous: &Self) {}
 
     /// The parts of it that are not used at `now`, each with the reason.
@@ -132,10 +132,10 @@ impl State {
 
 type Fingerprint = [u8; 32];
 
-/// What is reported about the expiry of the value in use, once each.
+/// What is reported about the expiry of the value in use. Each is reported once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Expiry {
-    /// A tenth of its life is left.
+    /// At most a tenth of its life is left.
     Near,
     Over,
 }
@@ -199,12 +199,12 @@ impl<T: Credential> Reloading<T> {
         self.shared.current.load()
     }
 
-    /// Waits until the value is not `known` any more.
+    /// Waits until the current value is no longer `known`.
     pub async fn replaced(&self, known: &Arc<T>) {
-        // Before the comparison, so that no replacement is missed.
+        // Subscribed before the comparison, so that no replacement is missed.
         let mut replaced = self.shared.replaced.subscribe();
         while Arc::ptr_eq(&self.peek(), known) {
-            // The sender lives as long as this value.
+            // This never fails: the sender lives as long as `self`.
             let _ = replaced.changed().await;
         }
     }
@@ -336,7 +336,7 @@ impl<T: Credential> Reloading<T> {
         }
     }
 
-    /// Logs that a certificate is near its end, and that a credential has expired, once each.
+    /// Logs once that a certificate is near its expiry, and once that a credential has expired.
     fn report_expiry_at(&self, now: SystemTime) {
         let current = self.peek();
         let Some(until) = current.expires_at() else {

@@ -1,8 +1,9 @@
-//! The revocation lists that name server certificates which are not accepted any more.
+//! Certificate revocation lists, by which clients refuse revoked server certificates.
 //!
 //! Every certificate of the server's chain is looked up in the list of its issuer. A certificate
 //! whose issuer has no list in the file is accepted: during the rotation of a CA the new one has
-//! none yet. A list that is out of date still revokes what it names, and is reported.
+//! none yet. A list that is out of date still revokes the certificates that it names, and is
+//! reported.
 
 use std::{
     fmt,
@@ -33,13 +34,14 @@ pub struct RevocationLists {
     lists: Vec<CertificateRevocationListDer<'static>>,
     summaries: Vec<RevocationListSummary>,
     distrust_after: Duration,
-    /// When newer lists took their place. A clock that is set back must not make them last longer.
+    /// When newer lists replaced these. Monotonic: a clock that is set back must not prolong their
+    /// use.
     superseded: OnceLock<Instant>,
 }
 
 impl RevocationLists {
     /// Loads the lists of a PEM file, and reloads them when the file changes. A connection that was
-    /// verified with earlier lists may be used for `distrust_after`.
+    /// verified with earlier lists may be used for another `distrust_after`.
     ///
     /// # Errors
     /// [`LoadError`], if the file is missing or empty, or one of its lists is unusable.
@@ -54,7 +56,7 @@ impl RevocationLists {
         let mut summaries = Vec::new();
         for (index, list) in lists.iter().enumerate() {
             let number = index + 1;
-            // With any root, because the roots play no part in this.
+            // Any root will do: it plays no part in the check of the lists, but there must be one.
             let any = || Vec::new().into();
             let root = TrustAnchor {
                 subject: any(),
@@ -79,7 +81,7 @@ impl RevocationLists {
         &self.summaries
     }
 
-    /// Whether connections that were verified with these lists are not to be used any more.
+    /// Whether connections that were verified with these lists must not be used any more.
     pub fn are_overdue(&self) -> bool {
         let superseded = self.superseded.get();
         superseded.is_some_and(|at| at.elapsed() >= self.distrust_after)
@@ -123,7 +125,7 @@ impl Credential for RevocationLists {
         names.collect::<Vec<_>>().join(", ")
     }
 
-    /// None: a list that is out of date is used on.
+    /// None: a list that is out of date stays in use.
     fn expires_at(&self) -> Option<SystemTime> {
         None
     }

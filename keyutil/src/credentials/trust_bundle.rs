@@ -41,13 +41,13 @@ pub struct TrustBundle {
     distrust_after: Duration,
 }
 
-/// A CA that is no longer in the file. The time of the removal is that of the first content without
-/// it: later contents do not change it, and a content with the CA ends it.
+/// A CA that is no longer in the file. It was removed by the first content of the file without it.
+/// Later contents do not change that time, unless one of them has the CA again.
 #[derive(Clone)]
 struct Removed {
     anchor: TrustAnchor<'static>,
     name: String,
-    /// A clock that is set back must not make the CA trusted for longer.
+    /// Monotonic: a clock that is set back must not make the CA trusted for longer.
     at: Instant,
     told_at: SystemTime,
 }
@@ -157,7 +157,7 @@ impl TrustBundle {
         &self.authorities
     }
 
-    /// The CAs of a file that verify this chain, each on its own.
+    /// The CAs of the file that verify this chain, each checked alone.
     pub fn issuers(
         &self,
         leaf: &CertificateDer<'_>,
@@ -188,7 +188,7 @@ impl TrustBundle {
         now.duration_since(removed.at) >= self.distrust_after
     }
 
-    /// Whether a CA of `held`, an earlier content of the same file, is distrusted by now.
+    /// Whether `held`, an earlier content of the same file, has a CA that is now distrusted.
     pub fn distrusts(&self, held: &Self) -> bool {
         self.distrusts_at(held, Instant::now())
     }
@@ -203,7 +203,8 @@ impl TrustBundle {
         held.any(|anchor| !self.contains(anchor) && distrusted(anchor))
     }
 
-    /// The removed CA among these, which verified one certificate, if none of them is trusted.
+    /// The CA among `issuers`, which all verify the same certificate, that was removed last, if
+    /// none of them is trusted.
     pub fn removed_among(&self, issuers: &[TrustAnchor<'_>]) -> Option<RemovedCa> {
         if issuers.iter().any(|issuer| self.contains(issuer)) {
             return None;
@@ -443,16 +444,17 @@ mod tests {
             }
         };
         let begun = Instant::now();
-        // Second, content of the file, and the CAs that are distrusted then.
+        // Each row: the second, the content of the file, and the CAs that are distrusted at that
+        // time.
         let mut current = bundle("a b");
         for (second, content, distrusted) in [
-            // The file has never had the last one.
+            // The file has never contained `c`.
             (0, "b", "c"),
             (50, "c", ""),
             (59, "c b", ""),
             (60, "b c", "a"),
             (70, "b", "a"),
-            // What comes back is trusted, and removed anew.
+            // A CA that comes back is trusted, and can be removed again.
             (80, "a b", ""),
             (100, "b", ""),
             (129, "b", ""),

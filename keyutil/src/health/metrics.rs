@@ -242,8 +242,8 @@ impl Numbers {
         Ok(())
     }
 
-    /// Adds a gauge, of times in seconds since 1970, or of anything else: a value for each value of
-    /// the label, or one value without a label.
+    /// Adds a gauge with one value for each value of the label, or with a single value if there is
+    /// no label. Times are in seconds since 1970.
     ///
     /// # Errors
     /// An error for a duplicate or invalid name.
@@ -280,7 +280,7 @@ impl Numbers {
         Ok(())
     }
 
-    /// Adds whether something is the case, for each credential.
+    /// Adds a gauge for each credential, which is 1 for `true` and 0 for `false`.
     ///
     /// # Errors
     /// An error for a duplicate or invalid name.
@@ -302,7 +302,7 @@ impl Numbers {
         Ok(family)
     }
 
-    /// All metrics, with that of the log, in the text format of Prometheus.
+    /// All metrics, including that of the log, in the text format of Prometheus.
     ///
     /// # Errors
     /// Those of the encoder.

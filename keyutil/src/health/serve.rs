@@ -121,7 +121,7 @@ pub async fn serve(listener: TcpListener, routes: Router, shutdown: impl Future<
     let _ = timeout(DRAIN_LIMIT, ended).await;
 }
 
-/// The request of a connection and its answer, as an extension of the request.
+/// An extension of the request: the client, and what to do once it has the answer.
 #[derive(Clone)]
 pub struct Exchange {
     peer: SocketAddr,
@@ -136,8 +136,8 @@ impl Exchange {
         self.peer
     }
 
-    /// Does something once the whole answer has been written to the connection. It is not done when
-    /// the connection fails or its time is over before.
+    /// Runs `done` once the whole answer has been written to the connection. It does not run if the
+    /// connection fails or reaches its time limit first.
     pub fn once_written(&self, done: impl FnOnce() + Send + 'static) {
         *self.once_written.lock() = Some(Box::new(done));
     }
@@ -241,7 +241,7 @@ mod tests {
 
     use super::*;
 
-    /// More than the buffers of a connection take.
+    /// More than the buffers of a connection hold.
     const LARGE: usize = 32 << 20;
 
     #[tokio::test]

@@ -73,8 +73,8 @@ pub fn print_warning(warning: impl Display) {
     }
 }
 
-/// Prints a panic like a line of the log. The hook of the standard library writes to standard error
-/// by itself, and waits for its reader.
+/// Prints a panic like a line of the log. The hook of the standard library would write to standard
+/// error directly, and wait for its reader.
 fn print_panic(panic: &PanicHookInfo<'_>) {
     let thread = thread::current();
     let thread = thread.name().unwrap_or("<unnamed>");
@@ -89,8 +89,8 @@ fn print_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// The writer of the log, for a program with a subscriber of its own. [`run`](super::run) waits at
-/// its end until the last lines are written, up to a limit.
+/// The writer of the log, for a program with a subscriber of its own. At its end,
+/// [`run`](super::run) waits up to a limit until the last lines are written.
 #[must_use]
 pub fn log_writer() -> LogWriter {
     stderr::start();

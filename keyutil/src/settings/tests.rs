@@ -563,7 +563,7 @@ fn the_proxy_is_that_of_the_environment_except_for_this_machine() {
         "`https_proxy` is not usable: its scheme must be `http`: TLS to the proxy and SOCKS are not \
          supported; correct it, or set `--no-proxy`"
     );
-    // Nothing else is asked of the variable where no proxy is used.
+    // The variable is not checked where no proxy is used.
     let broken = chosen("localhost:7233", &[("https_proxy", "socks5://a:1")]);
     assert_eq!(broken, Ok(None));
 }

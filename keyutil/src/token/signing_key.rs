@@ -20,8 +20,8 @@ use crate::{
     x509::pem::{self, Detected, KeyKind, PemError},
 };
 
-/// Returns a hint for a path without a file, if the key is where this or an earlier version has it:
-/// `active/current.pem` or `current.pem` in the folder of the signing keys.
+/// Returns a hint for a path without a file, if the key is at the path of this version or of an
+/// earlier one: `active/current.pem` or `current.pem` in the folder of the signing keys.
 pub fn moved(path: &Path) -> Option<String> {
     let folder = path.parent()?;
     if path.file_name()? != "current.pem" || path.exists() {

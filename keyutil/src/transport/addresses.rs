@@ -17,20 +17,20 @@ use parking_lot::Mutex;
 
 use super::error::ConnectorError;
 
-/// The pause after which the next address is tried beside the ones before (RFC 8305 section 5).
+/// How long one attempt runs alone before the next address is tried, too (RFC 8305 section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// How long an address that failed is tried after the others. Not for ever: a server that was
-/// restarted would get none of the connections of a fleet that stays connected.
+/// For how long an address that failed is tried after the others. If this had no end, a server that
+/// was restarted would get no connections from a fleet that stays connected.
 const FAILED_FOR: Duration = Duration::from_secs(60);
 
 /// The order in which the addresses of a name are tried.
 #[derive(Debug)]
 pub(super) struct AddressOrder {
-    /// Of the next connection. Begins at random, so that the connections of a fleet are spread over
-    /// the addresses.
+    /// The turn of the next connection. It starts at random, so that the connections of a fleet are
+    /// spread over the addresses.
     turn: AtomicUsize,
-    /// The addresses that failed, the latest last.
+    /// The addresses that failed, the most recent one last.
     failed: Mutex<Vec<(SocketAddr, Instant)>>,
 }
 
@@ -46,9 +46,9 @@ impl Default for AddressOrder {
 }
 
 impl AddressOrder {
-    /// Sorts the addresses for one connection. The families alternate and begin with that of the
-    /// first address (RFC 8305 section 4), each begins with another address than the last time, and
-    /// addresses that failed come last.
+    /// Sorts the addresses for one connection. IPv6 and IPv4 alternate, starting with the family of
+    /// the first address (RFC 8305 section 4). Each family starts with its next address at each
+    /// call. Addresses that failed come last.
     pub(super) fn sort(&self, mut addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         let mut known = HashSet::new();
         addresses.retain(|address| known.insert(*address));
@@ -80,8 +80,8 @@ impl AddressOrder {
     }
 }
 
-/// An attempt at one address. It has failed if it is dropped before the server has sent data: also
-/// because of TLS or of silence, and because another address was faster.
+/// An attempt at one address. If it is dropped before the server has sent data, the address counts
+/// as failed: also if TLS failed, if the server was silent, or if another address was faster.
 pub(super) struct AddressAttempt {
     order: Arc<AddressOrder>,
     address: SocketAddr,
@@ -116,8 +116,8 @@ impl Drop for AddressAttempt {
     }
 }
 
-/// Makes the attempt at one address after the other, until one succeeds: the next begins when the
-/// last one fails, and beside it after [`ATTEMPT_DELAY`].
+/// Tries the addresses in order until one succeeds. The next attempt begins when the previous one
+/// fails, or after [`ATTEMPT_DELAY`] while the previous ones go on.
 pub(super) async fn race<T, F>(
     addresses: Vec<SocketAddr>,
     attempt: impl Fn(SocketAddr) -> F,
@@ -235,7 +235,7 @@ mod tests {
             "2 addresses failed: 1.1.1.1:1: the connection was closed during the TLS handshake; \
              2.2.2.2:1: the server answered without TLS"
         );
-        // Waiting does not cure the second.
+        // Waiting does not cure the second error.
         assert!(!error.may_pass());
         let one = race(vec![of_name[0]], async |_| {
             Err::<(), _>(ConnectorError::NoTls)

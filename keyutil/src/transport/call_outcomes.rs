@@ -72,8 +72,8 @@ struct Failures {
 pub struct Cause {
     /// The diagnosis.
     pub diagnosis: Diagnosis,
-    /// Whether a later call may succeed although nothing changes on this side. The SDK then sees a
-    /// refused poll as one that did not reach the server.
+    /// Whether a later call may succeed although nothing changes on this side. A refused poll is
+    /// then reported to the SDK as one that did not reach the server.
     pub may_pass: bool,
 }
 
@@ -138,8 +138,8 @@ impl CallOutcomes {
         }
     }
 
-    /// Counts a failure with the code of the answer. The `cause`, if there is one, affects other
-    /// calls too.
+    /// Counts a failure with the code of the answer. There is a `cause` if it affects other calls,
+    /// too.
     pub(super) fn failed(&self, call: Call, answered: Code, cause: Option<Cause>) {
         self.counts(call).count(answered);
         if let Some(cause) = cause {
@@ -265,7 +265,7 @@ const RELAPSE: Duration = Duration::from_secs(60);
 /// `retry.rs` of temporalio-client 1.1).
 const SDK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What a worker does while polls are refused and that may pass.
+/// What a worker does while its polls are refused temporarily.
 const WAITS: &str = "the worker repeats its polls until the server accepts the token";
 
 /// The causes that are ongoing, and those that have ended.

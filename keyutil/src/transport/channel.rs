@@ -47,23 +47,24 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// A channel whose connection uses the newest TLS credentials that the server has accepted.
 ///
-/// When a credential changes, a task or the next call makes a trial connection with the new ones
-/// and waits for the first data from the server, which arrives only after the server has accepted
-/// the client certificate. If the trial succeeds, calls move to that connection. If it fails, calls and new
-/// connections keep the previous credentials, and the trial is repeated later. A credential whose
-/// defect shows only at the server, such as a certificate of an unknown CA, therefore changes
-/// nothing.
+/// When a credential changes, the next call, or a task if there is none, makes a trial connection
+/// with the new credentials. It waits for the first data from the server, which arrives only after
+/// the server has accepted the client certificate. If the trial succeeds, calls move to that
+/// connection. If it fails, calls and new connections keep the previous credentials, and the trial
+/// is repeated later. A credential whose defect shows only at the server, such as a certificate of
+/// an unknown CA, therefore changes nothing.
 ///
 /// The previous connection stays open for the calls on it, including long polls, and closes after
 /// the last one. Clones share the connection.
 ///
 /// A CA that is removed from the bundle is trusted for `--distrust-after` at most. Until then calls
-/// keep the connection that it verified, unless a trial with the new bundle succeeds. After that
-/// calls use the new bundle alone, even if no connection can be made with it.
+/// keep the connection that this CA verified, unless a trial with the new bundle succeeds. After
+/// that time calls use only the new bundle, even if no connection can be made with it.
 #[derive(Clone)]
 pub struct RotatingChannel {
     shared: Arc<Shared>,
-    /// Makes the trials while there are no calls, as long as a clone of the channel lives.
+    /// The task that makes the trials when there are no calls, as long as a clone of the channel
+    /// lives.
     _following: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -186,8 +187,8 @@ impl Shared {
         up_to_date.then(|| live.channel.clone())
     }
 
-    /// Makes the trial of new credentials when no call makes it: an idle worker makes its next call
-    /// after up to a minute.
+    /// Makes the trial of new credentials if no call does: an idle worker may make its next call
+    /// only after a minute.
     async fn follow(&self) {
         let security = self.connector.security();
         loop {
@@ -251,12 +252,13 @@ impl Shared {
                 }
             }
         }
-        // The server decides how long a trial takes.
+        // Once more, because the server decides how long the trial took.
         self.obey_removals();
         self.live.load().channel.clone()
     }
 
-    /// Ends the use of connections that a distrusted CA may have verified.
+    /// Stops using a connection that a CA which is now distrusted may have verified, or that was
+    /// verified with outdated revocation lists.
     fn obey_removals(&self) {
         let live = self.live.load();
         let Some(credentials) = live
@@ -268,7 +270,7 @@ impl Shared {
         let removed = self.connector.removed_ca();
         let next = Live::untried(&self.connector, &self.endpoint, credentials);
         let before = self.live.compare_and_swap(&*live, Arc::new(next));
-        // Otherwise another caller was faster.
+        // If they differ, another caller was faster.
         if Arc::ptr_eq(&before, &live) {
             self.trials.forget();
             if let Some(removed) = removed {
@@ -291,7 +293,8 @@ impl Shared {
         }
     }
 
-    /// Ends the use of a connection that was verified with earlier revocation lists than these.
+    /// Stops using the connection if it was verified with earlier revocation lists. Returns whether
+    /// it was.
     fn obey_revocation(&self, new: &TlsCredentials) -> bool {
         let held = self.live.load().credentials.clone();
         let credentials = TlsCredentials {
@@ -521,7 +524,8 @@ impl TrialState {
         };
         let mut reported = before.as_ref().is_some_and(|before| before.reported);
         let removed = connector.removed_ca();
-        // A server with a certificate of the removed CA can also let every trial time out.
+        // Time-outs count, too: an attacker with a certificate of the removed CA can let every
+        // trial time out.
         let lasts = removed.as_ref().is_some_and(RemovedCa::lasts);
         if !reported && (!error.may_pass() || lasts) {
             reported = true;
@@ -564,7 +568,7 @@ fn report(
     let TlsCredentials {
         identity, trust, ..
     } = credentials;
-    // The server may have refused the client certificate after it was verified with the new CAs.
+    // The new CAs may have verified the server before it refused the client certificate.
     if let Some(removed) = removed
         && error.client_certificate_alert().is_none()
     {

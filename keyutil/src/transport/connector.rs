@@ -33,8 +33,8 @@ use crate::{
 /// Limit for name resolution, TCP, proxy and TLS together.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The same for a trial. Shorter than the limit of the whole trial, so that its error tells of the
-/// addresses that rejected the credentials, beside one that hangs.
+/// The same limit for a trial connection. It is shorter than the limit of the whole trial: if one
+/// address hangs, the error still names the addresses that rejected the credentials.
 const TRIAL_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Limit for the TCP connection to one address.
@@ -75,7 +75,7 @@ impl Connector {
         self
     }
 
-    /// Connects to these addresses, instead of those of the name.
+    /// Connects to these addresses instead of those to which the name resolves.
     #[must_use]
     pub fn resolved_to(mut self, addresses: Vec<SocketAddr>) -> Self {
         self.addresses = Some(addresses);
@@ -204,7 +204,8 @@ impl Connector {
         Deadline::after(self.limit)
     }
 
-    /// Resolves the host, or the proxy, to the addresses in the order in which they are tried.
+    /// Resolves the host, or that of the proxy, and returns the addresses in the order in which
+    /// they are tried.
     pub async fn resolve(&self, deadline: Deadline) -> Result<Vec<SocketAddr>, ConnectorError> {
         let (host, port) = match &self.proxy {
             Some(proxy) => (proxy.host(), proxy.port()),
@@ -231,7 +232,7 @@ impl Connector {
         Ok(self.order.sort(addresses))
     }
 
-    /// Connects to this address, and through it where it is that of the proxy.
+    /// Connects to this address, and from there to the server if it is the address of the proxy.
     pub async fn tcp(
         &self,
         address: SocketAddr,
@@ -266,7 +267,7 @@ impl Connector {
         connected.await.map_err(|error| self.to_proxy(error))
     }
 
-    /// Names the proxy in an error of the way to the server.
+    /// Adds the proxy, if there is one, to an error.
     fn to_proxy(&self, error: ConnectorError) -> ConnectorError {
         match &self.proxy {
             None => error,
@@ -313,7 +314,7 @@ impl Connector {
         if session.alpn_protocol() != Some(HTTP2) {
             return Err(ConnectorError::NoHttp2);
         }
-        // The other side decides how long a handshake takes.
+        // Checked after the handshake, because the other side decides how long that takes.
         if trust_source.distrusts(&trust) {
             let removed = io::Error::other("the CA file has changed meanwhile");
             return Err(ConnectorError::handshake(server_name, &peer, removed));
@@ -323,12 +324,13 @@ impl Connector {
     }
 }
 
-/// How long another address waits for the first data from this one after the handshake. Go's gRPC
-/// server sends at once; one that waits for the client has accepted the client certificate, too.
+/// How long to wait for the first data after the handshake before the connection counts as made, if
+/// the name has several addresses. Go's gRPC server sends data at once. A server that sends nothing
+/// until the client does has accepted the client certificate by then.
 const FIRST_DATA: Duration = Duration::from_secs(1);
 
-/// Waits for the first data, without reading it, or for the alert that rejects the client
-/// certificate: another address may accept it.
+/// Waits for the first data, without consuming it, or for the alert that rejects the client
+/// certificate: another address may accept the certificate.
 async fn first_data(tls: &mut TlsStream<TcpStream>) -> io::Result<()> {
     match tokio::time::timeout(FIRST_DATA, tls.fill_buf()).await {
         Ok(Ok([])) => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -415,7 +417,7 @@ pub enum Security {
         identity: Option<Reloading<Identity>>,
         /// The CAs that verify the server.
         trust: TrustSource,
-        /// The server certificates that are not accepted any more.
+        /// The revocation lists of server certificates.
         revoked: Option<Reloading<RevocationLists>>,
     },
 }
@@ -438,7 +440,7 @@ impl TrustSource {
         }
     }
 
-    /// Whether this earlier bundle has a CA that is distrusted by now.
+    /// Whether `held`, an earlier bundle, has a CA that is now distrusted.
     fn distrusts(&self, held: &Arc<TrustBundle>) -> bool {
         match self {
             Self::File(trust) => trust.peek().distrusts(held),
@@ -454,7 +456,7 @@ pub struct TlsCredentials {
     pub identity: Option<Arc<Identity>>,
     /// The CAs that verify the server.
     pub trust: Option<Arc<TrustBundle>>,
-    /// The server certificates that are not accepted. New connections use the current lists.
+    /// The revocation lists of server certificates. New connections use the current ones.
     pub revoked: Option<Arc<RevocationLists>>,
 }
 
@@ -476,8 +478,8 @@ impl TlsCredentials {
         }
     }
 
-    /// The same with the current CAs and revocation lists, if one of these CAs was removed and is
-    /// distrusted by now, or these lists were replaced as long ago.
+    /// The same credentials with the current CAs and revocation lists; `None` unless one of these
+    /// CAs is now distrusted, or these lists were replaced too long ago.
     pub(super) fn without_distrusted(&self, security: &Security) -> Option<Self> {
         let Security::Tls { trust, .. } = security else {
             return None;
@@ -558,7 +560,7 @@ impl TlsCredentials {
         };
         same_identity && same_trust && same_lists
     }
-    /// Waits until the files hold other credentials than these.
+    /// Waits until the files contain other credentials than these.
     pub(super) async fn replaced(&self, security: &Security) {
         let Security::Tls {
             identity,

@@ -87,7 +87,7 @@ pub enum ConnectorError {
     /// All addresses of the name failed.
     #[error("{}", Each(.0))]
     Addresses(Arc<[(SocketAddr, ConnectorError)]>),
-    /// There was no connection through the HTTP proxy.
+    /// The HTTP proxy was not reached, or made no connection to the server.
     #[error("no connection through the proxy `{proxy}`")]
     Proxy {
         /// `host:port`.
@@ -95,7 +95,7 @@ pub enum ConnectorError {
         #[source]
         source: Box<ConnectorError>,
     },
-    /// The HTTP proxy did not make the tunnel.
+    /// The HTTP proxy refused the tunnel.
     #[error("it answered `{status}`")]
     ProxyAnswer {
         /// The first line of the answer.
@@ -132,7 +132,7 @@ impl fmt::Display for ConnectStage {
 }
 
 impl ConnectorError {
-    /// The error of these addresses.
+    /// Combines the errors of these addresses.
     pub(super) fn of_addresses(mut failed: Vec<(SocketAddr, Self)>) -> Self {
         if failed.len() == 1
             && let Some((_, error)) = failed.pop()
@@ -143,8 +143,8 @@ impl ConnectorError {
         Self::Addresses(failed.into())
     }
 
-    /// The error that decides what to do, where there are several: the first that the same attempt
-    /// would repeat, such as a rejected certificate, and otherwise the first.
+    /// The error on which the diagnosis and the next step depend. Of several it is the first that
+    /// another attempt would repeat, such as a rejected certificate, or else the first one.
     pub fn decisive(&self) -> &Self {
         let Self::Addresses(failed) = self else {
             return self;
@@ -235,7 +235,7 @@ impl ConnectorError {
         match self {
             Self::Addresses(failed) => failed.iter().all(|(_, error)| error.may_pass()),
             Self::Proxy { source, .. } => source.may_pass(),
-            // The proxy or what is behind it may be starting.
+            // The proxy, or the server behind it, may be starting.
             Self::ProxyAnswer { code, .. } => *code >= 500,
             Self::Resolve { .. } | Self::Connect { .. } | Self::TimedOut { .. } => true,
             // Port forwarding accepts connections for a server that is not running yet, and closes

@@ -36,7 +36,7 @@ impl PeerInfo {
         self.presented.get()
     }
 
-    /// The CAs of a file that verified the certificate. Empty if none did.
+    /// The CAs of the CA file that verify the certificate. Empty if none does.
     pub fn issuers(&self) -> &[TrustAnchor<'static>] {
         self.issuers.get().map_or(&[], Vec::as_slice)
     }

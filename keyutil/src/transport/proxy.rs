@@ -22,7 +22,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// The proxy for this target, an authority, by the values of `HTTPS_PROXY` and `NO_PROXY`.
+    /// The proxy for `target` (`host:port`), by the values of `HTTPS_PROXY` and `NO_PROXY`.
     ///
     /// # Errors
     /// The reason why the URL of the proxy is unusable. It does not repeat the URL, which may
@@ -47,7 +47,7 @@ impl Proxy {
             .split([',', ' '])
             .filter_map(|entry| applies(entry, port))
             .collect();
-        // The matcher's `*` is for names alone.
+        // The matcher applies `*` to names only.
         let no = Matcher::builder().https(proxy).no(entries.join(","));
         if entries.contains(&"*") || no.build().intercept(&uri).is_none() {
             return Ok(None);
@@ -70,7 +70,7 @@ impl Proxy {
         self.port
     }
 
-    /// Asks for a tunnel to the target, `host:port`, which the proxy resolves.
+    /// Requests a tunnel to the target, `host:port`. The proxy resolves the host.
     pub(super) async fn tunnel(
         &self,
         tcp: &mut TcpStream,
@@ -89,7 +89,7 @@ impl Proxy {
         }
         request.extend_from_slice(b"\r\n");
         tcp.write_all(&request).await.map_err(failed)?;
-        // Byte by byte: what follows the head is of the server.
+        // Byte by byte, because the bytes after the head come from the server.
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             if head.len() == LONGEST_HEAD {
@@ -127,8 +127,8 @@ impl fmt::Display for Proxy {
 /// The longest head of an answer, in bytes.
 const LONGEST_HEAD: usize = 16 << 10;
 
-/// The entry of `NO_PROXY` in the form of the matcher, which follows curl and knows no ports and no
-/// `*.`; `None` for an entry with another port than this.
+/// Converts an entry of `NO_PROXY` for the matcher, which follows curl and supports neither ports
+/// nor `*.`. Returns `None` if the entry has a port other than this one.
 fn applies(entry: &str, port: Option<u16>) -> Option<&str> {
     let entry = entry
         .strip_prefix('*')
@@ -137,7 +137,7 @@ fn applies(entry: &str, port: Option<u16>) -> Option<&str> {
     let Some((host, of_entry)) = entry.rsplit_once(':') else {
         return Some(entry);
     };
-    // Otherwise an IPv6 address without a port.
+    // If this holds, the entry is an IPv6 address without a port.
     if host.contains(':') && !host.ends_with(']') {
         return Some(entry);
     }

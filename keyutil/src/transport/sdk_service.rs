@@ -141,14 +141,15 @@ struct Failed {
     repetition: Repetition,
 }
 
-/// Whether the SDK may repeat a call that failed, beyond what it repeats by itself.
+/// When the SDK is made to repeat a failed call that it would not repeat by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repetition {
-    /// It may not.
+    /// Never.
     Never,
-    /// After its deadline: the server takes a repetition of the call for the same call.
+    /// After the call reached its deadline: the server recognizes the repeated call as the same
+    /// one.
     AfterDeadline,
-    /// After a refusal that may pass: a worker makes the call.
+    /// After a temporary refusal: it is a call of a worker.
     AfterRefusal,
 }
 
@@ -172,9 +173,9 @@ impl Repetition {
 /// drops the sources. It does not retry a call that reached its deadline; a start with a request id
 /// can be repeated, and becomes `Unavailable`.
 ///
-/// A refused poll it retries for a minute, and then ends its worker; it drops the result of a task
-/// that the server refuses to take. While the refusal may pass, both become `Unavailable`: the SDK
-/// repeats polls without limit, and results for a minute.
+/// The SDK retries a refused poll for a minute, and then ends its worker. It drops the result of a
+/// task if the server refuses it. Both statuses become `Unavailable` if the refusal is temporary:
+/// the SDK then repeats polls without limit, and results for a minute.
 fn explained(
     Failed {
         status,

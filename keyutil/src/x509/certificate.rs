@@ -114,7 +114,7 @@ impl CertificateSummary {
         self.dns_names.iter().cloned().chain(addresses).collect()
     }
 
-    /// Whether a tenth of its life or less is left at `now`, or nothing.
+    /// Whether at most a tenth of its life is left at `now`.
     #[must_use]
     pub fn is_near_expiry(&self, now: SystemTime) -> bool {
         is_near_end(self.not_before, self.not_after, now)

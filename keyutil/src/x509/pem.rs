@@ -21,7 +21,7 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemErro
     all(text, Expected::Certificate)
 }
 
-/// All revocation lists of a file, at least one.
+/// All revocation lists of a file. There is at least one.
 pub fn revocation_lists(
     text: &[u8],
 ) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {

@@ -14,9 +14,9 @@ pub struct RevocationListSummary {
     pub issuer: String,
     /// The number of revoked certificates.
     pub revoked: usize,
-    /// When it was made.
+    /// When it was issued (`thisUpdate`).
     pub this_update: SystemTime,
-    /// When the CA makes the next one at the latest.
+    /// When the CA issues the next one at the latest (`nextUpdate`).
     pub next_update: Option<SystemTime>,
 }
 

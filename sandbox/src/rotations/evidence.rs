@@ -25,7 +25,7 @@ use crate::{
     stack::{AUDIENCE, Stack},
 };
 
-/// What a worker or the starter says of itself.
+/// The state that a worker or the starter reports of itself.
 #[derive(Debug)]
 pub(super) struct Observed {
     pub(super) party: Party,
@@ -33,7 +33,7 @@ pub(super) struct Observed {
 }
 
 impl Observed {
-    /// Of the workers and, last, the starter.
+    /// Returns the state of each worker and, last, of the starter.
     pub(super) async fn all(
         workers: &[WorkerProcess],
         starter: &Connection,
@@ -58,7 +58,7 @@ impl Observed {
         self.time("/credentials/token/valid_until")
     }
 
-    /// For a person: tokens have no name of their own.
+    /// A name for people, because tokens have none.
     pub(super) fn token_name(&self) -> String {
         let expiry = self.text("/credentials/token/valid_until");
         format!("valid until {expiry}")
@@ -76,7 +76,7 @@ impl Observed {
         self.text("/connection/last_handshake/server/serial")
     }
 
-    /// Whether there was an answer to a call after this.
+    /// Whether a call was answered after this time.
     pub(super) fn accepted_since(&self, time: SystemTime) -> bool {
         self.last_success() > Some(time)
     }

@@ -62,12 +62,12 @@ fn write_failed(path: &Path) -> String {
     format!("failed to write `{path}`; is there room, and is the folder ours?")
 }
 
-/// The dynamic configuration of the settings, which takes precedence, and that of TLS.
+/// The dynamic configuration: that of the settings, which takes precedence, and what TLS needs.
 fn dynamic_entries(settings: &ServerSettings) -> BTreeMap<String, Value> {
     let mut entries = settings.dynamic_config.clone();
     if settings.tls.is_some() {
-        // Without it the membership ports speak plain text and know no authentication, and a forged
-        // member stops the cluster (`common/membership/ringpop/factory.go`).
+        // Without it the membership ports use plaintext and no authentication, and a forged member
+        // can stop the cluster (`common/membership/ringpop/factory.go`).
         let key = "system.enableRingpopTLS".to_owned();
         entries.entry(key).or_insert(json!(true));
     }

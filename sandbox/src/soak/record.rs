@@ -119,25 +119,26 @@ impl Latency {
 pub struct Handshake {
     /// When it was noticed, since the start of the soak.
     pub at: Duration,
-    /// Whose it is: `worker` or `starter`.
+    /// The program that made it: `worker` or `starter`.
     pub side: &'static str,
 }
 
 impl Handshake {
-    /// It was made no earlier than this before it was noticed.
+    /// The longest time between a new connection and the moment at which it is noticed.
     pub const RESOLUTION: Duration = Duration::from_millis(100);
 }
 
 /// The workflow that took the longest, and what else happened while it ran.
 #[derive(Clone, Debug, Serialize)]
 pub struct Worst {
-    /// Since the start of the soak, at its end.
+    /// The time at which it ended, since the start of the soak.
     #[serde(serialize_with = "seconds")]
     pub ended: Duration,
     /// From the start call to the result in hand.
     #[serde(serialize_with = "seconds")]
     pub latency: Duration,
-    /// New credentials put in place, and new connections. Empty if there were none.
+    /// The credentials that were put in place and the connections that were made while it ran.
+    /// Empty if there were none.
     pub meanwhile: Vec<String>,
 }
 

@@ -125,7 +125,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
             "signing keys created"
         );
     }
-    // The key set is served in any case.
+    // A failure is only logged: the key set can be served as it is.
     if let Err(error) = ring.migrate() {
         warn!(
             error = chain(&error),

@@ -189,7 +189,7 @@ pub struct Retire {
     shorten: Shorten,
 }
 
-/// The permission to shorten recorded waits.
+/// The flag that shortens recorded waits.
 #[derive(Args)]
 #[command(next_help_heading = "Timing")]
 pub struct Shorten {
@@ -240,7 +240,8 @@ impl Times {
 }
 
 impl Shorten {
-    /// Returns the waits of this run, and warns of durations that other runs have recorded.
+    /// Returns the waits of this run, and warns of each duration that differs from the recorded
+    /// one.
     fn policy(&self, times: &Times, ring: &Keyring) -> Result<RotationPolicy, UsageError> {
         let policy = times.policy()?;
         let policy = if self.shorten_waits {
@@ -319,7 +320,7 @@ async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
 }
 
 impl Rotate {
-    /// Returns the endpoint to ask, and how many must have fetched the next key from it.
+    /// Returns the endpoint to ask, and how many addresses must have fetched the next key from it.
     fn asked(&self) -> Option<(String, usize)> {
         let jwks = self.jwks.as_deref().filter(|jwks| !jwks.is_empty())?;
         if self.expect_fetchers == 0 {
@@ -339,8 +340,8 @@ impl Rotate {
 /// The pause before the endpoint is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
-/// Asks the endpoint whether the next key was fetched, if it could sign now. Returns what keeps it
-/// from that.
+/// If the next key could sign now, asks the endpoint whether it was fetched. Returns the reason why
+/// the key must wait, if it must.
 async fn unfetched(
     ring: &Keyring,
     policy: &RotationPolicy,
@@ -348,7 +349,8 @@ async fn unfetched(
     expected: usize,
 ) -> anyhow::Result<Option<Diagnosis>> {
     let now = SystemTime::now();
-    // What is wrong with the ring is reported by the rotation, and an interrupted one is finished.
+    // The rotation that follows reports what is wrong with the ring, and finishes an interrupted
+    // rotation.
     let Some(ring) = ring.look(now).ok().filter(|ring| !ring.interrupted) else {
         return Ok(None);
     };
@@ -492,7 +494,7 @@ fn list(arguments: List) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let now = SystemTime::now();
     let keyring = arguments.folder.ring();
-    // The list is of use where nothing can be written, too.
+    // The list is useful even if nothing can be written.
     if let Err(error) = keyring.migrate() {
         program::print_warning(chain(&error));
     }

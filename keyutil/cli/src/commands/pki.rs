@@ -576,7 +576,7 @@ async fn renew(args: RenewArgs) -> anyhow::Result<()> {
     if args.once {
         return renew_once(&renewal);
     }
-    // The first turn tells at once what is wrong with the folder as a whole.
+    // The first turn shows at once if the folder as a whole is unusable.
     let turn = renewal.turn(SystemTime::now).diagnosed()?;
     info!(
         dir = %dir.display(),

@@ -55,7 +55,7 @@ pub(super) async fn check_network(
             Ok(connected) => return connected,
             Err(failed) => failed,
         };
-        // A connection uses the first address that works.
+        // A connection uses the first address that works: the later ones are not checked.
         if index < last {
             let hint = failed.hint.unwrap_or_default();
             report.warn(failed.step, format!("{address}: {}", failed.cause), hint);

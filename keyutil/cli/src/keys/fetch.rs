@@ -13,7 +13,7 @@ use keyutil::{
     diagnosis::{Class, Diagnose, Diagnosis, Step},
 };
 
-/// Names this tool to endpoints: its fetches are not those of a server.
+/// The `User-Agent` of this tool, by which an endpoint tells its fetches from those of a server.
 pub const USER_AGENT: &str = concat!("keyutil/", env!("CARGO_PKG_VERSION"));
 
 /// The default limit for the whole response. The server itself has no limit.

@@ -1,8 +1,8 @@
 //! The fetches of the key set that this process serves.
 //!
-//! A key that no server has fetched must not sign. What can be known is which addresses have been
-//! sent the whole document. Servers behind one proxy or one NAT count as one, and a person with a
-//! browser counts, too: it is evidence beside the waits, and not instead of them.
+//! A key that no server has fetched must not sign. This process knows which addresses have been
+//! sent the whole document. Servers behind one proxy or NAT count as one, and a person with a
+//! browser counts, too: the fetches are evidence in addition to the waits, and do not replace them.
 
 use std::{collections::HashSet, net::IpAddr, sync::Arc, time::SystemTime};
 
@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::Jwks;
 use keyutil::credentials::reload::Reloading;
 
-/// The fetches of the present key set. Clones share them.
+/// The fetches of the current key set. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Fetches {
     document: Reloading<Jwks>,
@@ -29,12 +29,12 @@ struct State {
     last: Option<SystemTime>,
 }
 
-/// Who has fetched the present key set.
+/// The fetches of the current key set at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Present {
     /// The `kid`s of the key set.
     pub kids: Vec<String>,
-    /// Since when it is served.
+    /// When this process began to serve it.
     pub since: SystemTime,
     /// The number of addresses that have fetched it.
     pub fetchers: usize,
@@ -68,7 +68,7 @@ impl Fetches {
         }
     }
 
-    /// Notes that a peer was sent the whole of `fetched`.
+    /// Records that a peer was sent the whole of `fetched`.
     pub fn note(&self, peer: IpAddr, fetched: &Bytes, now: SystemTime) {
         let present = self.document.current();
         let mut state = self.state.lock();
@@ -80,7 +80,7 @@ impl Fetches {
         }
     }
 
-    /// Returns who has fetched the present key set.
+    /// Returns the fetches of the current key set.
     pub fn present(&self, now: SystemTime) -> Present {
         let present = self.document.current();
         let mut state = self.state.lock();
@@ -96,7 +96,7 @@ impl Fetches {
 }
 
 impl State {
-    /// Forgets the fetchers of another document.
+    /// Starts anew if the current document is another one.
     fn follow(&mut self, present: &Jwks, now: SystemTime) {
         let document = present.document();
         if document != self.of {
@@ -107,5 +107,6 @@ impl State {
     }
 }
 
-/// Far more than there are servers: a client with many addresses must not fill the memory.
+/// Far more than there are servers. The limit keeps a client with many addresses from filling the
+/// memory.
 const MOST_PEERS: usize = 4096;

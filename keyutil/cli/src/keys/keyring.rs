@@ -55,8 +55,8 @@ use keyutil::{
 
 /// The folder of a key ring, with the file names of `certs/signing`.
 ///
-/// The key that signs is in a folder of its own, so that a process that mints can be given that
-/// folder alone, which may be on another file system.
+/// The key that signs is in a folder of its own, so that a process that mints can be given only
+/// that folder. It may be on another file system.
 #[derive(Clone, Debug)]
 pub struct Keyring {
     folder: PathBuf,
@@ -70,7 +70,7 @@ impl Keyring {
         }
     }
 
-    /// Returns the ring that a signing key is the current one of, by the path of the key.
+    /// Returns the ring whose current key is at this path.
     pub fn of_signing_key(path: &Path) -> Option<Self> {
         let folder = path.parent()?;
         match folder.file_name() {
@@ -84,7 +84,7 @@ impl Keyring {
         self.active_folder().join(CURRENT)
     }
 
-    /// Returns the folder of the private key that signs, and of nothing else.
+    /// Returns the folder that contains only the private key that signs.
     pub fn active_folder(&self) -> PathBuf {
         self.folder.join(ACTIVE)
     }
@@ -254,7 +254,8 @@ impl Keyring {
         if self.is_of_an_earlier_version() {
             return None;
         }
-        // What fails is tried again with the lock: another process may be at work.
+        // After a failure the caller tries again with the lock: another process may be changing the
+        // files.
         let planned = plan(&self.find(Broken::Refused).ok()?).ok()?;
         let changes = !planned.change.operations().is_empty();
         (!changes).then_some(planned.result)
@@ -266,7 +267,7 @@ impl Keyring {
     /// [`KeyringError`], when one of its files is broken, or no key signs.
     pub fn look(&self, now: SystemTime) -> Result<Ring, KeyringError> {
         let mut looked = Ring::of(&self.find(Broken::Refused)?, now)?;
-        // What looks interrupted may be in progress.
+        // A rotation that looks interrupted may be in progress.
         for _ in 0..READS {
             if !looked.interrupted || Lock::held_by(&self.folder).is_none() {
                 break;
@@ -283,8 +284,8 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// Returns a sentence for each duration that differs from the one that earlier runs have
-    /// recorded. Of the two, the longer one holds.
+    /// Returns a sentence for each duration that differs from the recorded one. The longer of the
+    /// two applies.
     pub fn differences(&self, policy: &RotationPolicy) -> Vec<String> {
         let recorded = self.recorded_policy();
         recorded.map_or_else(Vec::new, |recorded| policy.differences(&recorded))
@@ -344,7 +345,7 @@ impl Keyring {
         self.locked()
     }
 
-    /// Locks the ring, and puts its files in the places of this version.
+    /// Locks the ring, and moves files of an earlier version to their new places.
     fn locked(&self) -> Result<Lock, KeyringError> {
         let lock = Lock::wait(&self.folder)?;
         let folder = self.active_folder();
@@ -361,11 +362,12 @@ impl Keyring {
         Ok(lock)
     }
 
-    /// Reads all files as they are at one moment: until two reads in a row find the same.
+    /// Reads all files as they are at one moment, by repeating until two reads in a row find the
+    /// same.
     fn read(&self) -> Result<[Option<Vec<u8>>; 4], KeyringError> {
         let once = || -> Result<_, KeyringError> {
             let current = match read_if_there(&self.current_path())? {
-                // Read without the lock, and not migrated yet.
+                // The folder is read without the lock, and is not migrated yet.
                 None => read_if_there(&self.earlier_path())?,
                 current => current,
             };
@@ -426,8 +428,8 @@ const ACTIVE: &str = "active";
 /// The file of the key that signs.
 const CURRENT: &str = "current.pem";
 
-/// How often files are read again that another process is changing, and the pause before: for as
-/// long as a rotation takes on a busy machine.
+/// How often files that another process is changing are read again, and the pause before each time.
+/// Together they are as long as a rotation takes on a busy machine.
 const READS: usize = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -497,7 +499,7 @@ pub enum KeyringError {
         signs: String,
         before: Option<String>,
     },
-    /// Two keys sign, each for other readers.
+    /// Both paths have a key, and the keys differ: readers of each path sign with another one.
     #[error(
         "`{}` and `{}` are different keys: an earlier version of keyutil, or a restored backup, has \
          replaced the first",

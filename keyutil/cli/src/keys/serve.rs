@@ -44,13 +44,13 @@ pub fn follow(path: PathBuf) -> Result<Reloading<Jwks>, LoadError> {
     Reloading::load(vec![path], |contents| Ok(Jwks::parse(&contents[0])?))
 }
 
-/// The endpoint: the document, who has fetched it, and the rotation of its keys.
+/// The endpoint: the document, its fetches, and the rotation of its keys.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     document: Reloading<Jwks>,
     /// The fetches of the document.
     pub fetches: Fetches,
-    /// What the rotation of the keys has to report.
+    /// The state of the rotation of the keys.
     pub rotation: RotationStatus,
 }
 
@@ -64,7 +64,7 @@ impl Endpoint {
         }
     }
 
-    /// Judges whether the document is that of the file, and keys can be rotated.
+    /// Judges whether the document is that of the file, and whether keys can be rotated.
     ///
     /// # Errors
     /// The reasons why not.
@@ -115,11 +115,11 @@ impl Endpoint {
     }
 }
 
-/// The metric, without its prefix, that says how many have fetched a key.
+/// The metric, without its prefix, with the number of addresses that have fetched a key.
 const FETCHERS: &str = "jwks_fetchers";
 
-/// Returns how many addresses have fetched this key from an endpoint with these `/metrics`, or
-/// `None` if it is another kind of endpoint.
+/// Returns how many addresses have fetched this key, by the `/metrics` of the endpoint; `None` if
+/// these are not the metrics of `jwks serve`.
 pub fn fetchers(metrics: &[u8], kid: &str) -> Option<usize> {
     let metrics = String::from_utf8_lossy(metrics);
     let prefix = format!("keyutil_{FETCHERS}{{kid=\"");
@@ -197,8 +197,8 @@ async fn jwks(
     (cache, content_type, jwks.document()).into_response()
 }
 
-/// Returns whether the request is of this tool, or of a program that looks whether the endpoint
-/// answers, and therefore not of a server that verifies tokens.
+/// Returns whether the request comes from this tool or from a program that checks whether the
+/// endpoint answers, and therefore not from a server that verifies tokens.
 fn is_probe(headers: &HeaderMap) -> bool {
     let agent = headers.get(header::USER_AGENT);
     let agent = agent.map_or(&[][..], |agent| agent.as_bytes());

@@ -342,8 +342,9 @@ fn label_fault(label: &str) -> Option<&'static str> {
     }
 }
 
-/// How long before its creation a certificate becomes valid, at most: the clock of a peer may be
-/// behind. One that lives for less is back-dated by its lifetime.
+/// How long before its creation a certificate becomes valid at most, because the clock of a peer
+/// may be behind. A certificate with a shorter lifetime becomes valid one lifetime before its
+/// creation.
 pub const BACK_DATED: Duration = Duration::from_secs(5 * 60);
 
 /// A time span that X.509 can express: whole seconds between 1970 and 9999, both ends included.

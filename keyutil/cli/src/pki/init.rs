@@ -34,7 +34,8 @@ pub struct InitOptions {
     pub existing: Existing,
     /// The lifetime of the CAs.
     pub authority_lifetime: Duration,
-    /// The lifetime of the internode CA, if it differs: its rotation takes restarts of the servers.
+    /// The lifetime of the internode CA, if it differs from that of the other CAs: its rotation
+    /// needs restarts of the servers.
     pub internode_authority_lifetime: Option<Duration>,
     /// The lifetime of all other certificates.
     pub leaf_lifetime: Duration,
@@ -105,7 +106,7 @@ pub fn init(options: &InitOptions) -> Result<Initialized, PkiError> {
     // Checked before the lock, because the lock file would be the first file; and again under the
     // lock.
     if keeps_existing(options, &layout, &files)? {
-        // A set on a read-only file system is kept as well.
+        // The error is ignored: a complete set is kept even on a read-only file system.
         let _ = rotate::mend(&layout);
         return Ok(Initialized { files: Vec::new() });
     }

@@ -1,7 +1,7 @@
 //! `keyutil pki list`: all certificates, and problems with them.
 //!
-//! Nothing is changed, except that an interrupted switch of a pair is finished. No lock is taken for
-//! reading: a listing during a rotation may show a step half done.
+//! Nothing is changed, except that an interrupted replacement of a pair is completed. Files are
+//! read without a lock: a listing during a rotation may show a step that is half done.
 
 use std::{fs, time::SystemTime};
 
@@ -76,7 +76,7 @@ pub fn list(
         let path = layout.dir().to_owned();
         return Err(RotateError::NoAuthorities { path });
     }
-    // If that fails, the pair is among the problems.
+    // If this fails, the list shows the pair as a problem.
     let _ = rotate::mend(layout);
     let mut listing = Listing::default();
     for kind in AuthorityKind::ALL {

@@ -1,4 +1,4 @@
-//! The certificate and key of a party, switched together.
+//! Replaces the certificate and key of a party together.
 //!
 //! Both are written and synced beside the files in use, and then renamed, the key first. A process
 //! that dies before the first rename has changed nothing. One that dies between the two leaves the
@@ -42,14 +42,15 @@ pub(super) fn is_pair(certificate: &Path, key: &Path) -> bool {
     match (fs::read(certificate), fs::read(key)) {
         (Ok(certificate), Ok(key)) => matches!(
             Identity::parse(&certificate, &key, UNIX_EPOCH),
-            // A certificate that is not valid in 1970 has passed all other checks.
+            // The dates are checked last: a certificate that is refused only because it is not
+            // valid in 1970 has passed the other checks.
             Ok(_) | Err(IdentityError::NotYetValid { .. } | IdentityError::Expired { .. })
         ),
         _ => false,
     }
 }
 
-/// Returns whether a run that switched a pair is at work or was interrupted.
+/// Returns whether a run is replacing a pair, or was interrupted while it did.
 pub(super) fn is_unfinished(layout: &Layout) -> bool {
     Party::ALL.into_iter().any(|party| {
         let files = layout.party(party);

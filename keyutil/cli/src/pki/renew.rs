@@ -93,7 +93,7 @@ impl RenewOptions {
     }
 }
 
-/// A lifetime in which a renewed certificate would not reach its readers.
+/// A lifetime that is too short for a renewed certificate to reach its readers in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "`{flag}` must be {} or more, so that all readers have the next certificate before this one \
@@ -136,7 +136,7 @@ impl Subject {
     }
 }
 
-/// Something that was done.
+/// A renewal, or a step of a rotation, that was performed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Renewed {
     /// A step of the rotation of a CA.
@@ -167,27 +167,27 @@ struct Shared {
     layout: Layout,
     options: RenewOptions,
     state: Mutex<Progress>,
-    /// Held while files may be changed.
+    /// Locked while files may be changed.
     working: Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Progress {
     managed: Vec<Managed>,
-    /// When the files are looked at again.
+    /// When the files are read again.
     look_at: SystemTime,
-    /// When they were last looked at, on the monotonic clock.
+    /// When they were last read, on the monotonic clock.
     looked_at: Instant,
 }
 
-/// What is known of one certificate.
+/// The state of one certificate.
 #[derive(Clone, Debug)]
 struct Managed {
     subject: Subject,
     /// `None` for a party without a folder, and until the files were read.
     certificate: Option<CertificateSummary>,
     due: SystemTime,
-    /// Renewals and steps.
+    /// The number of renewals or steps.
     renewals: u64,
     failures: u64,
     failure: Option<Failure>,
@@ -197,7 +197,7 @@ struct Managed {
     restart_needed: bool,
 }
 
-/// What a look at one certificate has found and done.
+/// What was found at one certificate, and what was done.
 struct Looked {
     certificate: Option<CertificateSummary>,
     due: SystemTime,
@@ -206,7 +206,7 @@ struct Looked {
 }
 
 impl Renewal {
-    /// Creates an agent for this folder, which nothing is read from yet.
+    /// Creates an agent for this folder, without reading anything yet.
     pub fn new(layout: Layout, options: RenewOptions) -> Self {
         let managed = |subject| Managed {
             subject,
@@ -232,7 +232,7 @@ impl Renewal {
         }
     }
 
-    /// Does everything that is due, except what has just failed and waits for its next attempt.
+    /// Does everything that is due, except what has failed and waits for its next attempt.
     ///
     /// # Errors
     /// [`RotateError::NoAuthorities`], when the folder has no CAs.
@@ -291,7 +291,7 @@ impl Renewal {
         })
     }
 
-    /// Looks at a CA: begins its rotation, or does the step of a rotation that is due.
+    /// Begins the rotation of a CA, or performs its next step, if that is due.
     fn authority(
         &self,
         kind: AuthorityKind,
@@ -329,8 +329,8 @@ impl Renewal {
         let last_call = issuer.not_after - lifetime_of(&issuer) / 8;
         let step = AuthorityOptions {
             lifetime: lifetime.unwrap_or_else(|| lifetime_of(&issuer)),
-            // A server that has not been restarted by then loses its peers when the CA expires, in
-            // any case.
+            // A server that has not been restarted by then loses its peers in any case, when the CA
+            // expires.
             servers_restarted: last_call <= now,
             ..options.authority()
         };
@@ -353,7 +353,7 @@ impl Renewal {
         Ok(looked)
     }
 
-    /// Looks at the certificate of a party, and renews it if it is due.
+    /// Renews the certificate of a party if that is due.
     fn leaf(&self, party: Party, clock: &impl Fn() -> SystemTime) -> Result<Looked, RotateError> {
         let layout = &self.shared.layout;
         if !layout.party_folder(party).is_dir() {
@@ -399,14 +399,14 @@ impl Renewal {
         let files = self.shared.layout.party(party);
         let leaf = Bundle::read(&files.certificate)?.first().summary().clone();
         let issuer = state.issuer();
-        // The internode CA may wait for a restart of the servers for long.
+        // The rotation of the internode CA may wait a long time for a restart of the servers.
         let blocked = party.issued_by() == AuthorityKind::Internode && !state.is_idle();
         let gains = leaf.not_after < issuer.not_after;
         let due = renewal_due(&leaf);
         let due = if !pair::is_pair(&files.certificate, &files.key) {
             now
         } else if self.outlives(&leaf, issuer, now) && !(blocked && gains) {
-            // The rotation of the CA, which is due then, renews it.
+            // The rotation of the CA, which is due by then, renews it.
             issuer.not_after
         } else {
             due
@@ -439,7 +439,7 @@ impl Renewal {
     /// Prevents further changes, and waits for one that is being made, for up to five seconds.
     pub fn stop(self) {
         let guard = self.shared.working.try_lock_for(Duration::from_secs(5));
-        // Never unlocked: the thread may begin another turn before the process ends.
+        // Never unlocked: otherwise the thread could begin another turn before the process ends.
         std::mem::forget(guard);
     }
 
@@ -586,7 +586,7 @@ impl Managed {
         self.certificate.as_ref().map(|found| found.not_after)
     }
 
-    /// Why the agent is not ready, if it is because of this certificate.
+    /// The reason why this certificate makes the agent not ready, if it does.
     fn reason(&self, now: SystemTime) -> Option<String> {
         let name = self.subject.name();
         let expires = self.expiry().map_or_else(String::new, |at| {
@@ -629,7 +629,7 @@ fn renewal_due(certificate: &CertificateSummary) -> SystemTime {
     certificate.not_after - life / 3 + spread
 }
 
-/// The longest time between two looks at the files: other commands may change them.
+/// The longest time between two reads of the files, which other commands may change.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The pause after the first failure. It doubles with each further one.
@@ -637,8 +637,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Returns whether the time of the next attempt is still to come. One that is further ahead than any
-/// pause was set before the clock was set back.
+/// Returns whether the next attempt is still to come. A time that is further ahead than the longest
+/// pause does not count: the clock was set back since.
 fn is_ahead(next: SystemTime, now: SystemTime) -> bool {
     let left = next.duration_since(now).unwrap_or_default();
     !left.is_zero() && left <= LONGEST_PAUSE

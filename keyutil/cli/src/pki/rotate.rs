@@ -66,7 +66,7 @@ pub fn rotate_leaf(
     switch_leaf(layout, party, options.lifetime, clock())
 }
 
-/// As [`rotate_leaf`], if `is_due` under the lock.
+/// As [`rotate_leaf`], but only if `is_due` is true once the lock is held.
 pub(super) fn rotate_leaf_if(
     layout: &Layout,
     party: Party,
@@ -160,8 +160,8 @@ pub(super) fn lock(layout: &Layout) -> Result<Lock, RotateError> {
     Ok(lock)
 }
 
-/// Mends the pairs that an interrupted run has left, see [`pair::mend`]. Takes the lock only if there
-/// are any.
+/// Completes or undoes the replacement of pairs that a run was interrupted in, see [`pair::mend`].
+/// Takes the lock only if there is one.
 pub(super) fn mend(layout: &Layout) -> Result<(), RotateError> {
     if pair::is_unfinished(layout) {
         lock(layout)?;

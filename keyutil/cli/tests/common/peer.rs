@@ -67,7 +67,7 @@ impl Peer {
                 let ends = ends.clone();
                 let mute = mute.load(SeqCst);
                 let open = opened.clone();
-                // A connection that fails is the client's to tell of.
+                // The client reports a connection that fails.
                 tokio::spawn(async move {
                     if mute {
                         return hold(tcp, config).await;

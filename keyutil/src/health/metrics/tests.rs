@@ -196,7 +196,7 @@ fn metrics_in_the_dashboard_the_rules_and_the_readme_exist() {
             content.split(|character: char| !character.is_alphanumeric() && character != '_');
         let names: Vec<_> = words.filter(|word| word.starts_with("keyutil_")).collect();
         assert!(names.len() > 3, "{file}");
-        // Those of `keyutil pki renew` are checked in its own tests.
+        // The metrics of `keyutil pki renew` are checked in its own tests.
         let of_agent = |name: &&str| name.starts_with("keyutil_certificate_");
         for name in names.into_iter().filter(|name| !of_agent(name)) {
             assert!(text.contains(&format!("# TYPE {name} ")), "{file}: {name}");

@@ -1,8 +1,8 @@
 //! Folders of earlier versions: `current.pem` was beside `next.pem`.
 //!
-//! The key is copied to `active/current.pem`, and a symbolic link replaces the old file in one step:
-//! a reader of either path always finds a key. A process that dies in between leaves both files with
-//! the same key, and the next run goes on.
+//! The key is copied to `active/current.pem`, and a symbolic link replaces the old file in one
+//! step: a reader of either path always finds a key. A process that dies in between leaves both
+//! files with the same key, and the next run completes the migration.
 
 use std::{
     fs, io,
@@ -52,7 +52,7 @@ impl Keyring {
             Some(_) => {}
             None => files::replace(&current, &key, Mode::Private)?,
         }
-        // What could read the key before can still read it.
+        // Users who could read the key before can still read it.
         files::copy_permissions(&self.folder, &folder).map_err(failed(&folder))?;
         files::copy_permissions(&earlier, &current).map_err(failed(&current))?;
         link(&self.folder).map_err(failed(&earlier))?;

@@ -51,7 +51,7 @@ pub struct Ring {
     pub previous: Vec<RingKey>,
     /// Whether a rotation was interrupted.
     pub interrupted: bool,
-    /// The durations that the waits of this ring were promised with, if a run has recorded them.
+    /// The durations from which the waits of this ring were computed, if a run has recorded them.
     pub(super) policy: Option<RotationPolicy>,
     pub(super) clock_regression: Option<ClockRegression>,
 }
@@ -141,8 +141,8 @@ impl Ring {
         self.current.iter().chain(&self.next).chain(&self.previous)
     }
 
-    /// Returns the waits that hold for a run with these ones: the longer of each and the recorded
-    /// one, unless the run shortens them.
+    /// Returns the waits that apply to a run with `policy`: of each, the longer of its value and
+    /// the recorded one, unless the run shortens them.
     pub fn policy(&self, policy: &RotationPolicy) -> RotationPolicy {
         policy.holding(self.policy)
     }
@@ -153,7 +153,7 @@ impl Ring {
         Some(next.published + next.wait(&self.policy(policy)))
     }
 
-    /// Records the waits that a run promises.
+    /// Records the waits on which other processes may now rely.
     pub(super) fn promise(&mut self, policy: &RotationPolicy) {
         self.policy = Some(*policy);
         let keys = self.current.iter_mut().chain(&mut self.next);
@@ -208,7 +208,7 @@ impl RingKey {
     }
 
     /// Returns how long a next key is published before it signs, or how long another key stays
-    /// published after it stopped: the longer of the promised wait and that of `policy`.
+    /// published after it stopped signing: the longer of the promised wait and that of `policy`.
     pub fn wait(&self, policy: &RotationPolicy) -> Duration {
         match self.state {
             KeyState::Next if policy.shortens() => policy.publish_before(),
@@ -216,7 +216,7 @@ impl RingKey {
                 .promised
                 .unwrap_or_default()
                 .max(policy.publish_before()),
-            // Tokens that rely on the promise may exist, whatever is decided for later ones.
+            // Tokens that live as long as was promised may exist, even if later ones are shorter.
             _ => self.promised.unwrap_or_default().max(policy.retire_after()),
         }
     }
@@ -260,7 +260,8 @@ impl Sources<'_> {
         let activated = entry.and_then(|entry| entry.activated);
         let retired = entry.and_then(|entry| entry.retired);
         let is_compromised = entry.is_some_and(|entry| entry.state == KeyState::Compromised);
-        // A next key that signs since a rotation that was interrupted was promised another wait.
+        // A next key that already signs, because a rotation was interrupted, was promised a
+        // different wait.
         let same = |entry: &&Entry| (entry.state == KeyState::Next) == (state == KeyState::Next);
         let promised = entry.filter(same).and_then(|entry| entry.promised);
         RingKey {

@@ -56,8 +56,8 @@ impl Default for RotationTimes {
 /// The two waits of a rotation: no key signs before servers know it, and no key with a valid token
 /// is removed.
 ///
-/// The ring records the durations of each run that relies on them. Of a recorded duration and that of
-/// a later run, the longer one holds.
+/// The ring records the durations of each run that relies on them. If a later run has other ones,
+/// the longer of the two applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Recorded", into = "Recorded")]
 pub struct RotationPolicy {
@@ -104,12 +104,12 @@ impl From<RotationPolicy> for Recorded {
 }
 
 impl RotationTimes {
-    /// The longest time until a server has fetched what was just published.
+    /// The longest time until every server has fetched what was just published.
     fn until_known(&self) -> Duration {
         sum([self.propagation, self.refresh_interval, self.clock_skew])
     }
 
-    /// The longest time until no server has a valid token of a key that just stopped signing.
+    /// The longest time until no server accepts a token of a key that just stopped signing.
     fn until_unused(&self) -> Duration {
         sum([self.until_known(), self.token_lifetime])
     }
@@ -146,8 +146,8 @@ impl RotationPolicy {
         })
     }
 
-    /// Returns the same waits, which replace longer recorded ones. Keys that have signed stay
-    /// published for as long as was promised while they signed.
+    /// Returns the same waits, but such that they replace longer recorded ones. Keys that have
+    /// signed still stay published for as long as was promised while they signed.
     pub fn shortening(self) -> Self {
         let shortens = true;
         Self { shortens, ..self }
@@ -157,8 +157,8 @@ impl RotationPolicy {
         self.shortens
     }
 
-    /// Returns the waits that hold where `recorded` ones were promised: the longer of each, unless
-    /// these shorten them.
+    /// Returns the waits that apply if `recorded` ones were promised: of each, the longer value,
+    /// unless these waits shorten them.
     pub(super) fn holding(self, recorded: Option<Self>) -> Self {
         let Some(recorded) = recorded.filter(|_| !self.shortens) else {
             return self;
@@ -198,7 +198,7 @@ impl RotationPolicy {
                 theirs.propagation,
             ),
         ];
-        // By default it is the sum of the others.
+        // The default is the sum of the other durations.
         let is_set = |policy: &Self| policy.retire_after != policy.times.until_unused();
         if is_set(self) || is_set(recorded) {
             pairs.push((
@@ -303,7 +303,7 @@ pub struct Schedule {
     /// How many addresses must have fetched the next key before it signs.
     expected: Option<(Fetches, usize)>,
     status: RotationStatus,
-    /// What was logged of durations that differ from the recorded ones.
+    /// The warnings about durations that were logged already.
     warned: Arc<Mutex<Vec<String>>>,
 }
 
@@ -347,7 +347,8 @@ impl Keyring {
         }
     }
 
-    /// Follows the age of the signing key and the holder of the lock, until the future is dropped.
+    /// Keeps the age of the signing key and the holder of the lock in `status` up to date, until
+    /// the future is dropped.
     pub async fn observe(self, status: RotationStatus) -> Infallible {
         loop {
             let (ring, status) = (self.clone(), status.clone());
@@ -355,7 +356,7 @@ impl Keyring {
                 let (since, holder) = (ring.signing_since(), Lock::held_by(&ring.folder));
                 status.observed(since, holder, SystemTime::now());
             };
-            // A panic is logged by its hook.
+            // The panic hook logs a panic in it.
             let _ = tokio::task::spawn_blocking(observe).await;
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -383,7 +384,7 @@ impl Schedule {
         })
     }
 
-    /// Makes rotations wait until so many addresses have fetched the key set with the next key.
+    /// Makes rotations wait until `fetchers` addresses have fetched the key set with the next key.
     pub fn expecting(self, fetches: Fetches, fetchers: usize) -> Self {
         let expected = Some((fetches, fetchers)).filter(|_| fetchers > 0);
         Self { expected, ..self }
@@ -447,7 +448,7 @@ impl Schedule {
         if fetched >= *expected {
             return None;
         }
-        // Each server has fetched by then, unless something is wrong.
+        // By then every server has fetched the key set, unless something is wrong.
         let policy = ring.policy(&self.policy);
         let overdue = due.max(present.since + policy.publish_before());
         Some(Stall {
@@ -484,14 +485,14 @@ impl Schedule {
 const ROTATE: &str = "rotate the signing key";
 const FINISH: &str = "finish an emergency rotation";
 
-/// What a process that rotates keys has to report. Clones share it.
+/// The state of the rotation, for health endpoints. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct RotationStatus(Arc<Mutex<RotationState>>);
 
 #[derive(Debug, Default)]
 struct RotationState {
     signing_since: Option<SystemTime>,
-    /// The failures that last, by what was attempted.
+    /// The ongoing failures, by what was attempted.
     failures: BTreeMap<&'static str, Failure>,
     failed: u64,
     last_failure: Option<SystemTime>,
@@ -505,7 +506,7 @@ struct RotationState {
 #[derive(Clone, Debug)]
 struct Stall {
     since: SystemTime,
-    /// From when on it is a fault.
+    /// When the wait begins to count as a fault.
     overdue: SystemTime,
     reason: String,
 }
@@ -580,7 +581,7 @@ impl RotationStatus {
         )
     }
 
-    /// Makes every metric have a value.
+    /// Sets every metric to some value.
     #[cfg(test)]
     pub(crate) fn with_all_metrics(&self, now: SystemTime) {
         self.observed(Some(now), None, now);
@@ -648,7 +649,7 @@ mod tests {
             let reasons = status.readiness(now + passed * SECOND).err();
             reasons.unwrap_or_default().join("\n")
         };
-        // A lock that is taken again and again, and one that is held.
+        // First a lock that changes hands, then one that a single process holds.
         for passed in 0..40 {
             let holder = Some(format!("process {}", passed % 2));
             status.observed(None, holder, now + passed * SECOND);

@@ -730,7 +730,7 @@ fn as_an_earlier_version(ring: &Keyring) {
 #[test]
 fn the_key_that_signs_is_moved_and_found_at_both_paths_throughout() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    // What an interrupted run may have left.
+    // A state that an interrupted run may leave behind.
     type Interrupted = fn(&Keyring);
     let interrupted: [Interrupted; 4] = [
         |_| {},
@@ -823,7 +823,7 @@ fn of_two_keys_that_sign_none_is_chosen() {
         assert_eq!(error.diagnosis().class, Class::Usage);
     }
     assert_eq!(world.files(), files);
-    // As the hint says: the other one is the key that signs.
+    // As the hint says, remove one of them: the other one is the key that signs.
     fs::remove_file(world.ring.current_path()).unwrap();
     world.ring.migrate().unwrap();
     assert!(world.published().contains(&world.signs()));
@@ -856,7 +856,7 @@ fn the_folder_of_the_key_that_signs_may_be_on_another_file_system() {
 
 // Runs with other durations.
 
-/// As short as the record can tell.
+/// The shortest durations that the record can express.
 fn quick() -> RotationPolicy {
     let times = RotationTimes {
         refresh_interval: SECOND,

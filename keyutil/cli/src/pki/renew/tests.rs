@@ -1,4 +1,4 @@
-//! An agent with a clock of the test's own: when what is renewed, and what a failure does.
+//! An agent with the clock of the test: what is renewed at which time, and what a failure does.
 
 use std::{collections::BTreeMap, fs};
 
@@ -45,7 +45,7 @@ impl World {
         self.renewal.turn(|| self.now).unwrap()
     }
 
-    /// Does turns until there is something to show for one.
+    /// Performs turns until one of them renews something.
     fn until_renewed(&mut self) -> Turn {
         for _ in 0..100_000 {
             let turn = self.turn();
@@ -165,7 +165,7 @@ fn a_leaf_that_would_outlive_its_ca_is_renewed_by_the_next_one() {
         world.now += SECOND;
     }
     for party in Party::ALL {
-        // That of the internode CA waits for a restart of the servers.
+        // The rotation of the internode CA waits for a restart of the servers.
         let shortest = match party {
             Party::Internode => HOUR,
             _ => 9 * HOUR - 60 * SECOND,

@@ -148,7 +148,7 @@ impl World {
         change.apply_first(count).unwrap();
         assert_eq!(self.unpaired(), unpaired, "key and certificate");
         self.check();
-        // Any command mends that.
+        // Every command repairs that.
         let _ = list(&self.layout, &self.options, self.now);
         assert_eq!(self.unpaired(), BTreeSet::new(), "after {count} operations");
         let left = self
