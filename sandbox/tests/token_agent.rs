@@ -78,11 +78,10 @@ async fn agent(stack: &Stack, output: &Path) -> Program {
 async fn rotate_the_key(stack: &Stack) {
     let keyutil = support::binaries().await.keyutil.clone();
     let mut command = stack.command(&keyutil, Party::Admin);
-    let current = stack.keyring().current_path();
     command
         .args(["key", "rotate", "--wait", "--refresh-interval=1s"])
         .args(["--clock-skew=1s", "--propagation=2s", "--dir"])
-        .arg(current.parent().unwrap());
+        .arg(stack.certs().join("signing"));
     let rotated = support::run(&mut command).await;
     support::assert_success(&rotated);
 }

@@ -286,6 +286,29 @@ fn with_keys_of_an_earlier_version() -> tempfile::TempDir {
 }
 
 #[test]
+fn the_folder_of_the_key_that_signs_is_no_ring() {
+    let folder = with_keys();
+    let active = folder.path().join("certs/signing/active");
+    for command in [
+        &["key", "rotate"][..],
+        &["key", "generate", "--force"],
+        &["key", "list"],
+        &["jwks", "print"],
+    ] {
+        let dir = ["--dir", "certs/signing/active"];
+        let refused = run(keyutil(folder.path()).args(command).args(dir));
+        assert_eq!(refused.code, Some(64), "{refused:?}");
+        assert!(
+            refused.stderr.contains("name the folder above it"),
+            "{refused:?}"
+        );
+    }
+    let names = std::fs::read_dir(active).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["current.pem"]);
+}
+
+#[test]
 fn a_folder_of_an_earlier_version_is_migrated_by_key_and_by_jwks_serve() {
     let folder = with_keys_of_an_earlier_version();
     let mint = || run(keyutil(folder.path()).args(["token", "mint"]));

@@ -112,7 +112,7 @@ pub async fn run(command: Jwks) -> anyhow::Result<()> {
 
 async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
-    let ring = arguments.folder.ring();
+    let ring = arguments.folder.ring()?;
     let schedule = match arguments.rotate_every {
         Some(every) => Some(Schedule::new(ring.clone(), policy, every).map_err(usage)?),
         None => None,
@@ -176,7 +176,7 @@ async fn run_serve(arguments: Serve) -> anyhow::Result<()> {
 
 fn print(arguments: Print) -> anyhow::Result<()> {
     let jwks = match arguments.signing_key {
-        None => arguments.folder.ring().jwks().diagnosed()?,
+        None => arguments.folder.ring()?.jwks().diagnosed()?,
         Some(path) => {
             check_name(&path)?;
             let key = read_signing_key(&path).diagnosed()?;

@@ -69,8 +69,25 @@ pub struct Folder {
 
 impl Folder {
     /// Returns the key ring in the folder.
-    pub fn ring(self) -> Keyring {
-        Keyring::at(self.dir)
+    ///
+    /// # Errors
+    /// [`UsageError`] for a folder that has the key that signs, and nothing else of a ring: a second
+    /// ring would be created in it, whose keys no server knows.
+    pub fn ring(self) -> anyhow::Result<Keyring> {
+        let ring = Keyring::at(&self.dir);
+        let folder = self.dir.canonicalize().unwrap_or(self.dir);
+        let around = folder.parent().map(Keyring::at);
+        let is_active = around.is_some_and(|around| {
+            around.active_folder() == folder && around.current_path().exists()
+        });
+        if is_active && !ring.jwks_path().exists() {
+            return Err(UsageError(format!(
+                "--dir (KEYUTIL_SIGNING_DIR): `{}` has only the key that signs: name the folder above it",
+                folder.display()
+            ))
+            .into());
+        }
+        Ok(ring)
     }
 }
 
@@ -84,7 +101,7 @@ pub async fn run(command: Key) -> anyhow::Result<()> {
 }
 
 fn generate(Generate { folder, force }: Generate) -> anyhow::Result<()> {
-    let ring = folder.ring();
+    let ring = folder.ring()?;
     let made = ring.generate(force, SystemTime::now).diagnosed()?;
     program::print_line(format_args!(
         "signs now    {}  {}",
@@ -271,7 +288,7 @@ async fn rotate(arguments: Rotate) -> anyhow::Result<()> {
     } else {
         arguments.asked()
     };
-    let ring = arguments.folder.ring();
+    let ring = arguments.folder.ring()?;
     let policy = arguments.shorten.policy(&arguments.times, &ring)?;
     if arguments.emergency {
         let rotated = ring
@@ -452,7 +469,7 @@ fn print_cost(rotated: &Rotated, refresh_interval: Duration) -> anyhow::Result<(
 }
 
 fn retire(arguments: Retire) -> anyhow::Result<()> {
-    let ring = arguments.folder.ring();
+    let ring = arguments.folder.ring()?;
     let policy = arguments.shorten.policy(&arguments.times, &ring)?;
     let removed = ring.retire(&policy, SystemTime::now).diagnosed()?;
     for kid in &removed {
@@ -493,7 +510,7 @@ pub struct List {
 fn list(arguments: List) -> anyhow::Result<()> {
     let policy = arguments.times.policy()?;
     let now = SystemTime::now();
-    let keyring = arguments.folder.ring();
+    let keyring = arguments.folder.ring()?;
     // The list is useful even if nothing can be written.
     if let Err(error) = keyring.migrate() {
         program::print_warning(chain(&error));
