@@ -73,7 +73,7 @@ const STARTING: usize = 4;
 /// Runs a fleet and writes its result.
 ///
 /// # Errors
-/// When a workflow failed, or a worker did not work again within [`WITHIN`] after an event.
+/// When a workflow failed, or a worker did not work again within 10 s after an event.
 pub async fn run(provision: &Options, options: &FleetOptions) -> anyhow::Result<()> {
     fs::create_dir_all(&options.output)
         .with_context(|| format!("failed to make the folder `{}`", options.output.display()))?;
