@@ -303,7 +303,7 @@ impl WaitLog {
         if refused {
             warn!(
                 reason = cause, hint, %limit, waited,
-                "waiting: the server refuses the token, and may accept it after its next fetch of the key set"
+                "waiting for the server: it refuses the token, and may accept it after its next fetch of the key set"
             );
         } else {
             info!(reason = cause, %limit, waited, "waiting for the server");

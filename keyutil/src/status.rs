@@ -271,13 +271,13 @@ impl RemovedCa {
                 whole_seconds(left)
             ),
             _ => format!(
-                "the server was last verified with a CA that is no longer in `{file}`, and is \
-                 refused since {}: {ca}",
+                "the server was last verified with a CA that is no longer in `{file}`, and has \
+                 been refused since {}: {ca}",
                 rfc3339_seconds(self.refused_at)
             ),
         };
         if let Some(reason) = &self.reason {
-            told += &format!("; with the new content of the file: {reason}");
+            told += &format!("; the connection with the new content of the file failed: {reason}");
         }
         told
     }

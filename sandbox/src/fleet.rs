@@ -288,9 +288,10 @@ impl Summary {
         for event in &self.events {
             if event.seen_after > WITHIN {
                 self.problems.push(format!(
-                    "{}: the slowest worker took {:.1} s",
+                    "{}: the slowest worker took {:.1} s, and the limit is {} s",
                     event.what,
-                    event.seen_after.as_secs_f64()
+                    event.seen_after.as_secs_f64(),
+                    WITHIN.as_secs()
                 ));
             }
             let late = |outage: &&Outage| {
@@ -317,7 +318,7 @@ impl fmt::Display for Summary {
         }
         writeln!(
             f,
-            "{} workers: {} workflows in {:.0} s, {} at a time, {} failed, worst {} ms",
+            "{} workers: {} workflows in {:.0} s, {} at a time, {} failed, slowest {} ms",
             self.workers,
             self.workflows,
             self.duration.as_secs_f64(),
@@ -328,7 +329,7 @@ impl fmt::Display for Summary {
         for event in &self.events {
             writeln!(
                 f,
-                "{}: all workers at work after {:.1} s",
+                "{}: all workers worked again after {:.1} s",
                 event.what,
                 event.seen_after.as_secs_f64()
             )?;
@@ -336,7 +337,7 @@ impl fmt::Display for Summary {
         let longest = self.outages.iter().map(|outage| outage.until - outage.from);
         write!(
             f,
-            "not ready: {} times, for {:.1} s at most",
+            "workers were not ready {} times, for up to {:.1} s",
             self.outages.len(),
             longest.max().unwrap_or_default().as_secs_f64()
         )

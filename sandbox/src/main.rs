@@ -58,8 +58,8 @@ enum Command {
     /// Run many workers, kill the server and start it again, then replace every credential; report
     /// how long the slowest worker took
     ///
-    /// Exit code 0 means: no workflow failed, and 10 s after each of these events every worker was
-    /// ready, had an answer from the server, and used the new credential.
+    /// Exit code 0 means: no workflow failed, and within 10 s after each of these events every
+    /// worker was ready, had an answer from the server, and used the new credential.
     Fleet {
         #[command(flatten)]
         provision: provision::Options,

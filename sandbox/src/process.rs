@@ -107,7 +107,7 @@ impl WorkerProcess {
         let answer = asking.await.with_context(|| {
             let complaints = self.complaints();
             let last = complaints.last().map_or("nothing", String::as_str);
-            format!("no answer from `{url}`; the last warning of this worker is: {last}")
+            format!("no answer from `{url}`; the last warning in the worker's log: {last}")
         })?;
         Ok(serde_json::from_slice(&answer)?)
     }

@@ -34,7 +34,10 @@ async fn a_worker_whose_key_the_server_has_not_fetched_yet_waits_for_it() {
     let key = OwnKey::new(&stack);
     let mut worker = Observed::start(&mut key.worker().await).await;
 
-    let told = worker.program.wait_for("waiting: ", LIMIT).await;
+    let told = worker
+        .program
+        .wait_for("waiting for the server: it refuses", LIMIT)
+        .await;
     for words in [
         "WARN",
         "may accept it after its next fetch of the key set",
@@ -57,7 +60,9 @@ async fn a_worker_whose_key_the_server_has_not_fetched_yet_waits_for_it() {
 async fn a_signal_ends_a_worker_that_waits_for_its_key() {
     let stack = support::stack(StackOptions::default()).await;
     let mut worker = Program::start(&mut OwnKey::new(&stack).worker().await);
-    worker.wait_for("waiting: ", LIMIT).await;
+    worker
+        .wait_for("waiting for the server: it refuses", LIMIT)
+        .await;
     let begun = Instant::now();
     worker.signal(Signal::TERM);
     let ended = worker.ended(LIMIT).await;

@@ -167,7 +167,7 @@ async fn a_server_of_a_removed_ca_is_told_of_and_then_refused() {
     load.more(5).await;
     load.stop().await;
 
-    let reasons = worker.becomes_unready("and is refused since").await;
+    let reasons = worker.becomes_unready("and has been refused since").await;
     assert!(removed.elapsed() > Duration::from_secs(15), "{reasons}");
     let handshakes = async || worker.status().await["connection"]["handshakes"].as_u64();
     let known = handshakes().await;
@@ -183,7 +183,7 @@ async fn a_server_of_a_removed_ca_is_told_of_and_then_refused() {
         " WARN ",
         "and will be refused in 1",
         "ERROR",
-        "and is refused since",
+        "and has been refused since",
     ] {
         assert!(log.contains(words), "no {words} in {log}");
     }

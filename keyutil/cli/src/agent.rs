@@ -169,7 +169,7 @@ impl Renewal {
         let silent = now.saturating_duration_since(state.checked_at);
         if silent > STALL_LIMIT {
             reasons.push(format!(
-                "the token file has not been checked for {} s: its file system hangs",
+                "the token file has not been checked for {} s: its file system does not answer",
                 silent.as_secs()
             ));
         }

@@ -315,7 +315,7 @@ fn a_folder_of_an_earlier_version_is_migrated_by_key_and_by_jwks_serve() {
     let refused = mint();
     assert_eq!(refused.code, Some(64), "{refused:?}");
     assert!(
-        refused.stderr.contains("hint: the key is `certs/signing/current.pem`, as earlier versions had it: `keyutil key list --dir certs/signing` moves it"),
+        refused.stderr.contains("hint: the key is still at `certs/signing/current.pem`, the path of earlier versions: run `keyutil key list --dir certs/signing` to move it"),
         "{refused:?}"
     );
     let listed = run(keyutil(folder.path()).args(["key", "list"]));
@@ -346,7 +346,8 @@ fn an_old_path_of_the_signing_key_is_told_the_new_one() {
         "--signing-key=certs/signing/current.pem",
     ]));
     assert_eq!(refused.code, Some(64), "{refused:?}");
-    let hint = "hint: the key that signs is `certs/signing/active/current.pem`";
+    let hint =
+        "hint: the key that signs is now `certs/signing/active/current.pem`: change the path";
     assert!(refused.stderr.contains(hint), "{refused:?}");
 }
 
@@ -363,14 +364,14 @@ fn durations_that_differ_from_recorded_ones_are_warned_of() {
     let hour = [("KEYUTIL_TOKEN_LIFETIME", "1h")];
     assert_eq!(key("retire", &hour, &[]).stderr, "");
     let refused = run(rotate(folder.path()).args(QUICK));
-    let words = "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) is 2s, and `ring.json` has recorded 1h: the longer one holds, until";
+    let words = "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) is 2s, but `ring.json` records 1h: the longer value applies, until";
     assert!(refused.stderr.contains(words), "{refused:?}");
     assert!(
         refused.stderr.contains("published for 1m 40s"),
         "{refused:?}"
     );
     let listed = key("list", &[], &[]);
-    assert!(listed.stderr.contains(") is 5m, and"), "{listed:?}");
+    assert!(listed.stderr.contains(") is 5m, but"), "{listed:?}");
     assert_eq!(listed.stderr.lines().count(), 1, "{listed:?}");
 
     let mint = |lifetime: &str| {
@@ -380,7 +381,7 @@ fn durations_that_differ_from_recorded_ones_are_warned_of() {
     assert_eq!(mint("1h").stderr, "");
     let minted = mint("61m");
     assert_eq!(minted.code, Some(0), "{minted:?}");
-    let words = "warning: the token lives for 1h 1m, and a key in `certs/signing` that stops signing stays published for tokens of 1h";
+    let words = "warning: the token lives for 1h 1m, but the key set in `certs/signing` keeps a key that stopped signing only for tokens of up to 1h:";
     assert!(minted.stderr.starts_with(words), "{minted:?}");
     let mut agent = keyutil(folder.path());
     agent.args(["token", "renew", "--output=token", "--token-lifetime=61m"]);
@@ -390,7 +391,7 @@ fn durations_that_differ_from_recorded_ones_are_warned_of() {
     shortening.push("--shorten-waits");
     let shortened = key("retire", &[], &shortening);
     assert!(
-        shortened.stderr.contains("recorded 1h: 2s holds"),
+        shortened.stderr.contains("records 1h: 2s applies"),
         "{shortened:?}"
     );
     assert_eq!(key("list", &[], &QUICK).stderr, "");

@@ -138,7 +138,7 @@ fn a_token_that_outlives_its_key_is_warned_of() {
         command.args(["--signing-key", "certs/signing/active/current.pem"]);
         run(command.args(["--token-lifetime", lifetime])).stdout
     };
-    let words = "stops signing stays published for tokens of 5m: later, servers refuse the token";
+    let words = "stopped signing only for tokens of up to 5m: after that, servers refuse the token";
     assert!(doctor("1h").contains(words), "{}", doctor("1h"));
     assert!(!doctor("5m").contains(words));
 }

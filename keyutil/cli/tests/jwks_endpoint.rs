@@ -426,8 +426,7 @@ async fn a_key_that_no_server_has_fetched_does_not_sign() {
     let (status, reason) = page(&endpoint, "/readyz").await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     let next = ring.look(SystemTime::now()).unwrap().next.unwrap().kid;
-    let words =
-        format!("0 of 1 expected servers have fetched the key set with the next key `{next}`");
+    let words = format!("0 of 1 expected servers have fetched the next key `{next}`");
     assert!(reason.contains(&words), "{reason}");
     endpoint.logged(&words);
     let (_, metrics) = page(&endpoint, "/metrics").await;

@@ -70,7 +70,11 @@ fn what_fails_is_told_and_ends_when_it_is_over() {
     let probe = |path: &str| run(keyutil().args(["probe", &format!("http://{address}/{path}")]));
     let refused = probe("readyz");
     assert_eq!(refused.code, Some(69));
-    for words in ["503", "client-ca: not renewable since", "clients.key"] {
+    for words in [
+        "503",
+        "client-ca: could not be renewed since",
+        "clients.key",
+    ] {
         assert!(refused.stderr.contains(words), "{words}: {refused:?}");
     }
     assert_eq!(probe("healthz").code, Some(0));

@@ -102,7 +102,7 @@ async fn a_removed_ca_is_distrusted_when_its_time_is_up_whatever_else_changes() 
     let reasons = reasons(client.observer());
     for words in [
         "was last verified with a CA that is no longer in `",
-        "and is refused since",
+        "and has been refused since",
     ] {
         assert!(reasons.contains(words), "{reasons}");
     }

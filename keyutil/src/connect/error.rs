@@ -362,8 +362,9 @@ fn server_certificate_hint(source: &ConnectorError) -> String {
             "correct the clock of this machine, or wait until the server's certificate is valid"
         }
         Some(E::Revoked) => {
-            "if the server has a new certificate, find out what answers in its place; if not, give \
-             it one; the lists are those of `--tls-crl-path` (KEYUTIL_TLS_CRL_PATH)"
+            "if the server already has a new certificate, find out what answers in its place; \
+             otherwise give it a new one. The lists are in the file of `--tls-crl-path` \
+             (KEYUTIL_TLS_CRL_PATH)"
         }
         Some(E::InvalidPurpose | E::InvalidPurposeContext { .. }) => {
             "reissue the server's certificate with the extended key usage `serverAuth`"

@@ -73,8 +73,9 @@ pub struct ConnectArgs {
     #[arg(long, global = true, env = "KEYUTIL_TLS_CRL_PATH", value_name = "FILE", value_parser = path())]
     pub tls_crl_path: Option<PathBuf>,
 
-    /// Time after which a CA that was removed from the CA file is distrusted, even if no connection
-    /// can then be made; `0s`: at once
+    /// Time after which a CA that was removed from the CA file is distrusted, and a connection that
+    /// was verified with earlier revocation lists is no longer used, even if no new one can be made;
+    /// `0s`: at once
     #[arg(long, global = true, env = "KEYUTIL_DISTRUST_AFTER", default_value = "5m", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub distrust_after: Duration,
 
@@ -97,7 +98,7 @@ pub struct ConnectArgs {
     )]
     pub grpc_compression: Compression,
 
-    /// Connect directly, and ignore `HTTPS_PROXY`
+    /// Connect directly, and ignore `HTTPS_PROXY` and `NO_PROXY`
     #[arg(
         long,
         global = true,

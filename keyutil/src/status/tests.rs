@@ -148,7 +148,8 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         50,
         &[
             "the server is verified with a CA that is no longer in `ca.crt`, and will be refused in \
-           4m 10s: `CN=ca`; with the new content of the file: nobody listens",
+           4m 10s: `CN=ca`; the connection with the new content of the file failed: nobody \
+           listens",
         ],
     ),
     (
@@ -156,8 +157,8 @@ const TABLE: &[(&str, Change, u64, &[&str])] = &[
         |status| status.connection.removed_ca = Some(removed_ca(40)),
         50,
         &[
-            "the server was last verified with a CA that is no longer in `ca.crt`, and is refused \
-           since 1970-01-12T13:47:20Z: `CN=ca`",
+            "the server was last verified with a CA that is no longer in `ca.crt`, and has been \
+           refused since 1970-01-12T13:47:20Z: `CN=ca`",
         ],
     ),
     (

@@ -31,14 +31,19 @@ pub fn moved(path: &Path) -> Option<String> {
         let earlier = folder.parent()?.join("current.pem");
         return earlier.exists().then(|| {
             format!(
-                "the key is `{}`, as earlier versions had it: `keyutil key list --dir {}` moves it",
+                "the key is still at `{}`, the path of earlier versions: run `keyutil key list --dir {}` to move it",
                 earlier.display(),
                 folder.parent().unwrap_or(folder).display()
             )
         });
     }
     let now = folder.join("active/current.pem");
-    let hint = || format!("the key that signs is `{}`", now.display());
+    let hint = || {
+        format!(
+            "the key that signs is now `{}`: change the path",
+            now.display()
+        )
+    };
     now.exists().then(hint)
 }
 

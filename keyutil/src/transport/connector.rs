@@ -316,7 +316,9 @@ impl Connector {
         }
         // Checked after the handshake, because the other side decides how long that takes.
         if trust_source.distrusts(&trust) {
-            let removed = io::Error::other("the CA file has changed meanwhile");
+            let removed = io::Error::other(
+                "a CA that was removed from the CA file became distrusted during the handshake",
+            );
             return Err(ConnectorError::handshake(server_name, &peer, removed));
         }
         let handshake = handshake(session, identity, &peer);

@@ -88,7 +88,7 @@ pub enum ConnectorError {
     #[error("{}", Each(.0))]
     Addresses(Arc<[(SocketAddr, ConnectorError)]>),
     /// The HTTP proxy was not reached, or made no connection to the server.
-    #[error("no connection through the proxy `{proxy}`")]
+    #[error("failed to connect through the proxy `{proxy}`")]
     Proxy {
         /// `host:port`.
         proxy: String,
@@ -96,7 +96,7 @@ pub enum ConnectorError {
         source: Box<ConnectorError>,
     },
     /// The HTTP proxy refused the tunnel.
-    #[error("it answered `{status}`")]
+    #[error("the proxy answered `{status}`")]
     ProxyAnswer {
         /// The first line of the answer.
         status: String,
@@ -332,9 +332,9 @@ impl fmt::Display for InWords<'_> {
                     names => write!(f, ", only for `{}`", names.join("`, `")),
                 }
             }
-            E::Revoked => {
-                f.write_str("a list of the revocation file revokes it, or one of its issuers")
-            }
+            E::Revoked => f.write_str(
+                "it, or one of its issuers, is revoked by a list in the file of `--tls-crl-path`",
+            ),
             E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
                 f.write_str("it lacks the extended key usage `serverAuth`")
             }

@@ -94,7 +94,7 @@ impl Proxy {
         while !head.ends_with(b"\r\n\r\n") {
             if head.len() == LONGEST_HEAD {
                 return Err(failed(io::Error::other(
-                    "the answer of the proxy has no end",
+                    "the answer of the proxy has more than 16 KiB of headers",
                 )));
             }
             head.push(tcp.read_u8().await.map_err(failed)?);

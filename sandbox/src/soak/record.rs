@@ -186,7 +186,7 @@ impl fmt::Display for Worst {
         let start = self.ended.saturating_sub(self.latency).as_secs_f64();
         write!(
             f,
-            "the worst ran from {start:.1} s to {end:.1} s; meanwhile: "
+            "the slowest workflow ran from {start:.1} s to {end:.1} s; meanwhile: "
         )?;
         if self.meanwhile.is_empty() {
             return f.write_str("no new credential, no new connection");
@@ -376,8 +376,8 @@ mod tests {
         );
         assert_eq!(
             worst.unwrap().to_string(),
-            "the worst ran from 8.0 s to 10.0 s; meanwhile: client CA replaced at 7.0 s, in use at \
-             8.0 s; new connection of the starter at 9.0 s"
+            "the slowest workflow ran from 8.0 s to 10.0 s; meanwhile: client CA replaced at 7.0 s, \
+             in use at 8.0 s; new connection of the starter at 9.0 s"
         );
         assert!(Worst::of(&[sample(Some("refused"))], &[], &[]).is_none());
     }

@@ -177,7 +177,7 @@ pub const ROWS: &[Row] = &[
         message: "every user of this machine can read the private key …",
         exit_code: 0,
         cause: "users other than the owner of the key file can read it",
-        advice: "run `chmod 600`; in Kubernetes set `defaultMode: 0400`",
+        advice: "run `chmod 600`; in Kubernetes set `defaultMode: 0440` and `fsGroup`",
         cases: &[Case {
             name: "a private key that every user may read",
             step: Some("files"),

@@ -46,9 +46,9 @@ pub enum Jwks {
 /// key began to sign; a restart does not delay it. The next key signs only after `--expect-fetchers`
 /// servers have fetched it from this process.
 ///
-/// `/healthz` says that the process is alive, `/readyz` that the keys can be rotated and the key set
-/// is that of the file, and `/metrics` since when. A key set is served whatever `/readyz` says: do
-/// not take an endpoint out of service because of it.
+/// `/healthz` answers 200 while the process is alive. `/readyz` answers 503, with the reasons, if the
+/// keys cannot be rotated or the key set is not that of the file; use it for alerts only, because
+/// the key set is served all the same. `/metrics` has the same data for Prometheus.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -75,8 +75,8 @@ pub struct Serve {
     #[arg(long, env = "KEYUTIL_ROTATE_EVERY", value_name = "DURATION", value_parser = humantime::parse_duration)]
     rotate_every: Option<Duration>,
 
-    /// How many servers, told apart by their addresses, must have fetched the key set with the next
-    /// key before `--rotate-every` makes it sign; 0 does not wait for them
+    /// How many servers must have fetched the next key before `--rotate-every` lets it sign; each
+    /// address counts as one; 0: does not wait for them
     #[arg(
         long,
         env = "KEYUTIL_EXPECT_FETCHERS",

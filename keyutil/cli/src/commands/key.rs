@@ -159,18 +159,18 @@ pub struct Rotate {
     #[arg(long, conflicts_with = "wait")]
     emergency: bool,
 
-    /// The only key that `--emergency` removes; if it is a previous key, the current one goes on
-    /// signing
+    /// The only key that `--emergency` removes; if it is a previous key, the current key continues to
+    /// sign
     #[arg(long, requires = "emergency", value_name = "KID")]
     kid: Option<String>,
 
-    /// URL of the key set at `keyutil jwks serve`, which is asked whether servers have fetched the
-    /// next key [default: it is not asked]
+    /// URL of the key set at `keyutil jwks serve`; the endpoint is asked how many servers have
+    /// fetched the next key [default: it is not asked]
     #[arg(long, env = "KEYUTIL_JWKS", value_name = "URL")]
     jwks: Option<String>,
 
-    /// How many servers, told apart by their addresses, must have fetched the next key from the
-    /// endpoint at `--jwks` before it signs; 0 does not ask
+    /// How many servers must have fetched the next key from the endpoint at `--jwks` before it
+    /// signs; each address counts as one; 0: does not ask
     #[arg(
         long,
         env = "KEYUTIL_EXPECT_FETCHERS",
@@ -210,8 +210,8 @@ pub struct Retire {
 #[derive(Args)]
 #[command(next_help_heading = "Timing")]
 pub struct Shorten {
-    /// Let the durations of this run replace longer ones of earlier runs, which `ring.json` has
-    /// recorded; keys that have signed stay published for as long as was promised
+    /// Replace longer durations that earlier runs recorded in `ring.json` by those of this run; a
+    /// key that has signed still stays published for the recorded time
     #[arg(long)]
     shorten_waits: bool,
 }
@@ -345,7 +345,7 @@ impl Rotate {
         }
         if !jwks.starts_with("http://") && !jwks.starts_with("https://") {
             program::print_warning(
-                "`--jwks` (KEYUTIL_JWKS) names a file, which does not tell whether servers have fetched the \
+                "`--jwks` (KEYUTIL_JWKS) names a file, which does not show whether servers have fetched the \
                  next key",
             );
             return None;
@@ -387,15 +387,15 @@ async fn unfetched(
             format!(
                 "too early: {fetched} of {expected} expected servers have fetched the next key `{kid}` from `{shown}`"
             ),
-            "`--wait` waits; check `keySourceURIs` and `refreshInterval` of the servers; `--expect-fetchers` is \
-             their number, and 0 rotates without them",
+            "`--wait` waits for them; check `keySourceURIs` and `refreshInterval` of the servers; \
+             `--expect-fetchers` sets the expected number, and with 0 the rotation does not wait",
         ),
         None => (
             Class::Usage,
             format!(
-                "`{shown}` does not tell which keys were fetched: it is not `keyutil jwks serve`"
+                "`{shown}` does not report which keys were fetched: it is not served by `keyutil jwks serve`"
             ),
-            "rotate with `--expect-fetchers 0`, when every server has fetched the key set",
+            "once every server has fetched the key set, rotate with `--expect-fetchers 0`",
         ),
     };
     Ok(Some(Diagnosis {

@@ -178,8 +178,8 @@ struct InitArgs {
     #[arg(long, env = "KEYUTIL_CA_LIFETIME", value_name = "DURATION", default_value = "3650days", value_parser = parse_duration)]
     ca_lifetime: Duration,
 
-    /// Lifetime of the internode CA, the rotation of which takes restarts of the servers [default:
-    /// that of the other CAs]
+    /// Lifetime of the internode CA, whose rotation needs restarts of the servers [default: that of
+    /// the other CAs]
     #[arg(long, env = "KEYUTIL_INTERNODE_CA_LIFETIME", value_name = "DURATION", value_parser = parse_duration)]
     internode_ca_lifetime: Option<Duration>,
 
@@ -520,14 +520,16 @@ fn leaf_row(leaf: &LeafRotated) -> [String; 5] {
 
 /// Renew certificates and rotate CAs before they expire
 ///
-/// - A certificate is renewed when less than a third of its life is left, with its names and a new key, at a
-///   moment that follows from its serial number. A CA that is due goes through the three steps of
-///   `keyutil pki rotate`, with their waits.
+/// - A certificate is renewed when between a third and a quarter of its life is left. It keeps its
+///   names and gets a new key. The exact moment follows from its serial number. A CA that is due goes
+///   through the three steps of `keyutil pki rotate`, with their waits.
 ///
-/// - The step `reissue` of the internode CA waits until less than an eighth of the life of the old one
-///   is left, and asks for a restart of every temporal-server in the meantime.
+/// - The internode CA needs restarts: after `trust` the command asks for a restart of every
+///   temporal-server, and it performs `reissue` when less than an eighth of the life of the old CA is
+///   left.
 ///
-/// - A failure keeps the files, and is logged and retried at growing intervals of up to a minute.
+/// - If a renewal fails, the files stay as they are; the failure is logged, and the renewal is tried
+///   again, at intervals of up to a minute.
 ///
 /// - The command runs until SIGINT or SIGTERM; with `--once` it does what is due, and ends.
 #[derive(Args, Debug)]
@@ -539,7 +541,8 @@ struct RenewArgs {
     #[command(flatten)]
     folder: Folder,
 
-    /// Do what is due now, print it, and exit; for cron
+    /// Do what is due now, print it, and exit; for a cron job, at least four times in the life of a
+    /// certificate
     #[arg(long, conflicts_with = "health_listen")]
     once: bool,
 

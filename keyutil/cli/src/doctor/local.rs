@@ -301,7 +301,8 @@ fn look_at_mode(report: &mut Report, what: &str, path: &Path) {
             Step::Files,
             format!("every user of this machine can read the {what} `{shown}` (mode {mode:04o})"),
             format!(
-                "run `chmod 600 {shown}`; for a mounted Kubernetes secret set `defaultMode: 0400`"
+                "run `chmod 600 {shown}`; for a mounted Kubernetes secret set `defaultMode: 0440` and \
+                 `fsGroup`"
             ),
         );
     } else {

@@ -138,7 +138,7 @@ async fn resolve(report: &mut Report, connector: &Connector) -> Option<Vec<Socke
         match connector.proxy() {
             None => format!("`{}` resolves to {shown}", connector.host()),
             Some(proxy) => format!(
-                "the proxy `{proxy}` (HTTPS_PROXY) resolves to {shown}, and resolves `{}` itself",
+                "the proxy `{proxy}` (HTTPS_PROXY) resolves to {shown}; the proxy resolves `{}`",
                 connector.host()
             ),
         },

@@ -301,9 +301,10 @@ impl Keyring {
     pub fn outlived_by(&self, lifetime: Duration) -> Option<String> {
         let longest = self.longest_token().filter(|longest| lifetime > *longest)?;
         Some(format!(
-            "the token lives for {}, and a key in `{}` that stops signing stays published for tokens of \
-             {}: later, servers refuse the token; set `--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) of \
-             `keyutil key` and `keyutil jwks serve` to the longest lifetime of any token",
+            "the token lives for {}, but the key set in `{}` keeps a key that stopped signing only for \
+             tokens of up to {}: after that, servers refuse the token. Set `--token-lifetime` \
+             (KEYUTIL_TOKEN_LIFETIME) of `keyutil key` and `keyutil jwks serve` to the longest lifetime of \
+             any token",
             format_duration(Duration::from_secs(lifetime.as_secs())),
             self.folder.display(),
             format_duration(longest)
@@ -501,8 +502,8 @@ pub enum KeyringError {
     },
     /// Both paths have a key, and the keys differ: readers of each path sign with another one.
     #[error(
-        "`{}` and `{}` are different keys: an earlier version of keyutil, or a restored backup, has \
-         replaced the first",
+        "`{}` and `{}` contain different keys: an earlier version of keyutil, or a restored backup, \
+         replaced the first one",
         earlier.display(),
         current.display()
     )]
@@ -548,8 +549,9 @@ impl KeyringError {
                  now, run the command again",
             ),
             Self::TwoCurrent { .. } => Some(
-                "end the earlier version, and remove the file of the key that must not sign: `keyutil jwks \
-                 print --signing-key` prints the kid of each, and `keyutil key list` which key signs",
+                "stop the earlier version, then remove the file of the key that must not sign. `keyutil jwks \
+                 print --signing-key` prints the kid of each file, and `keyutil key list` prints which key \
+                 signs",
             ),
             Self::NothingSigns { .. } => Some(
                 "restore the file; or make `next.pem` sign at once with `keyutil key rotate --emergency`; \

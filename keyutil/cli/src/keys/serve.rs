@@ -73,7 +73,7 @@ impl Endpoint {
         let status = self.document.status();
         if let Some(failure) = status.last_failure {
             reasons.push(format!(
-                "the key set of before {} is served: {}",
+                "`jwks.json` has been unusable since {}, and the key set from before is served: {}",
                 rfc3339(failure.since),
                 failure.reason
             ));
@@ -94,12 +94,12 @@ impl Endpoint {
         self.rotation.render(&numbers, now)?;
         numbers.count(
             "jwks_fetches_total",
-            "Complete fetches of the key set, without those of keyutil and of known probes",
+            "Complete fetches of the key set, except those of keyutil and of known probes",
             present.fetches,
         )?;
         numbers.gauges(
             "jwks_last_fetch_timestamp_seconds",
-            "Time of the last such fetch, in seconds since 1970",
+            "Time of the last complete fetch of the key set, in seconds since 1970",
             None,
             present.last_fetch.map(|time| (None, seconds(time))),
         )?;
@@ -107,7 +107,7 @@ impl Endpoint {
         let kids = present.kids.iter();
         numbers.gauges(
             FETCHERS,
-            "Addresses that have fetched the present key set, for each key in it",
+            "Addresses that have fetched the current key set, for each key in it",
             Some("kid"),
             kids.map(|kid| (Some(&**kid), f64::from(count))),
         )?;

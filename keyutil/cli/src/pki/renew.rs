@@ -1,9 +1,9 @@
 //! `keyutil pki renew`: an agent that renews certificates, and rotates CAs, before they expire.
 //!
-//! A certificate is renewed when less than a third of its life is left. The exact moment follows from
-//! its serial number, so that certificates that were made in the same second are not renewed in the
-//! same second, and a restart changes nothing. A CA that is due goes through the three steps of
-//! [`rotate`](super::rotate), with their waits; each turn does the step that is due, if any.
+//! A certificate is renewed when between a third and a quarter of its life is left. The exact moment
+//! follows from its serial number, so that certificates that were made in the same second are not
+//! renewed in the same second, and a restart changes nothing. A CA that is due goes through the three
+//! steps of [`rotate`](super::rotate), with their waits; each turn does the step that is due, if any.
 //!
 //! The files are read without the lock, which is held for one certificate or one step at a time. A
 //! failure keeps the files, and is retried at growing intervals.
@@ -466,7 +466,7 @@ impl Renewal {
         let silent = monotonic.saturating_duration_since(state.looked_at);
         if silent > STALL_LIMIT {
             reasons.push(format!(
-                "the certificates have not been checked for {} s: their file system hangs",
+                "the certificates have not been checked for {} s: their file system does not answer",
                 silent.as_secs()
             ));
         }
@@ -557,8 +557,8 @@ impl Managed {
             warn!(
                 certificate = name,
                 until = rfc3339(looked.due),
-                "the rotation of the CA waits for a restart of every temporal-server: then run \
-                 `keyutil pki rotate internode-ca --servers-restarted`"
+                "the rotation of the CA waits for a restart of every temporal-server: restart \
+                 them, then run `keyutil pki rotate internode-ca --servers-restarted`"
             );
         }
         self.attempts = 0;
@@ -596,7 +596,7 @@ impl Managed {
             let since = rfc3339(failure.since);
             let reason = &failure.reason;
             return Some(format!(
-                "{name}: not renewable since {since}: {reason}{expires}"
+                "{name}: could not be renewed since {since}: {reason}{expires}"
             ));
         }
         let certificate = self.certificate.as_ref()?;

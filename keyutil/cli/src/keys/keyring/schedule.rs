@@ -210,13 +210,13 @@ impl RotationPolicy {
         let differing = pairs.into_iter().filter(|(_, ours, theirs)| ours != theirs);
         let told = differing.map(|(flag, ours, theirs)| {
             let (ours_text, theirs_text) = (format_duration(ours), format_duration(theirs));
-            let holds = if ours < theirs && !self.shortens {
-                "the longer one holds, until `keyutil key retire --shorten-waits` shortens it"
+            let outcome = if ours < theirs && !self.shortens {
+                "the longer value applies, until `keyutil key retire --shorten-waits` replaces it"
                     .to_owned()
             } else {
-                format!("{ours_text} holds")
+                format!("{ours_text} applies")
             };
-            format!("{flag} is {ours_text}, and `ring.json` has recorded {theirs_text}: {holds}")
+            format!("{flag} is {ours_text}, but `ring.json` records {theirs_text}: {outcome}")
         });
         told.collect()
     }
@@ -455,10 +455,10 @@ impl Schedule {
             since: due,
             overdue,
             reason: format!(
-                "the signing key is not rotated, as it should have been at {}: {fetched} of {expected} expected \
-                 servers have fetched the key set with the next key `{}`. Check `keySourceURIs` and \
-                 `refreshInterval` of the servers; `--expect-fetchers` (KEYUTIL_EXPECT_FETCHERS) is their number, \
-                 and 0 rotates without them",
+                "the rotation of the signing key has been overdue since {}: {fetched} of {expected} expected \
+                 servers have fetched the next key `{}`. Check `keySourceURIs` and `refreshInterval` of the \
+                 servers. `--expect-fetchers` (KEYUTIL_EXPECT_FETCHERS) sets the expected number; with 0 the \
+                 rotation does not wait for them",
                 format_rfc3339_seconds(due),
                 next.kid
             ),
@@ -520,7 +520,10 @@ impl RotationStatus {
         let state = self.0.lock();
         let failures = state.failures.iter().map(|(attempted, failure)| {
             let since = format_rfc3339_seconds(failure.since);
-            format!("failed to {attempted} since {since}: {}", failure.reason)
+            format!(
+                "attempts to {attempted} have failed since {since}: {}",
+                failure.reason
+            )
         });
         let mut reasons: Vec<_> = failures.collect();
         reasons.extend(state.stalled(now).map(|stall| stall.reason.clone()));
@@ -528,8 +531,8 @@ impl RotationStatus {
             && state.lock_held(now) >= LOCK_LIMIT
         {
             reasons.push(format!(
-                "{holder} has held the lock of the signing keys since {}, so that no other process can change \
-                 them: end it if it hangs",
+                "{holder} has held the lock of the signing keys since {}, and no other process can change \
+                 them: stop it if it hangs",
                 format_rfc3339_seconds(*since)
             ));
         }
@@ -561,13 +564,13 @@ impl RotationStatus {
         )?;
         numbers.gauges(
             "rotation_last_failure_timestamp_seconds",
-            "Time of the last such failure, in seconds since 1970",
+            "Time of the last failed attempt to rotate or remove signing keys, in seconds since 1970",
             None,
             one(state.last_failure.map(seconds)),
         )?;
         numbers.gauges(
             "rotation_stalled_seconds",
-            "Time for which a rotation is due that waits for fetches of the key set, or 0",
+            "Time since a rotation that waits for fetches of the key set became due, in seconds, or 0",
             None,
             one(Some(
                 state.stalled(now).map_or(0.0, |stall| since(stall.since)),
@@ -669,7 +672,7 @@ mod tests {
 
         status.failed(ROTATE, "the disk is full".to_owned(), now);
         status.succeeded(FINISH);
-        let words = "failed to rotate the signing key since 2001-09-09T01:46:40Z: the disk is full";
+        let words = "attempts to rotate the signing key have failed since 2001-09-09T01:46:40Z: the disk is full";
         assert_eq!(told(&status, 0), words);
         status.succeeded(ROTATE);
         assert_eq!(told(&status, 0), "");

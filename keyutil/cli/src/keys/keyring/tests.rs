@@ -976,14 +976,14 @@ fn what_differs_from_the_record_is_named_with_both_values() {
     assert_eq!(
         differences,
         [
-            "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) is 5m, and `ring.json` has recorded 1h: the \
-             longer one holds, until `keyutil key retire --shorten-waits` shortens it"
+            "`--token-lifetime` (KEYUTIL_TOKEN_LIFETIME) is 5m, but `ring.json` records 1h: the longer \
+             value applies, until `keyutil key retire --shorten-waits` replaces it"
         ]
     );
     let retire_after = Some(7200 * SECOND);
     let longer = RotationPolicy::new(RotationTimes::default(), retire_after).unwrap();
     let differences = world.ring.differences(&longer);
-    assert!(differences[1].starts_with("`--retire-after` (KEYUTIL_RETIRE_AFTER) is 2h, and `ring.json` has recorded 1h 1m 40s: 2h holds"), "{differences:?}");
+    assert!(differences[1].starts_with("`--retire-after` (KEYUTIL_RETIRE_AFTER) is 2h, but `ring.json` records 1h 1m 40s: 2h applies"), "{differences:?}");
     world.ring.retire(&longer, || world.now).unwrap();
     // Its token lifetime, and what the longer wait allows.
     assert_eq!(world.ring.longest_token(), Some(7100 * SECOND));
