@@ -41,7 +41,7 @@ within 180 "everything healthy after all were killed" all_healthy
 hello
 
 say "the database is away for a minute, with work going on"
-run starter --count 2000 --concurrency 20 --workflow-id "lost-$$" --workflow-timeout 5m >"$work/lost" 2>&1 &
+run starter --count 1000 --concurrency 20 --workflow-id "lost-$$" --workflow-timeout 5m >"$work/lost" 2>&1 &
 starter=$!
 within 60 "work is going on" count_of "WorkflowId%20STARTS_WITH%20%22lost-$$%22" -gt 50
 "${compose[@]}" stop -t 5 postgresql >/dev/null 2>&1

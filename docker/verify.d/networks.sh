@@ -45,7 +45,7 @@ done | sort >"$work/found"
 
 # Rows: | `network` | `member`, … | `service:port`, … |, of which only what there is: Grafana's image may
 # not be available.
-sed -n '/^| network /,/^$/s/^| `\([a-z]*\)` | \([^|]*\) | \([^|]*\) |$/\1: \2: \3/p' docs/containers.md | tr -d '`,' |
+sed -n '/^| network /,/^$/s/^| `\([a-z-]*\)` | \([^|]*\) | \([^|]*\) |$/\1: \2: \3/p' docs/containers.md | tr -d '`,' |
     while IFS=: read -r network members doors; do
         present=$(for member in $members; do sed -n "s/^[^ ]* \($member\)$/\1/p" "$work/members"; done | sort -u | xargs)
         for door in $doors; do

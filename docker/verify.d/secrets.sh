@@ -25,6 +25,10 @@ may_have ui-token token-ui ui-proxy
 may_have frontend-tls pki pki-renew temporal
 may_have internode-tls pki pki-renew temporal
 may_have database-password database-password postgresql schema temporal
+for agent in token-worker token-starter token-admin token-ui; do
+    keys=$(docker cp "$(container "$agent"):/certs/signing" - | tar -t | grep -v '/$' | xargs)
+    [ "$keys" = signing/active/current.pem ] || fail "$agent sees of the signing keys: $keys"
+done
 
 for service in "${running[@]}"; do
     id=$(container "$service")
