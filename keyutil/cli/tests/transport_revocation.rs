@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crate::common::client::{World, authority, issue, look, now, open};
@@ -49,6 +49,35 @@ async fn a_server_with_a_revoked_certificate_is_refused_by_name() {
     // Another one of the same CA is not revoked.
     peer.present(mutual(&good, clients));
     call(client.session().channel()).await;
+}
+
+#[tokio::test]
+async fn of_two_lists_of_one_issuer_the_newer_counts() {
+    let world = World::new();
+    let stolen = world.server();
+    let peer = Peer::start(mutual(&stolen, world.clients.certificate_pem())).await;
+    let lists = Lists::new(&world.frontend);
+    lists.write("30");
+    let older = fs::read_to_string(lists.file()).unwrap();
+    // The times of lists are whole seconds.
+    let second = || {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.unwrap().as_secs()
+    };
+    let written = second();
+    until(async || second() > written).await;
+    lists.revoke(&stolen, "30");
+    let newer = fs::read_to_string(lists.file()).unwrap();
+    for lists_in_file in [older.clone() + &newer, newer + &older] {
+        fs::write(lists.file(), lists_in_file).unwrap();
+        let mut args = world.args(peer.port);
+        args.tls_crl_path = Some(lists.file());
+        let refused = open(&args).session().probe().await.unwrap_err();
+        assert!(
+            chain(&refused).contains("is revoked by a list"),
+            "{refused:?}"
+        );
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! reported.
 
 use std::{
+    cmp::Reverse,
     fmt,
     path::PathBuf,
     sync::{Arc, OnceLock},
@@ -53,7 +54,7 @@ impl RevocationLists {
 
     fn parse(text: &[u8], distrust_after: Duration) -> Result<Self, RevocationError> {
         let lists = pem::revocation_lists(text).map_err(RevocationError::Pem)?;
-        let mut summaries = Vec::new();
+        let mut parsed = Vec::new();
         for (index, list) in lists.iter().enumerate() {
             let number = index + 1;
             // Any root will do: it plays no part in the check of the lists, but there must be one.
@@ -66,8 +67,13 @@ impl RevocationLists {
             verifier(RootCertStore::from_iter([root]).into(), vec![list.clone()])
                 .map_err(|source| RevocationError::Unusable { number, source })?;
             let summary = RevocationListSummary::from_der(list);
-            summaries.push(summary.ok_or(RevocationError::Malformed { number })?);
+            let summary = summary.ok_or(RevocationError::Malformed { number })?;
+            parsed.push((list.clone(), summary));
         }
+        // Of the lists of one issuer the verifier asks the first: the newest must win, wherever it is in
+        // the file.
+        parsed.sort_by_key(|(_, summary)| Reverse(summary.this_update));
+        let (lists, summaries) = parsed.into_iter().unzip();
         Ok(Self {
             lists,
             summaries,

@@ -343,7 +343,7 @@ impl Rotate {
         if self.expect_fetchers == 0 {
             return None;
         }
-        if !jwks.starts_with("http://") && !jwks.starts_with("https://") {
+        if !jwks.contains("://") {
             program::print_warning(
                 "`--jwks` (KEYUTIL_JWKS) names a file, which does not show whether servers have fetched the \
                  next key",

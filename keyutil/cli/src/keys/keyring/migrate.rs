@@ -65,10 +65,25 @@ impl Keyring {
     }
 
     pub(super) fn is_of_an_earlier_version(&self) -> bool {
-        let earlier = self.earlier_path();
+        let (earlier, current) = (self.earlier_path(), self.current_path());
         earlier.symlink_metadata().is_ok()
-            && fs::read_link(earlier).ok() != Some(Path::new(ACTIVE).join(CURRENT))
+            && fs::read_link(&earlier).ok() != Some(Path::new(ACTIVE).join(CURRENT))
+            // Where the new path leads to the old file, as a link or a mount, a link in its place would
+            // lead to itself, and the key would be lost.
+            && !same_file(&earlier, &current)
     }
+}
+
+#[cfg(unix)]
+fn same_file(one: &Path, other: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    matches!((id(one), id(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+#[cfg(not(unix))]
+fn same_file(one: &Path, other: &Path) -> bool {
+    matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Replaces the old file with a link to the new one.

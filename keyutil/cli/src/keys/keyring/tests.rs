@@ -728,6 +728,23 @@ fn as_an_earlier_version(ring: &Keyring) {
 
 #[cfg(unix)]
 #[test]
+fn a_new_path_that_leads_to_the_old_file_is_left_alone() {
+    for (link, target) in [("active/current.pem", "../current.pem"), ("active", ".")] {
+        let world = World::new();
+        let (ring, signs) = (world.ring.clone(), world.signs());
+        as_an_earlier_version(&ring);
+        let link = ring.folder.join(link);
+        fs::create_dir_all(link.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(target, link).unwrap();
+        ring.migrate().unwrap();
+        for path in [ring.current_path(), ring.earlier_path()] {
+            assert_eq!(read_signing_key(&path).unwrap().kid(), signs, "{target}");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
 fn the_key_that_signs_is_moved_and_found_at_both_paths_throughout() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     // A state that an interrupted run may leave behind.
