@@ -161,6 +161,17 @@ pub fn answer(readiness: Result<(), Vec<String>>) -> Response {
     }
 }
 
+/// The metrics in the text format of Prometheus, or `500` with the error.
+pub fn metrics_answer(text: prometheus::Result<String>) -> Response {
+    match text {
+        Ok(text) => {
+            let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
+            (content_type, text).into_response()
+        }
+        Err(error) => broken(&error),
+    }
+}
+
 async fn status(State(shown): State<Shown>) -> Response {
     match serde_json::to_string_pretty(&shown.observer.status()) {
         Ok(json) => {
@@ -183,8 +194,7 @@ async fn numbers(State(shown): State<Shown>) -> Response {
             .await
             .unwrap_or_else(|error| format!("# the SDK's metrics: {}\n", chain(error.as_ref()))),
     };
-    let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
-    (content_type, ours + &theirs).into_response()
+    metrics_answer(Ok(ours + &theirs))
 }
 
 /// The metrics of the exporter, up to a size that no set of metrics has.

@@ -9,7 +9,6 @@ use std::{
 use anyhow::{Context, bail};
 use keyutil::program::print_line;
 use keyutil_cli::pki::Party;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     binaries::Binaries,
@@ -18,7 +17,7 @@ use crate::{
     provision::{self, Options, Progress, Terminal},
     refusals::{self, Wrong},
     rotations::{Credential, Rotation, Rotations},
-    soak::load::Load,
+    soak::load::InFlight,
     stack::{Stack, StackOptions, connection_age},
 };
 
@@ -110,21 +109,15 @@ pub async fn run(options: &Options, keep: bool) -> anyhow::Result<()> {
 async fn rotate_all(stack: &Stack, worker: &WorkerProcess) -> anyhow::Result<()> {
     let mut args = stack.connect_args(Party::Starter);
     args.token.claims.token_lifetime = Some(TOKEN_LIFETIME);
-    let connection = keyutil::connect(&args, "starter").await?;
-    let begun = Instant::now();
-    let load = Load::new(connection.client().clone(), begun);
-    let stop = CancellationToken::new();
-    let working = tokio::spawn({
-        let (load, stop) = (load.clone(), stop.clone());
-        async move { load.run(CONCURRENCY, Duration::ZERO, stop).await }
-    });
+    let work = InFlight::start(&args, CONCURRENCY, Duration::ZERO).await?;
+    let begun = work.load.begun();
     print_line(format!(
         "workflows run, {CONCURRENCY} at a time, while every credential is replaced"
     ))?;
     let rotations = Rotations::new(
         stack,
         slice::from_ref(worker),
-        &connection,
+        &work.connection,
         TOKEN_LIFETIME,
         begun,
     );
@@ -140,8 +133,7 @@ async fn rotate_all(stack: &Stack, worker: &WorkerProcess) -> anyhow::Result<()>
         clients,
         one(Credential::FrontendCa),
     );
-    stop.cancel();
-    working.await?;
+    let (_, load) = work.stop().await?;
     rotated?;
     let (done, failed) = load.counts();
     print_line(format!(

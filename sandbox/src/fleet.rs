@@ -19,15 +19,14 @@ use keyutil::program::print_line;
 use keyutil_cli::pki::Party;
 use serde::Serialize;
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     binaries::Binaries,
     guard::Guard,
     process::WorkerProcess,
     provision::{self, Options, Progress, Terminal},
-    rotations::{Credential, Rotations, seconds},
-    soak::{load::Load, record::Latency},
+    rotations::{Credential, Observed, Rotations, seconds},
+    soak::{load::InFlight, record::Latency},
     stack::{Stack, StackOptions, connection_age},
 };
 
@@ -123,14 +122,8 @@ async fn events(
 ) -> anyhow::Result<Summary> {
     let mut args = stack.connect_args(Party::Starter);
     args.token.claims.token_lifetime = Some(options.token_lifetime);
-    let connection = keyutil::connect(&args, "starter").await?;
-    let begun = Instant::now();
-    let load = Load::new(connection.client().clone(), begun);
-    let stop = CancellationToken::new();
-    let working = tokio::spawn({
-        let (load, stop, concurrency) = (load.clone(), stop.clone(), options.concurrency.into());
-        async move { load.run(concurrency, Duration::ZERO, stop).await }
-    });
+    let work = InFlight::start(&args, options.concurrency.into(), Duration::ZERO).await?;
+    let (connection, begun) = (&work.connection, work.load.begun());
     let outages = Outages {
         begun,
         seen: RefCell::default(),
@@ -147,9 +140,11 @@ async fn events(
         stack.start_server().await?;
         let (at, time) = (Instant::now(), SystemTime::now());
         while at.elapsed() < GIVE_UP {
-            let answered = join_all(workers.iter().map(WorkerProcess::last_success)).await;
-            let since = |last: &anyhow::Result<_>| matches!(last, Ok(Some(last)) if *last > time);
-            if answered.iter().all(since) && all_ready(workers).await {
+            let statuses = join_all(workers.iter().map(WorkerProcess::status)).await;
+            let accepted = |status: anyhow::Result<_>| {
+                status.is_ok_and(|status| Observed::worker(status).accepted_since(time))
+            };
+            if statuses.into_iter().all(accepted) && all_ready(workers).await {
                 break;
             }
             sleep(TICK).await;
@@ -159,7 +154,7 @@ async fn events(
             at: at - begun,
             seen_after: at.elapsed(),
         });
-        let rotations = Rotations::new(stack, workers, &connection, options.token_lifetime, begun);
+        let rotations = Rotations::new(stack, workers, connection, options.token_lifetime, begun);
         for credential in Credential::ALL {
             let rotation = rotations.rotate(credential).await?;
             events.push(Event {
@@ -176,8 +171,7 @@ async fn events(
         watching = outages.watch(workers) => match watching {},
         events = happening => events?,
     };
-    stop.cancel();
-    working.await?;
+    let (_, load) = work.stop().await?;
 
     let samples = load.samples();
     let (workflows, failed) = load.counts();

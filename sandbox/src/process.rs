@@ -5,7 +5,7 @@ use std::{
     path::Path,
     process::Stdio,
     sync::{Arc, LazyLock, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use anyhow::{Context, bail};
@@ -110,20 +110,6 @@ impl WorkerProcess {
             format!("no answer from `{url}`; the last warning in the worker's log: {last}")
         })?;
         Ok(serde_json::from_slice(&answer)?)
-    }
-
-    /// When the server last accepted a call of the worker.
-    ///
-    /// # Errors
-    /// When it does not answer.
-    pub async fn last_success(&self) -> anyhow::Result<Option<SystemTime>> {
-        let status = self.status().await?;
-        let times = ["polls", "others"].map(|calls| {
-            let time = status.pointer(&format!("/calls/{calls}/last_success"));
-            let time = time.and_then(Value::as_str);
-            time.and_then(|time| humantime::parse_rfc3339(time).ok())
-        });
-        Ok(times.into_iter().flatten().max())
     }
 
     /// Why the worker is not ready, or [`None`] if it is. A worker that does not answer is not.

@@ -22,7 +22,8 @@ use tokio::time::sleep;
 
 pub use evidence::accepts_token_of;
 
-use self::evidence::{Certificate, Observed};
+use self::evidence::Certificate;
+pub(crate) use self::evidence::Observed;
 use crate::{
     process::WorkerProcess,
     stack::{REFRESH, Stack},

@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    load::Load,
+    load::{InFlight, Load},
     record::{Handshake, Latency, Sample, Summary, Worst, totals},
 };
 use crate::{
@@ -118,20 +118,15 @@ async fn soak(
 ) -> anyhow::Result<(Summary, Vec<Sample>)> {
     let mut args = stack.connect_args(Party::Starter);
     args.token.claims.token_lifetime = Some(options.token_lifetime);
-    let connection = keyutil::connect(&args, "starter").await?;
-    let begun = Instant::now();
-    let load = Load::new(connection.client().clone(), begun);
-    let (stop_load, stop_rotations) = (CancellationToken::new(), CancellationToken::new());
     let concurrency = u32::from(options.concurrency);
-    let working = tokio::spawn({
-        let (load, stop) = (load.clone(), stop_load.clone());
-        async move { load.run(concurrency, Duration::ZERO, stop).await }
-    });
-    let view = View::new(options.duration, load.clone());
+    let work = InFlight::start(&args, concurrency, Duration::ZERO).await?;
+    let (connection, begun) = (&work.connection, work.load.begun());
+    let stop_rotations = CancellationToken::new();
+    let view = View::new(options.duration, work.load.clone());
     let rotations = Rotations::new(
         stack,
         slice::from_ref(&worker),
-        &connection,
+        connection,
         options.token_lifetime,
         begun,
     );
@@ -161,12 +156,11 @@ async fn soak(
     };
     let handshakes = RefCell::default();
     tokio::select! {
-        never = note_handshakes(&worker, &connection, begun, &handshakes) => match never {},
+        never = note_handshakes(&worker, connection, begun, &handshakes) => match never {},
         _ = rotating => {}
     }
     let duration = begun.elapsed();
-    stop_load.cancel();
-    working.await?;
+    let (connection, load) = work.stop().await?;
 
     let worker_status = worker.status().await?;
     let starter_status = serde_json::to_value(connection.status())?;

@@ -40,7 +40,7 @@ async fn both_go_through_trust_reissue_and_retire_and_nothing_fails() {
     let rotations = Rotations::new(
         &stack,
         std::slice::from_ref(&worker),
-        &load.connection,
+        load.connection(),
         lifetime,
         begun,
     );
@@ -215,7 +215,7 @@ async fn a_server_keeps_what_it_has_while_one_of_its_files_is_broken() {
     let rotations = Rotations::new(
         &stack,
         std::slice::from_ref(&worker),
-        &load.connection,
+        load.connection(),
         lifetime,
         Instant::now(),
     );

@@ -42,7 +42,12 @@ async fn a_new_certificate_is_presented_in_a_full_handshake_and_nothing_fails() 
     assert!(handshakes(&after) > handshakes(&before), "{after:#}");
     let presented = &after["connection"]["last_handshake"]["client"];
     assert_eq!(presented["issuer"], for_worker.issuer);
-    let starter = load.connection.status().connection.last_handshake.unwrap();
+    let starter = load
+        .connection()
+        .status()
+        .connection
+        .last_handshake
+        .unwrap();
     assert_eq!(starter.client.unwrap().serial, for_starter.serial);
     // The old one is as good as before; only its end, or that of its CA, changes that.
     probe(&old).await.unwrap();

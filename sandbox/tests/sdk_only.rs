@@ -64,7 +64,7 @@ async fn a_resumed_session_does_not_present_the_new_certificate() {
     let rotations = Rotations::new(
         &stack,
         std::slice::from_ref(&ours),
-        &load.connection,
+        load.connection(),
         HOUR,
         Instant::now(),
     );

@@ -13,13 +13,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use axum::{
-    Router,
-    extract::State,
-    http::header,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::{Router, extract::State, response::Response, routing::get};
 use parking_lot::Mutex;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::{error, info, warn};
@@ -36,10 +30,7 @@ use keyutil::{
         time::rfc3339,
     },
     credentials::{Credential, Refresh, Token, TokenSource, reload::LoadError, token::TokenError},
-    health::{
-        alive, answer, broken,
-        metrics::{self, Numbers},
-    },
+    health::{alive, answer, metrics::Numbers, metrics_answer},
     status::{CredentialsStatus, Failure, STALL_LIMIT},
     token::ClaimsTemplate,
 };
@@ -448,13 +439,7 @@ async fn ready(State(renewal): State<Renewal>) -> Response {
 
 async fn numbers(State(renewal): State<Renewal>) -> Response {
     let ready = renewal.readiness().is_ok();
-    match render(&renewal, ready) {
-        Ok(text) => {
-            let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
-            (content_type, text).into_response()
-        }
-        Err(error) => broken(&error),
-    }
+    metrics_answer(render(&renewal, ready))
 }
 
 fn render(renewal: &Renewal, ready: bool) -> prometheus::Result<String> {

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     base::chain,
-    credentials::{Identity, Reloading, RevocationLists, TrustBundle, revocation},
+    credentials::{Credential, Identity, Reloading, RevocationLists, TrustBundle, revocation},
     status::RemovedCa,
     transport::peer::{Secured, handshake},
 };
@@ -562,6 +562,7 @@ impl TlsCredentials {
         };
         same_identity && same_trust && same_lists
     }
+
     /// Waits until the files contain other credentials than these.
     pub(super) async fn replaced(&self, security: &Security) {
         let Security::Tls {
@@ -573,28 +574,22 @@ impl TlsCredentials {
         else {
             return future::pending().await;
         };
-        let identity = async {
-            match (identity, &self.identity) {
-                (Some(now), Some(then)) => now.replaced(then).await,
-                _ => future::pending().await,
-            }
-        };
-        let trust = async {
-            match (trust, &self.trust) {
-                (TrustSource::File(now), Some(then)) => now.replaced(then).await,
-                _ => future::pending().await,
-            }
-        };
-        let revoked = async {
-            match (revoked, &self.revoked) {
-                (Some(now), Some(then)) => now.replaced(then).await,
-                _ => future::pending().await,
-            }
+        let trust = match trust {
+            TrustSource::File(trust) => Some(trust),
+            TrustSource::System(_) => None,
         };
         tokio::select! {
-            () = identity => {}
-            () = trust => {}
-            () = revoked => {}
+            () = replaced(identity.as_ref(), self.identity.as_ref()) => {}
+            () = replaced(trust, self.trust.as_ref()) => {}
+            () = replaced(revoked.as_ref(), self.revoked.as_ref()) => {}
         }
+    }
+}
+
+/// Waits until the file contains another credential than `then`; without a file, for ever.
+async fn replaced<T: Credential>(now: Option<&Reloading<T>>, then: Option<&Arc<T>>) {
+    match (now, then) {
+        (Some(now), Some(then)) => now.replaced(then).await,
+        _ => future::pending().await,
     }
 }

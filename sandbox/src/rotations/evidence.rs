@@ -27,7 +27,7 @@ use crate::{
 
 /// The state that a worker or the starter reports of itself.
 #[derive(Debug)]
-pub(super) struct Observed {
+pub(crate) struct Observed {
     pub(super) party: Party,
     status: Value,
 }
@@ -39,10 +39,20 @@ impl Observed {
         starter: &Connection,
     ) -> anyhow::Result<Vec<Self>> {
         let statuses = try_join_all(workers.iter().map(WorkerProcess::status)).await?;
-        let of = |party, status| Self { party, status };
-        let workers = statuses.into_iter().map(|status| of(Party::Worker, status));
-        let starter = of(Party::Starter, serde_json::to_value(starter.status())?);
+        let workers = statuses.into_iter().map(Self::worker);
+        let starter = Self {
+            party: Party::Starter,
+            status: serde_json::to_value(starter.status())?,
+        };
         Ok(workers.chain([starter]).collect())
+    }
+
+    /// Of a worker, with its answer at `/status`.
+    pub(crate) fn worker(status: Value) -> Self {
+        Self {
+            party: Party::Worker,
+            status,
+        }
     }
 
     fn text(&self, pointer: &str) -> &str {
@@ -77,7 +87,7 @@ impl Observed {
     }
 
     /// Whether a call was answered after this time.
-    pub(super) fn accepted_since(&self, time: SystemTime) -> bool {
+    pub(crate) fn accepted_since(&self, time: SystemTime) -> bool {
         self.last_success() > Some(time)
     }
 

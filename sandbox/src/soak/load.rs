@@ -6,8 +6,9 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use keyutil::{ConnectArgs, ConnectError, Connection};
 use temporalio_client::{Client, WorkflowGetResultOptions, WorkflowStartOptions};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use worker::canary::HelloWorkflow;
 
@@ -19,6 +20,52 @@ const WORKFLOW_LIMIT: Duration = Duration::from_secs(60);
 
 /// The least pause after a workflow that failed.
 const AFTER_FAILURE: Duration = Duration::from_millis(200);
+
+/// A starter within this process, with workflows in flight until it is stopped.
+pub struct InFlight {
+    /// The connection of the starter.
+    pub connection: Connection,
+    /// The workflows so far.
+    pub load: Load,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl InFlight {
+    /// Connects, and runs [`Load::run`].
+    ///
+    /// # Errors
+    /// When it cannot connect.
+    pub async fn start(
+        args: &ConnectArgs,
+        concurrency: u32,
+        pause: Duration,
+    ) -> Result<Self, ConnectError> {
+        let connection = keyutil::connect(args, "starter").await?;
+        let load = Load::new(connection.client().clone(), Instant::now());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn({
+            let (load, stop) = (load.clone(), stop.clone());
+            async move { load.run(concurrency, pause, stop).await }
+        });
+        Ok(Self {
+            connection,
+            load,
+            stop,
+            task,
+        })
+    }
+
+    /// Starts no more workflows, and waits for the last of them.
+    ///
+    /// # Errors
+    /// When the task of the workflows has panicked.
+    pub async fn stop(self) -> Result<(Connection, Load), JoinError> {
+        self.stop.cancel();
+        self.task.await?;
+        Ok((self.connection, self.load))
+    }
+}
 
 /// Starts workflows, and remembers how each of them ended. Clones share what they remember.
 #[derive(Clone)]
@@ -63,6 +110,11 @@ impl Load {
             });
         }
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// The moment from which times are counted.
+    pub fn begun(&self) -> Instant {
+        self.begun
     }
 
     async fn run_one(&self) -> bool {

@@ -1,23 +1,17 @@
 //! Workflows in flight for as long as a test wants them.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use keyutil::{ConnectArgs, Connection};
-use sandbox::soak::load::Load;
-use tokio::{task::JoinHandle, time::timeout};
-use tokio_util::sync::CancellationToken;
+use sandbox::soak::load::{self, Load};
+use tokio::time::timeout;
 
 /// Between the end of a workflow and the start of the next in its place. Without a pause, the load of
 /// one test takes all that two cores can do, and eight tests run at a time.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// A starter within the test's own process.
-pub struct InFlight {
-    pub connection: Connection,
-    load: Load,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
+pub struct InFlight(load::InFlight);
 
 impl InFlight {
     /// Ten at a time, until it is stopped.
@@ -31,28 +25,20 @@ impl InFlight {
     }
 
     async fn start_with_pause(args: &ConnectArgs, pause: Duration) -> Self {
-        let connection = keyutil::connect(args, "test").await.unwrap();
-        let load = Load::new(connection.client().clone(), Instant::now());
-        let stop = CancellationToken::new();
-        let task = tokio::spawn({
-            let (load, stop) = (load.clone(), stop.clone());
-            async move { load.run(10, pause, stop).await }
-        });
-        let started = Self {
-            connection,
-            load,
-            stop,
-            task,
-        };
+        let started = Self(load::InFlight::start(args, 10, pause).await.unwrap());
         started.more(10).await;
         started
     }
 
+    pub fn connection(&self) -> &Connection {
+        &self.0.connection
+    }
+
     /// Waits until so many more have ended well.
     pub async fn more(&self, count: usize) {
-        let before = self.load.counts().0;
+        let before = self.0.load.counts().0;
         let more = async {
-            while self.load.counts().0 < before + count {
+            while self.0.load.counts().0 < before + count {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -66,15 +52,15 @@ impl InFlight {
 
     /// Why workflows have failed so far.
     pub fn failures(&self) -> Vec<String> {
-        failures_of(&self.load)
+        failures_of(&self.0.load)
     }
 
     /// Asserts that work goes on, ends it, and asserts that none of it has failed.
     pub async fn stop(self) {
         self.more(20).await;
-        self.stop.cancel();
-        timeout(super::LIMIT, self.task).await.unwrap().unwrap();
-        assert_eq!(failures_of(&self.load), [""; 0]);
+        let stopped = timeout(super::LIMIT, self.0.stop()).await;
+        let (_connection, load) = stopped.unwrap().unwrap();
+        assert_eq!(failures_of(&load), [""; 0]);
     }
 }
 

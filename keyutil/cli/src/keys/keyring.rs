@@ -313,16 +313,18 @@ impl Keyring {
 
     /// Returns since when the current key signs, if the record can be read.
     fn signing_since(&self) -> Option<SystemTime> {
-        let text = read_regular(&self.ring_path(), MAX_FILE_SIZE).ok()?;
-        let record = serde_json::from_slice::<Record>(&text).ok()?;
         let signs = |key: &&Entry| key.state == KeyState::Current;
-        Some(record.keys.iter().find(signs)?.activated?.0)
+        Some(self.recorded()?.keys.iter().find(signs)?.activated?.0)
     }
 
     /// Returns the durations that were recorded, if the record can be read.
     fn recorded_policy(&self) -> Option<RotationPolicy> {
+        self.recorded()?.policy
+    }
+
+    fn recorded(&self) -> Option<Record> {
         let text = read_regular(&self.ring_path(), MAX_FILE_SIZE).ok()?;
-        serde_json::from_slice::<Record>(&text).ok()?.policy
+        serde_json::from_slice(&text).ok()
     }
 
     /// Reads the published document.

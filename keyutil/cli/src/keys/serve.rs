@@ -23,8 +23,9 @@ use keyutil::{
     base::time::rfc3339,
     credentials::reload::{Credential, LoadError, Reloading},
     health::{
-        self, Exchange, alive, answer, broken,
-        metrics::{self, Numbers, seconds},
+        self, Exchange, alive, answer,
+        metrics::{Numbers, seconds},
+        metrics_answer,
     },
     status::STALL_LIMIT,
 };
@@ -161,13 +162,7 @@ async fn ready(State(endpoint): State<Endpoint>) -> Response {
 }
 
 async fn metrics(State(endpoint): State<Endpoint>) -> Response {
-    match endpoint.render(SystemTime::now()) {
-        Ok(text) => {
-            let content_type = [(header::CONTENT_TYPE, metrics::CONTENT_TYPE)];
-            (content_type, text).into_response()
-        }
-        Err(error) => broken(&error),
-    }
+    metrics_answer(endpoint.render(SystemTime::now()))
 }
 
 async fn jwks(

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use axum::{Router, extract::State, http::header, response::IntoResponse, routing::get};
+use axum::{Router, extract::State, routing::get};
 use humantime::{format_duration, format_rfc3339_seconds};
 use parking_lot::Mutex;
 use tracing::{error, info, warn};
@@ -29,10 +29,7 @@ use super::{
 use keyutil::{
     base::{chain, time::rfc3339},
     credentials::Refresh,
-    health::{
-        alive, answer, broken,
-        metrics::{self, Numbers},
-    },
+    health::{alive, answer, metrics::Numbers, metrics_answer},
     status::{CredentialStatus, Failure, STALL_LIMIT},
     x509::certificate::CertificateSummary,
 };
@@ -205,6 +202,17 @@ struct Looked {
     restart_needed: bool,
 }
 
+impl Looked {
+    fn at(certificate: Option<CertificateSummary>, due: SystemTime) -> Self {
+        Self {
+            certificate,
+            due,
+            renewed: None,
+            restart_needed: false,
+        }
+    }
+}
+
 impl Renewal {
     /// Creates an agent for this folder, without reading anything yet.
     pub fn new(layout: Layout, options: RenewOptions) -> Self {
@@ -315,12 +323,7 @@ impl Renewal {
             }
             _ => next.due,
         };
-        let mut looked = Looked {
-            certificate: Some(issuer.clone()),
-            due,
-            renewed: None,
-            restart_needed: false,
-        };
+        let mut looked = Looked::at(Some(issuer.clone()), due);
         if due > now {
             return Ok(looked);
         }
@@ -357,20 +360,10 @@ impl Renewal {
     fn leaf(&self, party: Party, clock: &impl Fn() -> SystemTime) -> Result<Looked, RotateError> {
         let layout = &self.shared.layout;
         if !layout.party_folder(party).is_dir() {
-            return Ok(Looked {
-                certificate: None,
-                due: clock() + LOOK_INTERVAL,
-                renewed: None,
-                restart_needed: false,
-            });
+            return Ok(Looked::at(None, clock() + LOOK_INTERVAL));
         }
         let (leaf, due) = self.leaf_due(&self.read(party.issued_by())?, party, clock())?;
-        let mut looked = Looked {
-            certificate: Some(leaf),
-            due,
-            renewed: None,
-            restart_needed: false,
-        };
+        let mut looked = Looked::at(Some(leaf), due);
         if due > clock() {
             return Ok(looked);
         }
@@ -654,14 +647,7 @@ pub fn router(renewal: Renewal) -> Router {
         )
         .route(
             "/metrics",
-            get(|State(renewal): State<Renewal>| async move {
-                match renewal.render() {
-                    Ok(text) => {
-                        ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
-                    }
-                    Err(error) => broken(&error),
-                }
-            }),
+            get(|State(renewal): State<Renewal>| async move { metrics_answer(renewal.render()) }),
         )
         .with_state(renewal)
 }
